@@ -1,0 +1,1 @@
+"""The master: it binds the sockets, forks the workers, and never touches a request."""

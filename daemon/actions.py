@@ -1,0 +1,87 @@
+"""Everything that a master can do: values that the policy returns and `preforkd.daemon.master` carries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preforkd.workers.channel import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork a worker of that generation for that slot; it writes that row of the scoreboard."""
+
+    serial: int
+    slot: int
+    generation: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a worker."""
+
+    serial: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send a signal to a worker."""
+
+    serial: int
+    signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStacks:
+    """Have a worker that does not answer write where each of its threads and tasks is."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Say what is served where, by how many workers, and how to stop it: the first worker is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A generation has taken over: its listeners, options and log are the daemon's."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """A generation is given up: forget what was made for it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseListeners:
+    """Close the master's copies of the listening sockets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenLogs:
+    """Open the master's log anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Write a line to the log, at a level of `logging` in lower case."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """End the master with this exit code: no worker is left."""
+
+    code: int
+
+
+Action = Fork | Send | Kill | DumpStacks | Announce | Commit | RollBack | CloseListeners | ReopenLogs | Log | Exit

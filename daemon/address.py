@@ -1,0 +1,215 @@
+"""The forms of an address to bind: text to value and back, without touching a socket."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+
+SUN_PATH_MAX = 107
+"""Bytes of a unix socket path: `sun_path` holds 108 with the closing NUL (on macOS 104: there the bind says so)."""
+
+_DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)  # int() also takes "+80", "8_0", " 80 " and the digits of other scripts
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_HOST_NAME = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(\.{_LABEL})*\.?", re.ASCII)
+_ZONE = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)  # the interface of a link-local address: fe80::1%eth0
+_EXAMPLES = '"127.0.0.1:8000", ":8000" (every interface), "[::1]:8000", "unix:/run/app.sock" or "fd:3"'
+
+
+class AddressError(ValueError):
+    """The text is not an address; the message says why and what would be right, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A host and a port.
+
+    Attributes:
+        host: an IPv4 or IPv6 address without brackets, or a name that is resolved when it is bound.
+        port: 0 lets the system choose one.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """The canonical text, which `parse` reads back."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """What a person types into a browser, or as near as it comes (`http://0.0.0.0:8000` stays as it is)."""
+        return f"http://{self}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A unix stream socket.
+
+    Attributes:
+        path: of the file system, or with a leading `@` a name of Linux' abstract namespace.
+    """
+
+    path: str
+
+    def __str__(self) -> str:
+        """The canonical text, which `parse` reads back."""
+        return f"unix:{self.path}"
+
+    @property
+    def abstract(self) -> bool:
+        """Whether it is a name without a file."""
+        return self.path.startswith("@")
+
+    @property
+    def url(self) -> str:
+        """For the log: the canonical text (there is no URL of HTTP over a unix socket that clients agree on)."""
+        return str(self)
+
+    def under(self, folder: str) -> UnixAddress:
+        """The same address with a relative path made absolute, so that a later `chdir` does not move it.
+
+        Args:
+            folder: the absolute folder that relative paths start from.
+        """
+        # pathlib cannot resolve ".." without asking the file system; this module is pure.
+        return self if self.abstract else UnixAddress(os.path.normpath(os.path.join(folder, self.path)))  # noqa: PTH118
+
+
+@dataclass(frozen=True, slots=True)
+class FdAddress:
+    """A socket that the process inherited, bound by whoever started it.
+
+    Attributes:
+        fd: its file descriptor.
+    """
+
+    fd: int
+
+    def __str__(self) -> str:
+        """The canonical text, which `parse` reads back."""
+        return f"fd:{self.fd}"
+
+    @property
+    def url(self) -> str:
+        """For the log: the canonical text; the listener knows what the socket is bound to."""
+        return str(self)
+
+
+Address = TcpAddress | UnixAddress | FdAddress
+
+
+def parse(text: str) -> Address:
+    """Read one address.
+
+    Args:
+        text: `HOST:PORT`, `:PORT` (every IPv4 interface), `[IPV6]:PORT`, `unix:PATH`, `unix:@NAME`, `fd:N`.
+
+    Raises:
+        AddressError: it is none of these.
+    """
+    scheme, colon, rest = text.partition(":")
+    if not text:
+        raise AddressError(f"an empty address: write {_EXAMPLES}")
+    if not text.isprintable():  # it goes into log lines, and no address needs them
+        raise AddressError(f"{text!a} holds characters that cannot be printed")
+    if colon and scheme == "unix":
+        return _unix(rest)
+    if colon and scheme == "fd":
+        return _fd(rest)
+    if colon and scheme == "systemd":
+        raise AddressError(f'"{text}": sockets of systemd by name are not supported yet; "fd:3" takes the first one')
+    if colon and rest.startswith("//"):
+        raise AddressError(f'"{text}" is a URL: write the address alone, {_EXAMPLES}')
+    return _tcp(text)
+
+
+def _unix(path: str) -> UnixAddress:
+    name = path.removeprefix("@")
+    if not name:
+        raise AddressError(f'"unix:{path}" has no path: write "unix:/run/app.sock" or "unix:@name"')
+    if path.endswith("/") and not path.startswith("@"):
+        raise AddressError(f'"unix:{path}" names a folder: write "unix:{path}app.sock"')
+    size = len(os.fsencode(path))
+    if size > SUN_PATH_MAX:
+        raise AddressError(f'"unix:{path}" is too long: {size} bytes, the system takes {SUN_PATH_MAX}')
+    return UnixAddress(path)
+
+
+def _fd(text: str) -> FdAddress:
+    if not _DIGITS.fullmatch(text):
+        raise AddressError(f'"fd:{text}": write the number of an inherited file descriptor, as in "fd:3"')
+    if int(text) > 0x7FFFFFFF:
+        raise AddressError(f'"fd:{text}": no file descriptor has so high a number')
+    return FdAddress(int(text))
+
+
+def _tcp(text: str) -> TcpAddress:
+    if "/" in text:
+        raise AddressError(f'"{text}" looks like a path: write "unix:{text}" for a unix socket')
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise AddressError(_without_port(text))
+    if text.startswith("["):
+        return TcpAddress(_ipv6(text), _port(text, _after_bracket(text)))
+    if ":" in host:
+        raise AddressError(f'"{text}": an IPv6 address needs brackets, as in "[::1]:8000"')
+    return TcpAddress(_host(text, host) if host else "0.0.0.0", _port(text, port))  # noqa: S104 - ":8000" asks for it
+
+
+def _without_port(text: str) -> str:
+    if _DIGITS.fullmatch(text):
+        return f'"{text}" has no host: write "127.0.0.1:{text}" (this machine only) or ":{text}" (every IPv4 interface)'
+    return f'"{text}" has no port: write "{text}:8000"'
+
+
+def _after_bracket(text: str) -> str:
+    """The port's text in "[v6]:port"."""
+    _, bracket, rest = text.partition("]")
+    if not bracket:
+        raise AddressError(f'"{text}" lacks the closing bracket: write "[::1]:8000"')
+    if not rest:
+        raise AddressError(f'"{text}" has no port: write "{text}:8000"')
+    if not rest.startswith(":"):
+        raise AddressError(f'"{text}": after "]" comes ":" and the port, as in "[::1]:8000"')
+    return rest[1:]
+
+
+def _ipv6(text: str) -> str:
+    """The canonical address in "[v6]:port"."""
+    inside = text[1:].partition("]")[0]
+    address, percent, zone = inside.partition("%")
+    if percent and not _ZONE.fullmatch(zone):
+        raise AddressError(f'"{text}": "{zone}" is not an interface')
+    try:
+        return str(ipaddress.IPv6Address(address)) + percent + zone
+    except ValueError:
+        raise AddressError(f'"{text}": "{inside}" is not an IPv6 address') from None
+
+
+def _host(text: str, host: str) -> str:
+    if host == "*":
+        raise AddressError(f'"{text}": write ":{text[2:]}" for every IPv4 interface, "[::]:{text[2:]}" for IPv6')
+    if re.fullmatch(r"[0-9.]+", host, re.ASCII):
+        return _ipv4(text, host)
+    if not _HOST_NAME.fullmatch(host):
+        raise AddressError(f'"{text}": "{host}" is not a host name or an IP address')
+    return host.lower()
+
+
+def _ipv4(text: str, host: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:  # getaddrinfo() would take "127.1" and "0177.0.0.1", each in its own surprising way
+        raise AddressError(f'"{text}": "{host}" is not an IPv4 address') from None
+
+
+def _port(text: str, port: str) -> int:
+    if not port:
+        raise AddressError(f'"{text}" has no port: write "{text}8000"')
+    if not _DIGITS.fullmatch(port):
+        raise AddressError(f'"{text}": the port "{port}" is not a number')
+    if int(port) > 65535:
+        raise AddressError(f'"{text}": the port {int(port)} is not in 0 to 65535')
+    return int(port)

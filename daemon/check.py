@@ -1,0 +1,89 @@
+"""`preforkd --check`: boot the application once, in a process that is thrown away, and touch no socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+
+from preforkd.daemon import signals
+from preforkd.daemon.config import Config
+
+FINE = 0
+INTERNAL_ERROR = 1
+NOT_BOOTED = 3
+_POLL = 0.02  # seconds; waitpid has no timeout, and only Linux has descriptors of processes
+
+
+def check(config: Config) -> int:
+    """Load the application in a forked child and print how that went.
+
+    Returns:
+        0 when it can be served, 3 when it does not load, or not within the start-up timeout.
+    """
+    for signum in signals.CAUGHT:
+        signal.signal(signum, signal.SIG_DFL)  # Ctrl-C ends a check; it must not look like a success
+    pid = os.fork()
+    if pid == 0:
+        _load_and_exit(config)
+    status = _wait(pid, config.options.startup_timeout)
+    if status is None:
+        _error(f"{config.options.app} has not loaded within {config.options.startup_timeout:g} s (--startup-timeout)")
+        return NOT_BOOTED
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (FINE, NOT_BOOTED):
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        _error(f"the process {how} while {config.options.app} was imported")
+        return NOT_BOOTED
+    return code
+
+
+def _wait(pid: int, timeout: float) -> int | None:
+    """The status of a child, None when it had to be killed after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(_POLL)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def _load_and_exit(config: Config) -> None:
+    """Be the child; never returns."""
+    code = INTERNAL_ERROR
+    try:
+        code = _load(config)
+    except BaseException:  # noqa: BLE001 - nothing may climb out of the child into the frames of its parent
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _load(config: Config) -> int:
+    from preforkd.workers.loader import AppError, load
+
+    options = config.options
+    began = time.monotonic()
+    try:
+        os.chdir(options.chdir)
+        app = load(options.app, interface=options.interface, factory=options.factory, app_dir=options.app_dir)
+    except AppError as exc:
+        sys.stderr.write(exc.details)
+        _error(str(exc))
+        return NOT_BOOTED
+    binds = ", ".join(address.url for address in options.bind)
+    workers = f"{options.workers} worker{'' if options.workers == 1 else 's'} ({config.why('workers')})"
+    took = time.monotonic() - began
+    print(f"{options.app} is fine ({app.interface}, loaded in {took:.2f} s): to be served on {binds} by {workers}")
+    return FINE
+
+
+def _error(text: str) -> None:
+    sys.stderr.write(f"preforkd: error: {text}\n")

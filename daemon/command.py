@@ -1,0 +1,192 @@
+"""The command `preforkd`: from its arguments to a configuration, bound sockets, and a master that serves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from preforkd.daemon import listeners, master, signals
+from preforkd.daemon.check import check
+from preforkd.daemon.config import DEFAULT_FILE, Config, ConfigError, load
+from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration
+from preforkd.daemon.print_config import as_toml
+from preforkd.daemon.upgrade import UpgradeError, take_over
+from preforkd.daemon.values import Flag
+from preforkd.workers.blame import AppError
+from preforkd.workers.loader import check_target
+
+USAGE = 2
+NOT_BOOTED = 3
+_INTRODUCTION = "Serve APP over HTTP from forked worker processes."
+_SOURCES = """Every option can also stand in a TOML file (keep_alive = 75) and in the environment
+(PREFORKD_KEEP_ALIVE=75; PREFORKD_BIND takes several addresses with commas between them; PREFORKD_CONFIG is the file).
+The command line counts before the environment, and that before the file; $PORT (bind 0.0.0.0:$PORT) and
+$WEB_CONCURRENCY (workers) count when nothing else gives the option. Times are seconds, or 500ms, 30s, 2m, 1h; sizes are
+bytes, or 64k, 10M, 1G."""
+_SIGNALS = (
+    ("TERM", "stop: drain for --drain-delay, --graceful-timeout, --shutdown-timeout; INT (Ctrl-C): without the delay"),
+    ("QUIT", "stop at once; so does a second TERM or INT"),
+    ("HUP", "reload: configuration and code are read anew, no request is lost"),
+    ("USR1", "reopen the logs"),
+    ("USR2", "upgrade: replace the program in place, after a dry run has shown that the new one boots"),
+    ("TTIN, TTOU", "one worker more, one less"),
+)
+_EXIT_CODES = "0 orderly, 1 internal error, 2 usage or configuration, 3 the app did not boot, 4 gave up, 128+n signal n"
+_EXAMPLES = (
+    "preforkd hello.py:HttpRequestHandler",
+    "preforkd shop.web:Handler --bind 0.0.0.0:8080 --workers 4",
+    "preforkd shop.web:Handler --bind unix:/run/shop/web.sock --config /etc/shop/preforkd.toml",
+)
+
+
+class _Command(click.Command):
+    """The command with its options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section, and what is to be known of all of them."""
+        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        records["app"] = ("APP", BY_NAME["app"].help)  # click writes nothing about arguments
+        for section in dict.fromkeys(one.section for one in DECLARATIONS):
+            names = [one.name for one in DECLARATIONS if one.section == section]
+            with formatter.section(section):
+                formatter.write_dl([record for name in names if (record := records.get(name))])
+        with formatter.section("Configuration"):
+            formatter.write_dl([record for name, record in records.items() if record and name not in BY_NAME])
+        with formatter.section("Sources"):
+            formatter.write_text(_SOURCES)
+        with formatter.section("Signals"):
+            formatter.write_dl(_SIGNALS)
+        with formatter.section("Exit codes"):
+            formatter.write_text(_EXIT_CODES)
+        with formatter.section("Examples"):
+            for example in _EXAMPLES:
+                formatter.write_text(example)
+
+
+def _parameter(one: Declaration) -> click.Parameter:
+    """An option of the command line; its value stays text, for `config` to read as it reads that of any source."""
+    if one.name == "app":
+        return click.Argument(["app"], required=False, metavar="APP")
+    help_text = f"{one.help}  [{one.default_text or 'none'}]"
+    if isinstance(one.kind, Flag):
+        flags = f"{one.flag}/{one.flag.replace('--', '--no-', 1)}"
+        return click.Option([one.name, flags], default=None, help=help_text)
+    names = [one.name, *([one.short] if one.short else []), one.flag]
+    return click.Option(names, multiple=one.name == "bind", metavar=one.kind.metavar, help=help_text)
+
+
+def _command(run: Callable[..., int]) -> click.Command:
+    return _Command(
+        "preforkd",
+        callback=run,
+        help=_INTRODUCTION,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        params=[
+            *(_parameter(one) for one in DECLARATIONS),
+            click.Option(["config", "-c", "--config"], metavar="FILE", help=f"TOML file.  [./{DEFAULT_FILE} if there]"),
+            click.Option(
+                ["check", "--check"], is_flag=True, help="Boot the app once, touch no socket, say how it went."
+            ),
+            click.Option(["print_config", "--print-config"], is_flag=True, help="Print all values and their origins."),
+            click.Option(["version", "--version"], is_flag=True, help="Print the version."),
+        ],
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code: int = _command(_run).main(list(arguments), prog_name="preforkd", standalone_mode=False)
+    except click.ClickException as exc:
+        return _fail([f"{exc.format_message()} (`preforkd --help` lists the options)"], USAGE)
+    except (ConfigError, listeners.BindError) as exc:
+        return _fail(exc.errors, USAGE)
+    except AppError as exc:
+        return _fail([str(exc)], NOT_BOOTED)
+    except UpgradeError as exc:
+        return _fail([str(exc)], USAGE)
+    return code
+
+
+def _fail(errors: Sequence[str], code: int) -> int:
+    for error in errors:
+        sys.stderr.write(f"preforkd: error: {' '.join(error.split())}\n")
+    return code
+
+
+def _run(**values: object) -> int:
+    """Do what the parsed command line says; returns the exit code."""
+    source = click.get_current_context().get_parameter_source
+    cli = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
+    if "version" in cli:
+        return _print_version()
+    folder, environ = _start_folder(os.environ), dict(os.environ)
+    handover = take_over(environ)
+    if "print_config" in cli:
+        sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
+        return 0
+    config = load(cli, environ, folder=folder)
+    _check_files(config)
+    if "check" in cli:
+        return check(config)
+    origin = master.Origin(partial(_reload, cli, environ, folder), environ, signals.catch())
+    bound = listeners.bind_all(config.options.bind) if handover is None else []
+    return master.run(config, bound, origin, handover)
+
+
+def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) -> Config:
+    """Read the configuration anew, from the same command line; raises ConfigError for all that is wrong."""
+    config = load(cli, environ, folder=folder)
+    try:
+        _check_files(config)
+    except AppError as exc:
+        raise ConfigError([str(exc)]) from exc
+    return config
+
+
+def _check_files(config: Config) -> None:
+    """Find before a fork what cannot be served: raises ConfigError for the folder, AppError for the app."""
+    options = config.options
+    if not Path(options.chdir).is_dir():
+        raise ConfigError([f"{config.origins['chdir']}: {options.chdir} is not a folder"])
+    check_target(options.app, options.app_dir, options.chdir)
+
+
+def _start_folder(environ: Mapping[str, str]) -> str:
+    """The folder that relative paths start from, by the name that the user knows it by.
+
+    The shell's PWD keeps the symlinks that getcwd() resolves: when a deploy switches `current` to another release, a
+    reload then finds the new one.
+    """
+    try:
+        real = os.getcwd()  # noqa: PTH109 - text, as PWD is
+    except FileNotFoundError:
+        raise ConfigError(["the folder that preforkd was started in has been removed"]) from None
+    named = environ.get("PWD", "")
+    with contextlib.suppress(OSError):  # a PWD that leads nowhere
+        if named.startswith("/") and Path(named).samefile(real):
+            return named
+    return real
+
+
+def _print_version() -> int:
+    from importlib.metadata import version  # here: it takes as long to import as the rest of the daemon
+
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    sys.stdout.write(f"preforkd {version('preforkd')} ({python}, {platform.system()} {platform.machine()})\n")
+    return 0

@@ -1,0 +1,295 @@
+"""Where options come from: command line, then `PREFORKD_*`, then TOML, then generic variables, then the default.
+
+`load` is a function of what it is given, so that a reload calls it again with the original command line; all errors of
+all sources are found in one go, each with its origin and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import resource
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from preforkd.daemon.address import UnixAddress
+from preforkd.daemon.cgroup import cpu_quota
+from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
+from preforkd.daemon.values import AUTO, quoted
+
+DEFAULT_FILE = "preforkd.toml"
+MOST_WITHOUT_QUOTA = 8
+"""Workers that `auto` starts at most when nothing limits CPU: on a big shared machine more would be a surprise."""
+
+_PREFIX = "PREFORKD_"
+# Kubernetes gives every pod such variables for every Service of its namespace (enableServiceLinks), also for one that
+# is called "preforkd" or "preforkd-shop": PREFORKD_SERVICE_HOST, PREFORKD_PORT=tcp://10.0.0.1:80, PREFORKD_PORT_80_TCP.
+_SERVICE_LINK = re.compile(
+    r"PREFORKD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
+_SERVICE_LINK_URL = re.compile(r"(tcp|udp|sctp)://", re.ASCII)
+
+
+class ConfigError(Exception):
+    """The configuration is wrong.
+
+    Attributes:
+        errors: all that is wrong, one line each.
+    """
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the machine allows this process.
+
+    Attributes:
+        cpus: that it may run on.
+        quota: of the tightest control group in CPUs, None without one.
+        open_files: the soft limit of file descriptors.
+    """
+
+    cpus: int
+    quota: float | None
+    open_files: int
+
+    @classmethod
+    def probe(cls) -> Host:
+        """Ask the operating system."""
+        affinity = getattr(os, "sched_getaffinity", None)  # Linux; a Mac has only the number of CPUs
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return cls(
+            cpus=len(affinity(0)) if affinity else os.cpu_count() or 1,
+            quota=cpu_quota(),
+            open_files=1 << 20 if soft == resource.RLIM_INFINITY else soft,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The options in force.
+
+    Attributes:
+        options: their values, resolved.
+        origins: for each name who gave the value, as in "--bind on the command line".
+        reasons: for each name whose value preforkd chose, why that one.
+        asked: the values as they were given: "auto" and relative paths.
+        file: the TOML file that was read, None without one.
+        warnings: what looks like a mistake but can be served with, one line each.
+    """
+
+    options: Options
+    origins: Mapping[str, str]
+    reasons: Mapping[str, str]
+    asked: Mapping[str, object]
+    file: str | None
+    warnings: tuple[str, ...] = ()
+
+    def why(self, name: str) -> str:
+        """One phrase for the log: who gave the option's value, and how "auto" became a number."""
+        origin, reason = self.origins[name], self.reasons.get(name)
+        return f"{origin}, auto: {reason}" if reason else origin
+
+
+Found = dict[str, tuple[object, str]]
+"""By option: the value and who gave it."""
+
+
+def load(
+    cli: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    folder: str,
+    read: Callable[[str], bytes] | None = None,
+    host: Callable[[], Host] = Host.probe,
+    require_app: bool = True,
+) -> Config:
+    """Read all sources.
+
+    Args:
+        cli: what the command line gave, by option name, as text (a sequence of it for `bind`); None: not given.
+            `config` is the path of the TOML file.
+        environ: the environment.
+        folder: the absolute folder the daemon was started in: relative paths start there.
+        read: gives a file's content; raises OSError.
+        host: gives what "auto" goes by.
+        require_app: whether it is an error when no source names the app.
+
+    Raises:
+        ConfigError: anything in any source is wrong.
+    """
+    errors: list[str] = []
+    file, in_file = _read_toml(cli, environ, folder, read or _read_file, errors)
+    shown = _shown(file, folder)
+    own = (_from_cli(cli), _from_environ(environ, errors), _from_toml(in_file, shown, errors))
+    # A generic variable may be meant for another program: it is not even looked at where one of ours gives the option.
+    generic = {name: value for name, value in _from_generic(environ).items() if not any(name in one for one in own)}
+    found = {one.name: _first(one, (*own, generic), errors) for one in DECLARATIONS}
+    if require_app and not found["app"][0] and not any(line.startswith("APP ") for line in errors):
+        errors.append(
+            "no app given: name it, as in `preforkd hello.py:HttpRequestHandler` or `preforkd package.module:app`"
+        )
+    if errors:
+        raise ConfigError(errors)
+    return _resolved(found, folder, host(), shown if file else None)
+
+
+def _shown(file: str | None, folder: str) -> str:
+    """The file as a person in the folder would write it."""
+    path = Path(file or "")
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _read_file(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _read_toml(
+    cli: Mapping[str, object],
+    environ: Mapping[str, str],
+    folder: str,
+    read: Callable[[str], bytes],
+    errors: list[str],
+) -> tuple[str | None, dict[str, object]]:
+    """The file's path, None when there is none, and what it holds."""
+    named = cli.get("config") or environ.get(_PREFIX + "CONFIG")
+    path = Path(folder, str(named or DEFAULT_FILE))
+    try:
+        return str(path), tomllib.loads(read(str(path)).decode())
+    except FileNotFoundError:
+        if not named:
+            return None, {}
+        errors.append(f"{_config_origin(cli)}: {path} does not exist")
+    except OSError as exc:
+        errors.append(f"{path} cannot be read: {exc.strerror}")
+    except UnicodeDecodeError as exc:
+        errors.append(f"{path} is not UTF-8 (byte {exc.start})")
+    except tomllib.TOMLDecodeError as exc:
+        errors.append(f"{path} is not TOML: {exc}")
+    return str(path), {}
+
+
+def _config_origin(cli: Mapping[str, object]) -> str:
+    return "--config on the command line" if cli.get("config") else f"{_PREFIX}CONFIG in the environment"
+
+
+def _first(one: Declaration, sources: tuple[Found, ...], errors: list[str]) -> tuple[object, str]:
+    """The value of the first source that gives the option; a wrong value is an error even where it is not used."""
+    read: list[tuple[object, str]] = []
+    for raw, origin in (source[one.name] for source in sources if one.name in source):
+        try:
+            read.append((one.kind.read(raw), origin))
+        except ValueError as exc:
+            errors.append(f"{origin}: {exc}")
+    return read[0] if read else (one.default, "default")
+
+
+def _from_cli(cli: Mapping[str, object]) -> Found:
+    return {
+        name: (value, f"{BY_NAME[name].flag} on the command line")
+        for name, value in cli.items()
+        if value is not None and name in BY_NAME
+    }
+
+
+def _from_environ(environ: Mapping[str, str], errors: list[str]) -> Found:
+    """The `PREFORKD_*` variables; an empty one counts as not set, as container tools write it."""
+    found: Found = {}
+    for variable, text in environ.items():
+        if not variable.startswith(_PREFIX) or variable == _PREFIX + "CONFIG" or _is_service_link(variable, text):
+            continue
+        name = variable.removeprefix(_PREFIX).lower()
+        if name not in BY_NAME or variable != BY_NAME[name].variable:
+            errors.append(f"{variable} in the environment: no such option{_near(name, _PREFIX, str.upper)}")
+        elif text:
+            found[name] = (text, f"{variable} in the environment")
+    return found
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    if _SERVICE_LINK.fullmatch(variable):
+        return True
+    return variable.endswith("_PORT") and _SERVICE_LINK_URL.match(text) is not None
+
+
+def _from_toml(content: Mapping[str, object], file: str, errors: list[str]) -> Found:
+    found: Found = {}
+    for key, value in content.items():
+        if key in BY_NAME:
+            found[key] = (value, f"{key} in {file}")
+        elif isinstance(value, dict):
+            errors.append(f"[{key}] in {file}: no such table; options stand at the top of the file")
+        else:
+            hint = _near(key.replace("-", "_").lower())
+            errors.append(f"{quoted(key)[1:-1]} in {file}: no such option{hint}")
+    return found
+
+
+def _from_generic(environ: Mapping[str, str]) -> Found:
+    return {
+        one.name: (one.generic_form.format(environ[one.generic]), f"${one.generic} in the environment")
+        for one in DECLARATIONS
+        if one.generic and environ.get(one.generic)
+    }
+
+
+def _near(name: str, prefix: str = "", case: Callable[[str], str] = str) -> str:
+    near = difflib.get_close_matches(name, BY_NAME, n=2, cutoff=0.7)
+    spelled = " or ".join(prefix + case(one) for one in near)
+    return f"; did you mean {spelled}?" if near else "; `preforkd --help` lists them"
+
+
+def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config:
+    """Put "auto" and relative paths into numbers and absolute paths."""
+    asked = {name: value for name, (value, _origin) in found.items()}
+    reasons: dict[str, str] = {}
+    values = dict(asked)
+    if values["workers"] == AUTO:
+        values["workers"], reasons["workers"] = auto_workers(host)
+    if values["limit_connections"] == AUTO:
+        values["limit_connections"], reasons["limit_connections"] = auto_connections(host)
+    values["chdir"] = chdir = os.path.normpath(Path(folder, str(values["chdir"])))
+    values["app_dir"] = os.path.normpath(Path(chdir, str(values["app_dir"])))
+    # Each kind has read its own value, which no annotation can say here.
+    options = Options(**values)  # type: ignore[arg-type]
+    binds = tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in options.bind)
+    return Config(
+        options=replace(options, bind=binds),
+        origins={name: origin for name, (_value, origin) in found.items()},
+        reasons=reasons,
+        asked=asked,
+        file=file,
+        warnings=tuple(_warnings(options, host)),
+    )
+
+
+def auto_workers(host: Host) -> tuple[int, str]:
+    """How many workers `auto` means here, and why."""
+    cpus = f"{host.cpus} CPU{'s' if host.cpus != 1 else ''} usable"
+    if host.quota is not None:
+        number = max(1, min(host.cpus, math.ceil(host.quota)))
+        return number, f"{cpus}, cgroup quota of {host.quota:g}"
+    if host.cpus > MOST_WITHOUT_QUOTA:
+        return MOST_WITHOUT_QUOTA, f"{cpus}, no cgroup quota, so {MOST_WITHOUT_QUOTA} at most"
+    return host.cpus, f"{cpus}, no cgroup quota"
+
+
+def auto_connections(host: Host) -> tuple[int, str]:
+    """How many connections a worker can hold, and why: what the app, logs and channels need is left free."""
+    reserve = min(max(64, host.open_files // 10), host.open_files // 2)
+    return max(1, host.open_files - reserve), f"{host.open_files} open files allowed (ulimit -n), {reserve} kept free"
+
+
+def _warnings(options: Options, host: Host) -> Iterator[str]:
+    if options.limit_connections > host.open_files:
+        yield (
+            f"limit_connections is {options.limit_connections}, but a process may have {host.open_files} files open: "
+            "raise the limit (ulimit -n, LimitNOFILE= of systemd)"
+        )

@@ -1,0 +1,36 @@
+"""Why a worker has ended, and what that says of the next. Pure."""
+
+from __future__ import annotations
+
+import signal
+
+from preforkd.daemon.backoff import GROWN_UP
+from preforkd.daemon.events import WorkerExited
+from preforkd.daemon.slots import Worker
+
+
+def died_young(worker: Worker, event: WorkerExited) -> bool:
+    """Tell whether the next worker of the slot had better wait: this one's death may be its code's doing."""
+    if worker.ready_at is None:
+        return True
+    if event.signum == signal.SIGKILL and not event.oom:
+        return False  # somebody killed it: that says nothing of its code, and the next may start at once
+    return event.now - worker.ready_at < GROWN_UP
+
+
+def cause(worker: Worker, event: WorkerExited) -> str:
+    """Return what ended a worker, in the words of the log."""
+    if event.oom:
+        text = "killed by the kernel, which was out of memory (SIGKILL)"
+    elif event.signum is not None:
+        text = f"signal {_signal_name(event.signum)}"
+    else:
+        text = f"exit code {event.code}"
+    return f"{text} ({worker.doom})" if worker.doom is not None else text
+
+
+def _signal_name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return str(signum)

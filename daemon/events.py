@@ -1,0 +1,158 @@
+"""Everything that can happen to a master. Each event carries `now`, seconds of the monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from preforkd.daemon.slots import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The sockets are bound and the signals caught: the daemon may fork."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """TERM, or INT when `delay` is false: stop without losing a request."""
+
+    now: float
+    signum: int
+    delay: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HaltAsked:
+    """QUIT: end at once."""
+
+    now: float
+    signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    """HUP, and the configuration read anew is good."""
+
+    now: float
+    generation: Generation
+    """Its number is given by the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleAsked:
+    """TTIN (+1) or TTOU (-1)."""
+
+    now: float
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenAsked:
+    """USR1: open the log files anew."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFailed:
+    """The system refused to fork a worker."""
+
+    now: float
+    serial: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker says that it accepts."""
+
+    now: float
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """A worker says that it cannot boot."""
+
+    now: float
+    serial: int
+    stage: str
+    text: str
+    details: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDraining:
+    """A worker says that somebody else told it to drain, and that it will be gone in `left` seconds."""
+
+    now: float
+    serial: int
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRetiring:
+    """A worker asks to be replaced."""
+
+    now: float
+    serial: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """A worker has ended.
+
+    Attributes:
+        code: its exit code, or None when a signal ended it.
+        signum: the signal that ended it, or None.
+        oom: the kernel killed it for want of memory.
+        in_flight: the requests that it was handling.
+    """
+
+    now: float
+    serial: int
+    code: int | None
+    signum: int | None
+    oom: bool
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatsRead:
+    """The heartbeats on the scoreboard, by serial.
+
+    `frozen` holds the workers that the system has stopped (SIGSTOP, a debugger): they do not hang.
+    """
+
+    now: float
+    beats: Mapping[int, int]
+    frozen: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A deadline has come."""
+
+    now: float
+
+
+Event = (
+    Started
+    | StopAsked
+    | HaltAsked
+    | ReloadAsked
+    | ScaleAsked
+    | ReopenAsked
+    | ForkFailed
+    | WorkerReady
+    | WorkerFailed
+    | WorkerDraining
+    | WorkerRetiring
+    | WorkerExited
+    | HeartbeatsRead
+    | TimePassed
+)

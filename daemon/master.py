@@ -1,0 +1,393 @@
+"""The loop of the master: wait, turn what happened into an event, let the policy decide, carry its actions out.
+
+Nothing here blocks but the wait itself, and nothing here decides. The master never imports the app, asyncio or an event
+loop, and has one thread: that is what makes its forks safe.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import setproctitle
+
+from preforkd.daemon import listeners as listening
+from preforkd.daemon import signals
+from preforkd.daemon.actions import (
+    Action,
+    Announce,
+    CloseListeners,
+    Commit,
+    DumpStacks,
+    Exit,
+    Fork,
+    Kill,
+    Log,
+    ReopenLogs,
+    RollBack,
+    Send,
+)
+from preforkd.daemon.children import Children, Link
+from preforkd.daemon.config import Config, ConfigError
+from preforkd.daemon.events import (
+    Event,
+    HaltAsked,
+    HeartbeatsRead,
+    ReloadAsked,
+    ReopenAsked,
+    ScaleAsked,
+    Started,
+    StopAsked,
+    TimePassed,
+)
+from preforkd.daemon.listeners import BindError, Listener
+from preforkd.daemon.mold import Mold
+from preforkd.daemon.policy import next_deadline, step
+from preforkd.daemon.roles import be_mold, be_worker
+from preforkd.daemon.slots import Generation
+from preforkd.daemon.turn import Phase, State
+from preforkd.daemon.upgrade import Handover, Progress, Upgrade
+from preforkd.workers import log
+from preforkd.workers.scoreboard import Field, Scoreboard
+
+WATCH_EVERY: Final = 0.5
+"""Seconds between two readings of the heartbeats."""
+UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a generation is made with."""
+
+    config: Config
+    listeners: tuple[Listener, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the daemon comes from, for when it is to be made anew.
+
+    Attributes:
+        reload: reads the configuration from the same sources as at the start; may raise ConfigError.
+        environ: the environment that it was started with.
+        wakeup: the descriptor in which each signal arrives as a byte.
+    """
+
+    reload: Callable[[], Config]
+    environ: Mapping[str, str]
+    wakeup: int
+
+
+def run(config: Config, bound: Sequence[Listener], origin: Origin, handover: Handover | None = None) -> int:
+    """Serve until told to stop.
+
+    Args:
+        config: the options.
+        bound: the listeners, bound and not yet listening; the master closes them.
+        origin: where the daemon comes from.
+        handover: what the program before this one has left; `bound` is empty then.
+
+    Returns:
+        The exit code of the process.
+    """
+    listeners = tuple(bound) if handover is None else handover.listeners
+    master = Master(Setup(config, listeners), origin, handover)
+    try:
+        return master.serve()
+    except Exception:  # noqa: BLE001 - whatever it is, no worker may be left behind
+        log.LOGGER.critical("the master has failed: this is a bug in preforkd", exc_info=True)
+        master.kill_all()
+        return 1
+
+
+def _generation(config: Config, number: int) -> Generation:
+    options = config.options
+    return Generation(
+        number=number,
+        size=options.workers,
+        startup_timeout=options.startup_timeout,
+        stall_timeout=options.stall_timeout,
+        drain_delay=options.drain_delay,
+        graceful_timeout=options.graceful_timeout,
+        shutdown_timeout=options.shutdown_timeout,
+    )
+
+
+def _generations(state: State) -> set[int]:
+    """Return the generations that workers may still be forked for."""
+    return {state.target.number, *(() if state.committed is None else (state.committed.number,))}
+
+
+class Master:
+    """The shell around the policy."""
+
+    def __init__(self, setup: Setup, origin: Origin, handover: Handover | None) -> None:
+        self._state = State(target=_generation(setup.config, 1)) if handover is None else handover.state
+        self._setups = dict.fromkeys((1,) if handover is None else _generations(handover.state), setup)
+        self._current = setup
+        self._origin = origin
+        self._scoreboard = Scoreboard() if handover is None else handover.scoreboard
+        self._upgrade = Upgrade(origin.environ)
+        self._events: deque[Event] = deque()
+        self._exit_code: int | None = None
+        self._watched = time.monotonic()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(origin.wakeup, selectors.EVENT_READ)
+        self._children = Children(self._selector)
+        for link in handover.links if handover is not None else ():
+            self._children.adopt(link)
+
+    def serve(self) -> int:
+        """Run the loop until the policy says exit."""
+        self._configure(self._current)
+        if self._state.phase is Phase.NEW:
+            self._handle(Started(time.monotonic()))
+        else:
+            self._go_on()
+        while self._exit_code is None:
+            for key, _ in self._selector.select(self._patience()):
+                if isinstance(key.data, Link):
+                    self._events += self._children.read(key.data)
+                elif isinstance(key.data, Mold):
+                    key.data.flush()
+                else:
+                    self._read_signals()
+            self._watch()
+            self._handle(TimePassed(time.monotonic()))
+            self._see_to_upgrade()
+        return self._exit_code
+
+    def _go_on(self) -> None:
+        """Begin as the program that has replaced another: its workers serve until the new ones are ready."""
+        log.LOGGER.info("upgrade: this is the new program, with %d workers of the old one", len(self._children))
+        now = time.monotonic()
+        self._events += self._children.reap(self._stranger_ended)
+        try:
+            setup = self._open_listeners(self._current.config)
+        except BindError as exc:
+            for error in exc.errors:
+                log.LOGGER.error("upgrade: %s; going on without that address", error)
+            setup = self._current
+        self._setups[self._state.next_generation] = setup
+        self._handle(ReloadAsked(now, _generation(setup.config, 0)))
+
+    def kill_all(self) -> None:
+        """Leave no worker behind after a failure of the master itself."""
+        self._children.kill_all()
+
+    def _patience(self) -> float | None:
+        """How long the next wait may be, seconds: until a deadline, or until the heartbeats are due."""
+        now = time.monotonic()
+        deadline = next_deadline(self._state, now)
+        times = [] if deadline is None else [deadline]
+        if self._children:
+            times.append(self._watched + WATCH_EVERY)
+        if self._upgrade.deadline is not None:
+            times.append(self._upgrade.deadline)
+        # The clock of the selector has milliseconds: without the one added, a deadline would be polled for.
+        return max(min(times) - now, 0.0) + 0.001 if times else None
+
+    def _handle(self, event: Event) -> None:
+        """Feed the policy this event after those that have come before it, and carry out what it decides."""
+        self._events.append(event)
+        self._step()
+
+    def _step(self) -> None:
+        while self._events:
+            self._state, actions = step(self._state, self._events.popleft())
+            for action in actions:
+                self._carry_out(action)
+
+    # What happened
+
+    def _read_signals(self) -> None:
+        now = time.monotonic()
+        for signum in signals.read(self._origin.wakeup):
+            match signum:
+                case signal.SIGTERM | signal.SIGINT:
+                    self._events.append(StopAsked(now, signum, delay=signum == signal.SIGTERM))
+                case signal.SIGQUIT:
+                    self._events.append(HaltAsked(now, signum))
+                case signal.SIGHUP:
+                    self._read_config(now)
+                case signal.SIGUSR1:
+                    self._events.append(ReopenAsked(now))
+                case signal.SIGTTIN | signal.SIGTTOU:
+                    self._events.append(ScaleAsked(now, 1 if signum == signal.SIGTTIN else -1))
+                case signal.SIGUSR2:
+                    self._start_upgrade()
+                case signal.SIGCHLD:
+                    self._events += self._children.reap(self._stranger_ended)
+                case _:
+                    log.LOGGER.debug("%s is not for the master", signum.name)
+
+    def _read_config(self, now: float) -> None:
+        """Prepare a reload: whatever is wrong is found before anything has changed."""
+        if self._state.phase in (Phase.LEAVING, Phase.STOPPING, Phase.HALTING):
+            return
+        self._step()  # what came before decides which generation is the next
+        try:
+            config = self._origin.reload()
+            setup = self._open_listeners(config)
+        except (ConfigError, BindError) as exc:
+            for error in exc.errors:
+                log.LOGGER.error("reload refused: %s", error)
+            log.LOGGER.error("nothing has changed: generation %d goes on", self._state.target.number)
+            return
+        number = self._state.next_generation
+        self._setups[number] = setup
+        self._handle(ReloadAsked(now, _generation(config, number)))
+
+    def _open_listeners(self, config: Config) -> Setup:
+        plan = listening.plan(self._all_listeners(), config.options.bind)
+        opened = listening.bind_all(plan.open)
+        for listener in opened:
+            log.LOGGER.info("reload: %s is bound", listener.url)
+        return Setup(config, (*plan.keep, *opened))
+
+    def _stranger_ended(self, pid: int, status: int) -> None:
+        if not self._upgrade.ended(pid, status):
+            log.LOGGER.debug("reaped process %d, which is not a worker", pid)
+
+    def _start_upgrade(self) -> None:
+        if self._state.phase in UPGRADABLE:
+            self._upgrade.start(self._current.config.options.startup_timeout)
+        else:
+            log.LOGGER.warning("upgrade refused: the daemon is %s", self._state.phase.value)
+
+    def _see_to_upgrade(self) -> None:
+        """Replace the program if that is due, after all that has happened has been dealt with."""
+        deadline = self._upgrade.deadline
+        overdue = deadline is not None and deadline <= time.monotonic()
+        if self._state.phase not in UPGRADABLE or overdue:
+            self._upgrade.give_up()
+        elif self._upgrade.progress is Progress.DUE:
+            self._children.end_molds()  # the new program would not know them
+            links = tuple(self._children.links())
+            handover = Handover(self._state, tuple(self._all_listeners()), links, self._scoreboard)
+            self._upgrade.carry_out(handover, self._origin.wakeup)
+
+    def _watch(self) -> None:
+        """Read the heartbeats, when it is time to."""
+        now = time.monotonic()
+        if now - self._watched < WATCH_EVERY:
+            return
+        self._watched = now
+        beats = self._children.heartbeats()
+        before = {worker.serial: worker.beat for worker in self._state.workers.values()}
+        still = [serial for serial, beat in beats.items() if beat == before.get(serial)]
+        self._events.append(HeartbeatsRead(now, beats, self._children.frozen(still)))
+
+    # What is done
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Fork():
+                self._fork(action)
+            case Send(serial, message):
+                self._children.send(serial, message)
+            case Kill(serial, signum):
+                self._events += self._children.kill(serial, signum)
+            case DumpStacks(serial):
+                self._events += self._children.kill(serial, signal.SIGUSR2)
+            case Announce():
+                self._announce()
+            case Commit(generation):
+                self._commit(generation)
+            case RollBack(generation):
+                self._roll_back(generation)
+            case CloseListeners():
+                self._close_listeners()
+            case ReopenLogs():
+                log.LOGGER.info("logs are reopened by the workers")
+            case Log(level, text):
+                log.LOGGER.log(log.LEVELS[level], text)
+            case Exit(code):
+                self._children.leave_no_mold()
+                log.LOGGER.info("the master ends with exit code %d", code)
+                self._exit_code = code
+
+    def _fork(self, action: Fork) -> None:
+        setup = self._setups[action.generation]
+        self._scoreboard.used = max(self._scoreboard.used, action.row + 1)
+        row = self._scoreboard.row(action.row)
+        row.clear()
+        row[Field.SLOT] = action.slot
+        row[Field.GENERATION] = action.generation
+
+        worker = partial(be_worker, setup.config, setup.listeners, self._scoreboard, action)
+        mold = partial(be_mold, setup.config, setup.listeners, self._scoreboard, action.generation)
+        preload = mold if getattr(setup.config.options, "preload", False) else None
+        failed = self._children.fork(action, row, worker, self._private(setup), preload)
+        if failed is not None:
+            self._events.append(failed)
+
+    def _private(self, setup: Setup) -> list[int]:
+        """The descriptors that a worker of this set-up must not have."""
+        others = [one.socket.fileno() for one in self._all_listeners() if one not in setup.listeners]
+        selector = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
+        return [fd for fd in (self._origin.wakeup, selector, *others) if fd >= 0]
+
+    def _announce(self) -> None:
+        options = self._current.config.options
+        log.LOGGER.info(
+            "serving %s on %s with %s (%s)",
+            options.app,
+            ", ".join(listener.url for listener in self._current.listeners),
+            "1 worker" if options.workers == 1 else f"{options.workers} workers",
+            self._current.config.why("workers"),
+        )
+        log.LOGGER.info("stop: kill -TERM %d (or Ctrl-C) · reload: kill -HUP %d", os.getpid(), os.getpid())
+
+    def _commit(self, generation: int) -> None:
+        """Make a generation's set-up the daemon's, and close what only older ones have."""
+        before = self._all_listeners()
+        self._current = self._setups[generation]
+        self._setups = {generation: self._current}
+        self._children.end_molds(keep=self._setups)
+        self._configure(self._current)
+        self._close(before)
+
+    def _roll_back(self, generation: int) -> None:
+        before = self._all_listeners()
+        self._setups.pop(generation, None)
+        self._children.end_molds(keep=self._setups)
+        self._close(before)
+
+    def _close(self, before: Sequence[Listener]) -> None:
+        """Close those of these listeners that nothing uses any more."""
+        used = self._all_listeners()
+        for listener in before:
+            if listener not in used:
+                log.LOGGER.info("%s is closed", listener.url)
+                listener.close()
+
+    def _all_listeners(self) -> list[Listener]:
+        setups = (self._current, *self._setups.values())
+        return list(dict.fromkeys(listener for setup in setups for listener in setup.listeners))
+
+    def _close_listeners(self) -> None:
+        self._children.end_molds()  # they have them, too
+        for listener in self._all_listeners():
+            listener.close()
+
+    def _configure(self, setup: Setup) -> None:
+        options = setup.config.options
+        log.configure("master", level=options.log_level, form=options.log_format)
+        setproctitle.setproctitle(f"{options.proc_name}: master [{_short_name(options.app)}]")
+        for warning in setup.config.warnings:
+            log.LOGGER.warning("%s", warning)
+
+
+def _short_name(app: str) -> str:
+    """`deploy/hello.py:Handler` is `hello:Handler` in the process list."""
+    target, colon, attribute = app.partition(":")
+    return Path(target).name.removesuffix(".py") + colon + attribute

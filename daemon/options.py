@@ -1,0 +1,189 @@
+"""Every option, declared once: its name in every source, kind, default, help and section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from preforkd.daemon.address import Address, TcpAddress
+from preforkd.daemon.values import AUTO, Addresses, Choice, Count, Flag, Kind, Seconds, Size, Text, UrlPath
+from preforkd.workers.settings import WorkerSettings
+
+SEED_ACCESS_LOG_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What is known of one option.
+
+    Attributes:
+        name: as in TOML; the command line has `--kebab-case`, the environment `PREFORKD_SNAKE_CASE`.
+        kind: what values it takes.
+        default: what it is when no source gives it, as if TOML had given it.
+        section: its heading in the help and in `--print-config`.
+        help: one or two sentences, without the default.
+        short: its one-letter flag.
+        generic: the variable of other tools that gives it when nothing more particular does.
+        generic_form: how that variable's value becomes the option's.
+    """
+
+    name: str
+    kind: Kind
+    default: object
+    section: str
+    help: str
+    short: str = ""
+    generic: str = ""
+    generic_form: str = "{}"
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "APP" if self.name == "app" else "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return "PREFORKD_" + self.name.upper()
+
+    @property
+    def default_text(self) -> str:
+        """The default as one would type it."""
+        if isinstance(self.default, str):
+            return self.default
+        return ", ".join(map(str, self.default)) if isinstance(self.default, tuple) else self.kind.write(self.default)
+
+
+def _option(section: str, kind: Kind, default: object, help: str, **names: str) -> Any:  # noqa: A002 - its name there
+    """A field of `Options`; Any, so that a field annotated `int` may have the default "auto"."""
+    return field(default=default, metadata={"kind": kind, "section": section, "help": help, **names})
+
+
+_APP, _BIND, _WORKERS = "Application", "Listening", "Workers"
+_TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """All options, with their values resolved: paths absolute, no "auto" left. Times are seconds, sizes bytes."""
+
+    app: str = _option(
+        _APP, Text("APP"), "", 'What to serve: "module:attr", "module", "path/file.py:attr" or "path/file.py".'
+    )
+    factory: bool = _option(_APP, Flag(), False, "APP is a function; call it without arguments to get the app.")
+    interface: str = _option(
+        _APP, Choice((AUTO, "protocol")), AUTO, "What the app is: a subclass of ServerHttpProtocol; auto finds out."
+    )
+    app_dir: str = _option(
+        _APP, Text("FOLDER"), ".", "Folder that the app's modules are imported from; relative to --chdir."
+    )
+    chdir: str = _option(
+        _APP,
+        Text("FOLDER"),
+        ".",
+        "Folder to change to at the start and at a reload, so that a switched symlink counts.",
+    )
+    bind: tuple[Address, ...] = _option(
+        _BIND,
+        Addresses(),
+        (TcpAddress("127.0.0.1", 8000),),
+        "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 alone), unix:PATH, unix:@NAME, fd:N. May be repeated.",
+        short="-b",
+        generic="PORT",
+        generic_form="0.0.0.0:{}",
+    )
+    backlog: int = _option(
+        _BIND, Count(least=1, most=65535), 2048, "Connections that the kernel keeps waiting for a worker, per address."
+    )
+    workers: int = _option(
+        _WORKERS,
+        Count(least=1, most=1000, auto=True),
+        AUTO,
+        "Worker processes; auto: as many as the CPUs that affinity and cgroup quota allow (8 at most without a quota).",
+        short="-w",
+        generic="WEB_CONCURRENCY",
+    )
+    startup_timeout: float = _option(
+        _WORKERS, Seconds(least=0.1), 60.0, "A worker that has not said by then that it is ready has failed to boot."
+    )
+    stall_timeout: float = _option(
+        _WORKERS,
+        Seconds(),
+        30.0,
+        "A worker whose event loop stands still for so long is killed and replaced. 0: never.",
+    )
+    limit_connections: int = _option(
+        _TIMEOUTS,
+        Count(least=1, auto=True),
+        AUTO,
+        "Connections that a worker holds; at the limit it accepts no more. auto: from the limit of open files.",
+    )
+    limit_concurrency: int = _option(
+        _TIMEOUTS, Count(), 0, "Requests at a time in a worker; those above it are answered 503. 0: no limit."
+    )
+    keep_alive: float = _option(
+        _TIMEOUTS,
+        Seconds(),
+        75.0,
+        "An idle keep-alive connection is closed then; longer than load balancers keep theirs. 0: off.",
+    )
+    keep_alive_requests: int = _option(
+        _TIMEOUTS, Count(), 0, "Requests on a connection before it is closed. 0: no limit."
+    )
+    header_timeout: float = _option(_TIMEOUTS, Seconds(), 15.0, "From the accept to the end of the headers. 0: none.")
+    body_timeout: float = _option(_TIMEOUTS, Seconds(), 60.0, "Between two reads of a request body. 0: none.")
+    write_timeout: float = _option(_TIMEOUTS, Seconds(), 60.0, "A client that does not read its response. 0: none.")
+    request_timeout: float = _option(_TIMEOUTS, Seconds(), 0.0, "A whole request. 0: none.")
+    health_path: str = _option(
+        _STOP,
+        UrlPath(),
+        "",
+        "Path that the workers answer before the app: 200, or 503 from the moment of TERM on. None when empty.",
+    )
+    drain_delay: float = _option(
+        _STOP,
+        Seconds(),
+        0.0,
+        "TERM: go on as usual for so long, but with Connection: close, until load balancers know.",
+    )
+    graceful_timeout: float = _option(_STOP, Seconds(), 25.0, "Then: time that requests get to finish.")
+    shutdown_timeout: float = _option(_STOP, Seconds(), 5.0, "Then: time that the app gets to shut down.")
+    idle_grace: float = _option(
+        _STOP, Seconds(), 2.0, "Idle connections of a worker that stops stay open so long, for a request on its way."
+    )
+    limit_request_line: int = _option(_LIMITS, Size(least=1), 8190, "Bytes of a request line (414).")
+    limit_headers: int = _option(_LIMITS, Count(least=1), 100, "Header fields of a request (431).")
+    limit_header_size: int = _option(_LIMITS, Size(least=1), 65536, "Bytes of all headers of a request (431).")
+    limit_body: int = _option(_LIMITS, Size(), 0, "Bytes of a request body (413). 0: no limit.")
+    access_log: bool = _option(_LOG, Flag(), True, "Log each request.")
+    access_log_format: str = _option(_LOG, Text("FORMAT"), SEED_ACCESS_LOG_FORMAT, "What an access log line says.")
+    access_log_file: str = _option(
+        _LOG, Text("FILE"), "-", "Where the access log goes; relative to --chdir. -: standard output."
+    )
+    log_format: str = _option(_LOG, Choice(("text", "json")), "text", "Lines for people, or for machines.")
+    log_level: str = _option(
+        _LOG,
+        Choice(("debug", "info", "warning", "error", "critical")),
+        "info",
+        "The least severe level that is logged.",
+    )
+    debug: bool = _option(_LOG, Flag(), False, "Show tracebacks in error pages. Never where strangers can see them.")
+    proc_name: str = _option(_PROCESS, Text(), "preforkd", "The first word of the process titles.")
+
+    def worker_settings(self) -> WorkerSettings:
+        """What a worker of these options is told."""
+        names = [one.name for one in fields(WorkerSettings)]
+        return WorkerSettings(**{name: getattr(self, name) for name in names})
+
+
+def declarations() -> Iterator[Declaration]:
+    """Every option in the order of the help."""
+    for one in fields(Options):
+        if one.default is MISSING:
+            raise TypeError(f"option {one.name} has no default")
+        yield Declaration(name=one.name, default=one.default, **one.metadata)
+
+
+DECLARATIONS = tuple(declarations())
+BY_NAME = {one.name: one for one in DECLARATIONS}

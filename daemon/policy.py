@@ -1,0 +1,407 @@
+"""Every decision of the master: `step(state, event)` gives the next state and the actions that make it so. Pure.
+
+The rules:
+
+1. A slot is filled with a worker of the target generation, and only a worker that says it is ready relieves another.
+2. A generation is on trial from the reload until all its workers have served for `PROBATION` seconds. If one of them
+   fails in that time the reload is rolled back: those of the committed generation, which stand by, serve again.
+3. After the first worker was ready no worker's death ends the daemon; a slot whose workers die young waits longer each
+   time. Before that, a failure to boot ends it with exit code 3, a crash loop with 4.
+4. After a stop nothing is forked. A stop obeys one clock; a second one, or QUIT, kills.
+5. One worker retires at a time, and serves until its successor is ready: recycling never costs capacity.
+
+`TABLE` says what each event does in each phase; `preforkd.daemon.reconcile` then makes the workers fit the state.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from preforkd.daemon.actions import (
+    Action,
+    Announce,
+    CloseListeners,
+    Commit,
+    DumpStacks,
+    ReopenLogs,
+    RollBack,
+    Send,
+)
+from preforkd.daemon.deaths import cause, died_young
+from preforkd.daemon.events import (
+    Event,
+    ForkFailed,
+    HaltAsked,
+    HeartbeatsRead,
+    ReloadAsked,
+    ReopenAsked,
+    ScaleAsked,
+    Started,
+    StopAsked,
+    TimePassed,
+    WorkerDraining,
+    WorkerExited,
+    WorkerFailed,
+    WorkerReady,
+    WorkerRetiring,
+)
+from preforkd.daemon.reconcile import reconcile
+from preforkd.daemon.slots import ENDING, SERVING, Worker, WorkerState
+from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
+from preforkd.workers.channel import Reopen
+from preforkd.workers.scoreboard import ROWS
+
+SILENT_BOOTS: Final = 5
+"""Workers that may be ended by a signal before any was ready."""
+MUTE_AFTER: Final = 1.0
+"""Seconds without a heartbeat after which a worker is said to hang."""
+LONGEST_GAP: Final = 1.5
+"""Seconds between two readings of the heartbeats that count: when the master itself has slept, nobody hangs for it."""
+HALT_GRACE: Final = 5.0
+"""Seconds that killed workers get to disappear (one may be in the kernel) before the master leaves without them."""
+MOST_WORKERS: Final = ROWS // 4
+"""So that each worker may have a successor and draining predecessors."""
+
+
+def step(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
+    """Decide what an event means.
+
+    Args:
+        state: all that the master knows.
+        event: what has happened.
+
+    Returns:
+        What the master knows now, and what it has to do, in this order.
+    """
+    turn = Turn(state, event.now)
+    TABLE[state.phase, type(event)](turn, event)
+    reconcile(turn)
+    return turn.state(), tuple(turn.actions)
+
+
+def next_deadline(state: State, now: float) -> float | None:
+    """Return the time at which `TimePassed` is due, or None when the master may wait for ever."""
+    times = [worker.deadline for worker in state.workers.values() if worker.deadline is not None]
+    if state.deadline is not None:
+        times.append(state.deadline)
+    if state.phase in RUNNING:
+        # One that is over has been acted on: if its slot is still empty then not for want of time.
+        times += [b.until for slot, b in state.backoffs.items() if slot < state.target.size and b.until > now]
+    return min(times, default=None)
+
+
+# What is asked of the daemon
+
+
+def _start(turn: Turn, _: Started) -> None:
+    turn.enter(Phase.BOOTING)
+
+
+def _reload(turn: Turn, event: ReloadAsked) -> None:
+    previous = turn.target
+    turn.target = replace(event.generation, number=turn.next_generation)
+    turn.next_generation += 1
+    turn.backoffs.clear()
+    for worker in turn.all(WorkerState.STARTING):
+        turn.end(worker, signal.SIGTERM, "a newer generation is being started")
+    if turn.phase is Phase.BOOTING:
+        turn.log("info", f"reload before anything has served: booting generation {turn.target.number} instead")
+        return
+    if turn.phase is not Phase.SERVING:
+        turn.log("info", f"the reload to generation {previous.number} is superseded")
+        turn.do(RollBack(previous.number))
+    turn.enter(Phase.RELOADING)
+    turn.log("info", f"reload: booting generation {turn.target.number} with {_workers(turn.target.size)}")
+
+
+def _scale(turn: Turn, event: ScaleAsked) -> None:
+    size = turn.target.size + event.by
+    if not 1 <= size <= MOST_WORKERS:
+        turn.log(
+            "warning", f"scaling refused: there are {_workers(turn.target.size)}, and 1 to {MOST_WORKERS} are possible"
+        )
+        return
+    turn.log("info", f"scaling from {turn.target.size} to {_workers(size)}")
+    turn.target = replace(turn.target, size=size)
+    if turn.committed is not None:
+        turn.committed = replace(turn.committed, size=max(1, turn.committed.size + event.by))
+
+
+def _reopen(turn: Turn, _: ReopenAsked) -> None:
+    turn.do(ReopenLogs())
+    for worker in turn.workers.values():
+        turn.do(Send(worker.serial, Reopen()))
+
+
+def _stop(turn: Turn, event: StopAsked) -> None:
+    delay = turn.target.drain_delay if event.delay and turn.serving() else 0.0
+    accept_until = turn.now + delay
+    turn.log("info", f"{signal.Signals(event.signum).name}: stopping within {_stop_budget(turn, delay):g} s")
+    for worker in list(turn.workers.values()):
+        if worker.state is WorkerState.STARTING:
+            turn.end(worker, signal.SIGTERM, "the daemon stops")
+        elif worker.state in SERVING:
+            turn.drain(worker, accept_until=accept_until, final=True)
+        elif worker.state in (WorkerState.STANDBY, WorkerState.DRAINING):
+            turn.drain(worker, final=True)
+    if delay:
+        turn.log("info", f"still accepting for {delay:g} s (--drain-delay), so that load balancers can go elsewhere")
+        turn.enter(Phase.LEAVING, accept_until)
+    else:
+        _close(turn)
+
+
+def _close(turn: Turn) -> None:
+    turn.do(CloseListeners())
+    turn.enter(Phase.STOPPING)
+
+
+def _halt(turn: Turn, event: HaltAsked | StopAsked) -> None:
+    turn.log("warning", f"{signal.Signals(event.signum).name}: ending at once")
+    for worker in list(turn.workers.values()):
+        turn.end(worker, signal.SIGKILL, f"{signal.Signals(event.signum).name} to the master")
+    _wait_for_the_end(turn, 128 + event.signum)
+
+
+def _give_up(turn: Turn, exit_code: int, why: str) -> None:
+    """End the daemon before anything has served."""
+    for worker in list(turn.workers.values()):
+        if worker.state not in ENDING:
+            turn.end(worker, signal.SIGTERM, why)
+    _wait_for_the_end(turn, exit_code)
+
+
+def _wait_for_the_end(turn: Turn, exit_code: int) -> None:
+    turn.exit_code = exit_code
+    turn.do(CloseListeners())
+    turn.enter(Phase.HALTING, turn.now + HALT_GRACE)
+
+
+# What workers do
+
+
+def _ready(turn: Turn, event: WorkerReady) -> None:
+    worker = turn.workers.get(event.serial)
+    if worker is None or worker.state is not WorkerState.STARTING:
+        return  # it has been told to end in the meantime
+    turn.set(worker, state=WorkerState.READY, ready_at=turn.now, deadline=None)
+    turn.log("info", f"{worker} is ready after {turn.now - worker.started:.2f} s")
+    if turn.phase is Phase.BOOTING:
+        turn.committed = turn.target
+        turn.enter(Phase.SERVING)
+        turn.do(Commit(turn.target.number), Announce())
+
+
+def _failed(turn: Turn, event: WorkerFailed) -> None:
+    worker = turn.workers.get(event.serial)
+    if worker is None or worker.state is not WorkerState.STARTING:
+        return
+    turn.end(worker, signal.SIGTERM, "it could not boot")
+    _boot_failed(turn, worker, f"{event.stage}: {event.text}", event.details)
+
+
+def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "") -> None:
+    """Deal with a worker that has not become ready; it has been ended already."""
+    text = f"{worker} did not boot: {why}" + (f"\n{details.rstrip()}" if details else "")
+    if turn.phase is Phase.BOOTING:
+        turn.log("error", text)
+        _give_up(turn, 3, "the app did not boot")
+    elif _on_trial(turn, worker):
+        turn.log("error", text)
+        _roll_back(turn)
+    else:
+        turn.log("error", f"{text}\nthe next try is in {turn.delay_slot(worker.slot):.1f} s")
+
+
+def _roll_back(turn: Turn) -> None:
+    """Give the target generation up; the committed one, all of which is still there, serves on."""
+    if turn.committed is None:  # impossible in the phases with a trial
+        return
+    failed, turn.target = turn.target, turn.committed
+    turn.backoffs.clear()
+    turn.enter(Phase.SERVING)
+    turn.log("error", f"reload failed: generation {turn.target.number} goes on, generation {failed.number} is given up")
+    for worker in turn.all(WorkerState.STANDBY):
+        turn.resume(worker)
+    for worker in list(turn.workers.values()):
+        if worker.generation != turn.target.number and worker.state not in ENDING:
+            turn.relieve(worker)
+    turn.do(RollBack(failed.number))
+
+
+def _told_to_drain(turn: Turn, event: WorkerDraining) -> None:
+    worker = turn.workers.get(event.serial)
+    if worker is None or worker.state in ENDING:
+        return
+    turn.log("info", f"{worker} was told by a signal to drain; it is replaced")
+    turn.draining(worker, turn.now + event.left)
+
+
+def _retires(turn: Turn, event: WorkerRetiring) -> None:
+    worker = turn.workers.get(event.serial)
+    if worker is None or worker.state is not WorkerState.READY:
+        return
+    turn.log("info", f"{worker} retires: {event.reason}")
+    turn.set(worker, state=WorkerState.RETIRING)
+
+
+def _fork_failed(turn: Turn, event: ForkFailed) -> None:
+    worker = turn.forget(event.serial)
+    if worker is not None:
+        delay = turn.delay_slot(worker.slot)
+        turn.log("error", f"{worker} could not be forked: {event.reason}; the next try is in {delay:.1f} s")
+
+
+def _exited(turn: Turn, event: WorkerExited) -> None:
+    worker = turn.forget(event.serial)
+    if worker is None:
+        return
+    lost = f", with {event.in_flight} requests in flight" if event.in_flight else ""
+    text = f"{worker} ended: {cause(worker, event)}{lost}"
+    if worker.state in ENDING or turn.phase not in RUNNING:
+        orderly = event.code == 0 or (worker.doom is not None and not event.in_flight)
+        turn.log("info" if orderly else "warning", text)
+    else:
+        _died(turn, worker, event, text)
+
+
+def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
+    """Deal with a death that nobody has asked for."""
+    turn.log("error", text)
+    if worker.state is WorkerState.STANDBY:
+        return
+    if turn.phase is Phase.BOOTING:
+        _died_booting(turn, worker, event)
+    elif not died_young(worker, event):
+        turn.backoffs.pop(worker.slot, None)
+    elif _on_trial(turn, worker):
+        _roll_back(turn)
+    else:
+        turn.log("warning", f"slot {worker.slot} gets its next worker in {turn.delay_slot(worker.slot):.1f} s")
+
+
+def _died_booting(turn: Turn, worker: Worker, event: WorkerExited) -> None:
+    if event.signum is None:
+        turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
+        _give_up(turn, 3, "the app did not boot")
+        return
+    turn.silent_boots += 1
+    turn.delay_slot(worker.slot)
+    if turn.silent_boots >= SILENT_BOOTS:
+        turn.log("error", f"giving up: {SILENT_BOOTS} workers died before any was ready")
+        _give_up(turn, 4, "the daemon gives up")
+
+
+def _on_trial(turn: Turn, worker: Worker) -> bool:
+    return turn.phase in (Phase.RELOADING, Phase.PROVING) and worker.generation == turn.target.number
+
+
+def _heartbeats(turn: Turn, event: HeartbeatsRead) -> None:
+    gap = min(turn.now - turn.watched, LONGEST_GAP)
+    turn.watched = turn.now
+    watched = (WorkerState.READY, WorkerState.RETIRING, WorkerState.STANDBY, WorkerState.DRAINING)
+    for worker in turn.all(*watched):
+        beat = event.beats.get(worker.serial, 0)
+        if beat != worker.beat or worker.serial in event.frozen:
+            if worker.silent >= MUTE_AFTER:
+                turn.log("info", f"{worker} answers again after {worker.silent:.1f} s")
+            turn.set(worker, beat=beat, silent=0.0)
+        else:
+            _silent(turn, worker, worker.silent + gap)
+
+
+def _silent(turn: Turn, worker: Worker, silent: float) -> None:
+    limit = turn.target.stall_timeout
+    if worker.silent < MUTE_AFTER <= silent:
+        until = (
+            f"it is ended after {limit:g} s (--stall-timeout)" if limit else "--stall-timeout is 0, so it is left alone"
+        )
+        turn.log("warning", f"{worker} hangs: its event loop has been blocked for {silent:.1f} s; {until}")
+        turn.do(DumpStacks(worker.serial))
+    worker = turn.set(worker, silent=silent)
+    if limit and silent >= limit:
+        turn.end(worker, signal.SIGABRT, f"it hung for {silent:.1f} s (--stall-timeout)")
+
+
+def _time_passed(turn: Turn, _: TimePassed) -> None:
+    for serial in list(turn.workers):
+        # Looked up anew each time: one of them may have ended them all.
+        worker = turn.workers[serial]
+        if worker.deadline is not None and worker.deadline <= turn.now:
+            _overdue(turn, worker)
+    if turn.deadline is not None and turn.deadline <= turn.now:
+        _phase_over(turn)
+
+
+def _overdue(turn: Turn, worker: Worker) -> None:
+    if worker.state is WorkerState.STARTING:
+        limit = f"it was not ready within {turn.target.startup_timeout:g} s (--startup-timeout)"
+        turn.end(worker, signal.SIGABRT, limit)
+        _boot_failed(turn, worker, limit)
+    elif worker.state is WorkerState.DRAINING:
+        turn.end(worker, signal.SIGKILL, "it was not done at the end of --graceful-timeout and --shutdown-timeout")
+    else:
+        turn.end(worker, signal.SIGKILL, worker.doom or "it did not end when told to")
+
+
+def _phase_over(turn: Turn) -> None:
+    if turn.phase is Phase.LEAVING:
+        _close(turn)
+    elif turn.phase is Phase.PROVING:
+        turn.committed = turn.target
+        turn.enter(Phase.SERVING)
+        turn.do(Commit(turn.target.number))
+        turn.log("info", f"reload done: generation {turn.target.number} has replaced the old one")
+        for worker in turn.all(WorkerState.STANDBY):
+            turn.drain(worker)
+    elif turn.phase is Phase.HALTING:
+        turn.log(
+            "error", "workers that do not die are left to the system: " + ", ".join(map(str, turn.workers.values()))
+        )
+        turn.workers.clear()
+
+
+# What is said
+
+
+def _stop_budget(turn: Turn, delay: float) -> float:
+    return delay + turn.target.graceful_timeout + turn.target.shutdown_timeout + EXIT_GRACE
+
+
+def _workers(number: int) -> str:
+    return "1 worker" if number == 1 else f"{number} workers"
+
+
+def _ignore(_turn: Turn, _event: Event) -> None:
+    """It makes no difference any more, or not yet."""
+
+
+Rule = Callable[[Turn, Any], None]
+_UP: Final = (*sorted(RUNNING, key=lambda phase: phase.value),)
+_ENDING: Final = (Phase.LEAVING, Phase.STOPPING)
+
+_ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
+    (Started, {(Phase.NEW,): _start}),
+    (StopAsked, {_UP: _stop, _ENDING: _halt}),
+    (HaltAsked, {_UP: _halt, _ENDING: _halt}),
+    (ReloadAsked, {_UP: _reload}),
+    (ScaleAsked, {_UP: _scale}),
+    (ReopenAsked, {_UP: _reopen, _ENDING: _reopen}),
+    (ForkFailed, {_UP: _fork_failed}),
+    (WorkerReady, {_UP: _ready}),
+    (WorkerFailed, {_UP: _failed}),
+    (WorkerDraining, {_UP: _told_to_drain}),
+    (WorkerRetiring, {_UP: _retires}),
+    (WorkerExited, {_UP: _exited, _ENDING: _exited, (Phase.HALTING,): _exited}),
+    (HeartbeatsRead, {_UP: _heartbeats, _ENDING: _heartbeats}),
+    (TimePassed, {_UP: _time_passed, _ENDING: _time_passed, (Phase.HALTING,): _time_passed}),
+)
+
+TABLE: Final[dict[tuple[Phase, type], Rule]] = {
+    (phase, kind): next((rule for phases, rule in rules.items() if phase in phases), _ignore)
+    for kind, rules in _ROWS
+    for phase in Phase
+}

@@ -1,0 +1,72 @@
+"""The table of workers: what the policy knows of each. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class WorkerState(Enum):
+    """The life of a worker as its master sees it: the ways go downwards, but for STANDBY, which may be READY again."""
+
+    STARTING = "starting"
+    """Forked; it has until its deadline to say that it is ready."""
+    READY = "ready"
+    """It accepts and serves."""
+    RETIRING = "retiring"
+    """It accepts and serves until a successor is ready."""
+    STANDBY = "standby"
+    """Drained, but kept until the generation that has replaced it has proved itself."""
+    DRAINING = "draining"
+    """It accepts no more, finishes what it has, and exits before its deadline."""
+    DYING = "dying"
+    """It has been sent a signal that ends it; KILL follows at its deadline."""
+    KILLED = "killed"
+    """It has been sent KILL: only its exit is awaited."""
+
+
+SERVING = frozenset({WorkerState.READY, WorkerState.RETIRING})
+ENDING = frozenset({WorkerState.DRAINING, WorkerState.DYING, WorkerState.KILLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What all workers forked after one reading of the configuration have in common; times are seconds."""
+
+    number: int
+    size: int
+    """Workers wanted."""
+    surge: int = 0
+    """Successors that may boot at a time beside the workers that serve; 0: a quarter of the workers."""
+    startup_timeout: float = 60.0
+    stall_timeout: float = 30.0
+    drain_delay: float = 0.0
+    graceful_timeout: float = 25.0
+    shutdown_timeout: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker, from its fork to its exit."""
+
+    serial: int
+    """Never used again, other than a pid."""
+    slot: int
+    generation: int
+    row: int
+    state: WorkerState
+    started: float
+    deadline: float | None
+    """When the policy acts on it unless something happens first."""
+    ready_at: float | None = None
+    graceful_until: float | None = None
+    """While it drains: when it has to have finished its requests."""
+    doom: str | None = None
+    """Why its master has ended it; said in the log when it is gone."""
+    beat: int = 0
+    """The last heartbeat seen."""
+    silent: float = 0.0
+    """Seconds for which its master has watched it without seeing a heartbeat."""
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} (generation {self.generation})"

@@ -1,0 +1,251 @@
+"""The kinds of value that an option can have: how each is read from text and from TOML, and written back."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from preforkd.daemon import address
+
+AUTO = "auto"
+"""The value that asks preforkd to choose."""
+
+YEAR = 365 * 86400.0
+"""The longest time an option takes, seconds: far beyond use, and far within what the kernel's timers hold."""
+
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+_DECIMAL = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_SIZE = re.compile(r"([0-9]{1,15})([kKmMgG]?)", re.ASCII)
+_BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_URL_PATH = re.compile(r"(/[!-\"$->@-~]*)?", re.ASCII)
+_YES = ("1", "true", "yes", "on")
+_NO = ("0", "false", "no", "off")
+
+
+class Kind(Protocol):
+    """A kind of value."""
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the help."""
+
+    def read(self, raw: object) -> object:
+        """Make the value of what a source gave.
+
+        Args:
+            raw: a `str` from the command line or the environment (a list of them for an option that repeats), or
+                what TOML gave.
+
+        Raises:
+            ValueError: it is not such a value; the message says what was given and what would be right.
+        """
+
+    def write(self, value: object) -> str:
+        """The value as TOML."""
+
+
+def quoted(raw: object) -> str:
+    """What a user gave, on one line and as they would recognise it."""
+    if isinstance(raw, str):
+        return json.dumps(raw if len(raw) <= 80 else raw[:77] + "...", ensure_ascii=not raw.isprintable())
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    return str(raw) if isinstance(raw, int | float) else f"a {type(raw).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A whole number in a range; with `auto`, also the word "auto"."""
+
+    least: int = 0
+    most: int = 2**31 - 1
+    auto: bool = False
+    metavar: str = "N"
+
+    def read(self, raw: object) -> int | str:
+        """See `Kind.read`."""
+        if self.auto and raw == AUTO:
+            return AUTO
+        number = int(raw) if isinstance(raw, str) and _NUMBER.fullmatch(raw) else raw
+        if isinstance(number, bool) or not isinstance(number, int) or not self.least <= number <= self.most:
+            raise ValueError(f"{quoted(raw)} is not {self._right()}")
+        return number
+
+    def _right(self) -> str:
+        span = f"of {self.least} or more" if self.most == 2**31 - 1 else f"from {self.least} to {self.most}"
+        return f"a whole number {span}" + (' or "auto"' if self.auto else "")
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return f'"{AUTO}"' if value == AUTO else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A time: a number of seconds, or text with a unit (`500ms`, `30s`, `2m`, `1h`)."""
+
+    least: float = 0.0
+    metavar: str = "SECONDS"
+
+    def read(self, raw: object) -> float:
+        """See `Kind.read`."""
+        seconds = self._seconds(raw)
+        if seconds is None or not math.isfinite(seconds) or not self.least <= seconds <= YEAR:
+            span = f"from {self.least:g} s to a year"
+            raise ValueError(f"{quoted(raw)} is not a time {span}: write seconds, as in 30 or 0.5, or 500ms, 2m, 1h")
+        return seconds
+
+    @staticmethod
+    def _seconds(raw: object) -> float | None:
+        if isinstance(raw, str):
+            match = _DECIMAL.fullmatch(raw)
+            return float(match[1]) * _SECONDS[match[2]] if match else None
+        if isinstance(raw, int | float) and not isinstance(raw, bool):
+            return float(raw) if abs(raw) <= YEAR else None  # the bound first: float() of a huge integer overflows
+        return None
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, float):
+            raise TypeError(f"a time is a float, not {value!r}")
+        return str(int(value)) if value.is_integer() else repr(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes, or text with a unit of 1024 (`64k`, `10M`, `1G`)."""
+
+    least: int = 0
+    metavar: str = "BYTES"
+
+    def read(self, raw: object) -> int:
+        """See `Kind.read`."""
+        match = _SIZE.fullmatch(raw) if isinstance(raw, str) else None
+        size = int(match[1]) * _BYTES[match[2].lower()] if match else raw
+        if isinstance(size, bool) or not isinstance(size, int) or not self.least <= size < 2**63:
+            raise ValueError(f"{quoted(raw)} is not a size of {self.least} or more: write bytes, or 64k, 10M, 1G")
+        return size
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """On or off."""
+
+    metavar: str = ""
+
+    def read(self, raw: object) -> bool:
+        """See `Kind.read`."""
+        if isinstance(raw, bool):
+            return raw
+        if isinstance(raw, str) and raw.lower() in _YES + _NO:
+            return raw.lower() in _YES
+        raise ValueError(f"{quoted(raw)} is neither true nor false")
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return "true" if value else "false"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One word of a few."""
+
+    words: tuple[str, ...]
+
+    @property
+    def metavar(self) -> str:
+        """See `Kind.metavar`."""
+        return "|".join(self.words)
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        if isinstance(raw, str) and raw in self.words:
+            return raw
+        raise ValueError(f"{quoted(raw)} is not one of {', '.join(self.words)}")
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One line of text."""
+
+    metavar: str = "TEXT"
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        if not isinstance(raw, str):
+            raise ValueError(f"{quoted(raw)} is not text: put it in quotes")  # noqa: TRY004 - one error for all kinds
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in raw):
+            raise ValueError(f"{quoted(raw)} holds a control character or a byte that is not UTF-8")
+        return raw
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPath:
+    """A path of a URL without a query, or nothing."""
+
+    metavar: str = "PATH"
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        if isinstance(raw, str) and _URL_PATH.fullmatch(raw):
+            return raw
+        raise ValueError(f'{quoted(raw)} is not a path: begin it with a slash, as in "/healthz", without a query')
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Addresses to bind, each once; text of the environment has commas between them."""
+
+    metavar: str = "ADDRESS"
+
+    def read(self, raw: object) -> tuple[address.Address, ...]:
+        """See `Kind.read`."""
+        texts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        if not isinstance(texts, Sequence):
+            raise ValueError(f'{quoted(raw)} is not an address: write text, as in "127.0.0.1:8000", or a list of it')  # noqa: TRY004 - one error for all kinds
+        addresses = [self._address(text) for text in texts]
+        if not addresses:
+            raise ValueError("an empty list: give at least one address")
+        for number, one in enumerate(addresses):
+            if one in addresses[:number]:
+                raise ValueError(f'"{one}" is given twice')
+        return tuple(addresses)
+
+    @staticmethod
+    def _address(text: object) -> address.Address:
+        if not isinstance(text, str):
+            raise ValueError(f'{quoted(text)} is not an address: write text, as in "127.0.0.1:8000"')  # noqa: TRY004 - one error for all kinds
+        return address.parse(text)
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, tuple):
+            raise TypeError(f"addresses are a tuple, not {value!r}")
+        return f"[{', '.join(written(str(one)) for one in value)}]"
+
+
+def written(text: str) -> str:
+    """Text as a TOML basic string (JSON's escapes are TOML's, but for DEL, which `Text` refuses)."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,31 @@
+"""The declarations of the options, and what a worker is told of them."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+
+from preforkd.daemon.options import DECLARATIONS, Options
+from preforkd.workers.http.access_log import DEFAULT_FORMAT
+from preforkd.workers.settings import WorkerSettings
+from tests.daemon.sources import configure
+
+
+def test_every_option_has_a_help_a_default_that_reads_back_and_no_name_twice() -> None:
+    flags = [flag for one in DECLARATIONS for flag in (one.flag, one.short) if flag]
+    assert len(flags) == len(set(flags))
+    for one in DECLARATIONS:
+        assert one.help.endswith((".", "(414).", "(431)."))
+        written = one.kind.write(one.default)
+        assert one.kind.read(tomllib.loads(f"x = {written}")["x"]) == one.default
+
+
+def test_a_worker_is_told_every_option_of_its_settings() -> None:
+    options = configure({"keep_alive": "5"}).options
+    settings = options.worker_settings()
+    assert settings.keep_alive == 5
+    assert {one.name for one in fields(WorkerSettings)} <= {one.name for one in fields(Options)}
+
+
+def test_the_access_log_is_by_default_what_a_handler_without_the_daemon_writes() -> None:
+    assert configure().options.access_log_format == DEFAULT_FORMAT

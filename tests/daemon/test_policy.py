@@ -1,0 +1,598 @@
+"""The policy of the master, each promise a test; then every (phase, event) pair, and random walks with invariants."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from preforkd.daemon.actions import (
+    Action,
+    Announce,
+    CloseListeners,
+    Commit,
+    DumpStacks,
+    Exit,
+    Fork,
+    Kill,
+    Log,
+    ReopenLogs,
+    RollBack,
+    Send,
+)
+from preforkd.daemon.events import (
+    Event,
+    ForkFailed,
+    HaltAsked,
+    HeartbeatsRead,
+    ReloadAsked,
+    ReopenAsked,
+    ScaleAsked,
+    Started,
+    StopAsked,
+    TimePassed,
+    WorkerDraining,
+    WorkerExited,
+    WorkerFailed,
+    WorkerReady,
+    WorkerRetiring,
+)
+from preforkd.daemon.policy import MOST_WORKERS, SILENT_BOOTS, TABLE, next_deadline, step
+from preforkd.daemon.reconcile import PROBATION
+from preforkd.daemon.slots import Generation, WorkerState
+from preforkd.daemon.turn import Phase, State
+from preforkd.workers.channel import Drain, Pause, Reopen, Resume
+
+KINDS: tuple[type, ...] = (
+    Started,
+    StopAsked,
+    HaltAsked,
+    ReloadAsked,
+    ScaleAsked,
+    ReopenAsked,
+    ForkFailed,
+    WorkerReady,
+    WorkerFailed,
+    WorkerDraining,
+    WorkerRetiring,
+    WorkerExited,
+    HeartbeatsRead,
+    TimePassed,
+)
+
+
+class Play:
+    """A master without a system: tell it what happens, see what it does."""
+
+    def __init__(self, size: int = 2, **limits: float) -> None:
+        self.generation = Generation(1, size, **limits)  # type: ignore[arg-type]  # all limits are floats
+        self.state = State(self.generation)
+        self.now = 100.0
+        self.done: list[Action] = []
+
+    def happens(self, kind: Callable[..., Event], *args: object, after: float = 0.0, **more: object) -> list[Action]:
+        """Feed one event; returns the actions."""
+        self.now += after
+        self.state, actions = step(self.state, kind(self.now, *args, **more))
+        self.done += actions
+        return list(actions)
+
+    def exits(self, serial: int, code: int | None = 0, signum: int | None = None, oom: bool = False) -> list[Action]:
+        return self.happens(WorkerExited, serial, code=code, signum=signum, oom=oom, in_flight=0)
+
+    def in_state(self, state: WorkerState) -> list[int]:
+        return [w.serial for w in self.state.workers.values() if w.state is state]
+
+    def booted(self) -> Play:
+        """All first workers are ready."""
+        self.happens(Started)
+        self.all_ready()
+        self.done.clear()
+        return self
+
+    def all_ready(self) -> None:
+        while starting := self.in_state(WorkerState.STARTING):
+            self.happens(WorkerReady, starting[0], after=0.1)
+
+    def reload(self, **changes: object) -> list[Action]:
+        generation = Generation(0, **{"size": self.generation.size, **changes})  # type: ignore[arg-type]  # as above
+        return self.happens(ReloadAsked, generation)
+
+    def pass_time(self, seconds: float) -> list[Action]:
+        """Let time pass, with a turn at each deadline on the way."""
+        end = self.now + seconds
+        actions: list[Action] = []
+        while (due := next_deadline(self.state, self.now)) is not None and due <= end:
+            actions += self.happens(TimePassed, after=due - self.now)
+        self.now = end
+        return actions + self.happens(TimePassed)
+
+    def is_in(self, phase: Phase) -> bool:
+        return self.state.phase is phase
+
+    @property
+    def exit_code(self) -> int | None:
+        return next((a.code for a in self.done if isinstance(a, Exit)), None)
+
+
+def kinds(actions: list[Action], kind: type) -> list[Action]:
+    return [action for action in actions if isinstance(action, kind)]
+
+
+def sent(actions: list[Action], kind: type) -> list[int]:
+    return [a.serial for a in actions if isinstance(a, Send) and isinstance(a.message, kind)]
+
+
+def text(actions: list[Action]) -> str:
+    return "\n".join(a.text for a in actions if isinstance(a, Log))
+
+
+# Boot
+
+
+def test_all_workers_are_forked_at_the_start_each_with_its_own_row() -> None:
+    play = Play(3)
+    forks = [a for a in play.happens(Started) if isinstance(a, Fork)]
+    assert [(f.slot, f.generation, f.row) for f in forks] == [(0, 1, 0), (1, 1, 1), (2, 1, 2)]
+
+
+def test_the_first_ready_worker_announces_the_daemon_once() -> None:
+    play = Play(2)
+    play.happens(Started)
+    assert kinds(play.happens(WorkerReady, 1), Announce)
+    assert not kinds(play.happens(WorkerReady, 0), Announce)
+    assert play.is_in(Phase.SERVING)
+
+
+def test_a_first_boot_that_fails_says_so_once_and_exits_3_when_no_worker_is_left() -> None:
+    play = Play(2)
+    play.happens(Started)
+    failed = play.happens(WorkerFailed, 0, "import", "hello.py:3: no module named x", "Traceback ...")
+    assert "hello.py:3: no module named x\nTraceback ..." in text(failed)
+    assert not play.happens(WorkerFailed, 1, "import", "hello.py:3: no module named x", "")
+    assert {a.serial for a in play.done if isinstance(a, Kill)} == {0, 1}
+    play.exits(0, 3)
+    assert play.exit_code is None
+    play.exits(1, 3)
+    assert play.exit_code == 3
+
+
+def test_a_first_boot_that_hangs_is_aborted_for_its_stack_and_exits_3() -> None:
+    play = Play(1, startup_timeout=10)
+    play.happens(Started)
+    actions = play.pass_time(10)
+    assert Kill(0, signal.SIGABRT) in actions
+    assert "--startup-timeout" in text(actions)
+    assert Kill(0, signal.SIGKILL) in play.pass_time(1)
+    play.exits(0, None, signal.SIGKILL)
+    assert play.exit_code == 3
+
+
+def test_an_app_that_ends_the_process_at_import_exits_3() -> None:
+    play = Play(1)
+    play.happens(Started)
+    play.exits(0, 7)
+    assert play.exit_code == 3
+
+
+def test_workers_that_signals_end_before_any_was_ready_are_tried_again_and_then_given_up_with_4() -> None:
+    play = Play(1)
+    play.happens(Started)
+    for serial in range(SILENT_BOOTS):
+        play.exits(serial, None, signal.SIGSEGV)
+        play.pass_time(5)
+    assert len(kinds(play.done, Fork)) == SILENT_BOOTS
+    assert play.exit_code == 4
+
+
+# Death
+
+
+def test_a_worker_that_is_killed_is_replaced_in_the_same_turn() -> None:
+    play = Play(2).booted()
+    play.now += 60
+    forks = kinds(play.exits(0, None, signal.SIGKILL), Fork)
+    assert [(f.slot, f.generation) for f in forks if isinstance(f, Fork)] == [(0, 1)]
+
+
+def test_killing_a_young_worker_every_second_never_delays_its_successor() -> None:
+    play = Play(1).booted()
+    for serial in range(10):
+        play.now += 1
+        assert kinds(play.exits(serial, None, signal.SIGKILL), Fork)
+        play.all_ready()
+
+
+def test_workers_that_die_young_are_replaced_ever_more_slowly_and_never_end_the_daemon() -> None:
+    play = Play(1).booted()
+    gaps = []
+    for _ in range(12):
+        serial = play.in_state(WorkerState.READY)[0]
+        assert not kinds(play.exits(serial, 1), Fork)
+        died = play.now
+        deadline = next_deadline(play.state, play.now)
+        assert deadline is not None
+        assert kinds(play.pass_time(deadline - play.now), Fork)
+        gaps.append(round(play.now - died, 3))
+        play.all_ready()
+    assert gaps == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0]
+    assert play.exit_code is None
+
+
+def test_one_long_life_ends_the_back_off() -> None:
+    play = Play(1).booted()
+    play.exits(0, 1)
+    play.pass_time(1)
+    play.all_ready()
+    play.now += 60
+    assert kinds(play.exits(1, 1), Fork)
+    assert play.state.backoffs == {}
+
+
+def test_an_oom_kill_counts_as_a_young_death() -> None:
+    play = Play(1).booted()
+    actions = play.exits(0, None, signal.SIGKILL, oom=True)
+    assert not kinds(actions, Fork)
+    assert "out of memory" in text(actions)
+
+
+def test_a_replacement_that_cannot_boot_is_tried_again_and_the_others_serve() -> None:
+    play = Play(2).booted()
+    play.exits(0, None, signal.SIGKILL)
+    play.happens(WorkerFailed, 2, "import", "broken", "")
+    play.exits(2, 3)
+    assert play.in_state(WorkerState.READY) == [1]
+    assert kinds(play.pass_time(0.2), Fork)
+
+
+def test_a_fork_that_fails_is_tried_again() -> None:
+    play = Play(1).booted()
+    play.exits(0, None, signal.SIGKILL)
+    actions = play.happens(ForkFailed, 1, "Cannot allocate memory")
+    assert "Cannot allocate memory" in text(actions)
+    assert kinds(play.pass_time(0.2), Fork)
+
+
+def test_the_log_says_why_a_worker_ended_and_what_it_cost() -> None:
+    play = Play(1).booted()
+    actions = play.happens(WorkerExited, 0, code=None, signum=signal.SIGSEGV, oom=False, in_flight=3)
+    assert "worker 0 (generation 1) ended: signal SIGSEGV, with 3 requests in flight" in text(actions)
+
+
+def test_a_term_from_somebody_else_drains_a_worker_and_replaces_it_at_once() -> None:
+    play = Play(1, graceful_timeout=25, shutdown_timeout=5).booted()
+    assert kinds(play.happens(WorkerDraining, 0, 25.0), Fork)
+    assert not kinds(play.exits(0, 0), Fork)
+
+
+# Reload
+
+
+def test_a_reload_relieves_a_worker_only_when_its_successor_is_ready() -> None:
+    play = Play(2).booted()
+    forks = kinds(play.reload(), Fork)
+    assert [(f.slot, f.generation) for f in forks if isinstance(f, Fork)] == [(0, 2)]
+    assert sent(play.done, Pause) == []
+    actions = play.happens(WorkerReady, 2)
+    assert sent(actions, Pause) == [0]
+    assert kinds(actions, Fork), "the next slot follows"
+
+
+@pytest.mark.parametrize(("surge", "booting"), [(0, 2), (1, 1), (5, 5), (99, 8)])
+def test_a_reload_boots_a_quarter_of_the_workers_at_a_time_or_as_many_as_it_is_told(surge: int, booting: int) -> None:
+    play = Play(8).booted()
+    assert len(kinds(play.reload(surge=surge), Fork)) == booting
+
+
+def test_the_old_generation_stands_by_until_the_new_one_has_proved_itself() -> None:
+    play = Play(2).booted()
+    play.reload()
+    play.all_ready()
+    assert play.is_in(Phase.PROVING)
+    assert play.in_state(WorkerState.STANDBY) == [0, 1]
+    actions = play.pass_time(PROBATION)
+    assert Commit(2) in actions
+    assert sent(actions, Drain) == [0, 1]
+    assert play.is_in(Phase.SERVING)
+
+
+def test_a_generation_that_fails_to_boot_is_rolled_back() -> None:
+    play = Play(2).booted()
+    play.reload()
+    actions = play.happens(WorkerFailed, 2, "import", "hello.py:3: SyntaxError", "")
+    assert "hello.py:3: SyntaxError" in text(actions)
+    assert RollBack(2) in actions
+    play.exits(2, 3)
+    assert play.in_state(WorkerState.READY) == [0, 1]
+    assert not kinds(play.pass_time(60), Fork)
+
+
+def test_a_generation_that_hangs_at_import_is_rolled_back() -> None:
+    play = Play(2, startup_timeout=10).booted()
+    play.reload(startup_timeout=10)
+    assert RollBack(2) in play.pass_time(10)
+    assert play.in_state(WorkerState.READY) == [0, 1]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+def test_a_generation_that_dies_soon_after_ready_is_rolled_back_to_the_one_that_stands_by(seconds: float) -> None:
+    play = Play(2).booted()
+    play.reload()
+    play.all_ready()
+    play.pass_time(seconds)
+    actions = play.exits(2, 1)
+    assert sent(actions, Resume) == [0, 1]
+    assert sent(actions, Drain) == [3]
+    assert play.in_state(WorkerState.READY) == [0, 1]
+    assert not kinds(actions, Fork)
+
+
+def test_a_kill_of_a_worker_on_trial_is_no_reason_to_roll_back() -> None:
+    play = Play(2).booted()
+    play.reload()
+    play.all_ready()
+    assert kinds(play.exits(2, None, signal.SIGKILL), Fork)
+    assert play.is_in(Phase.PROVING)
+
+
+def test_a_good_reload_after_a_bad_one_works() -> None:
+    play = Play(1).booted()
+    play.reload()
+    play.happens(WorkerFailed, 1, "import", "broken", "")
+    play.exits(1, 3)
+    play.reload()
+    play.all_ready()
+    play.pass_time(PROBATION)
+    assert play.state.committed is not None
+    assert play.state.committed.number == 3
+
+
+def test_a_second_reload_supersedes_the_first_and_can_still_be_rolled_back_to_the_generation_before_both() -> None:
+    play = Play(2).booted()
+    play.reload()
+    play.happens(WorkerReady, 2)
+    actions = play.reload()
+    assert RollBack(2) in actions
+    assert Kill(3, signal.SIGTERM) in actions, "the one that was still booting"
+    newest = play.in_state(WorkerState.STARTING)
+    play.happens(WorkerFailed, newest[0], "import", "broken", "")
+    assert play.in_state(WorkerState.READY) == [0, 1]
+    assert play.state.workers[2].state is WorkerState.DRAINING
+
+
+def test_a_reload_before_anything_has_served_boots_the_new_generation_instead() -> None:
+    play = Play(1).booted()
+    play = Play(1)
+    play.happens(Started)
+    actions = play.reload()
+    assert Kill(0, signal.SIGTERM) in actions
+    assert kinds(actions, Fork)
+    play.exits(0, None, signal.SIGTERM)
+    play.all_ready()
+    assert play.is_in(Phase.SERVING)
+    assert play.exit_code is None
+
+
+def test_a_reload_to_fewer_workers_keeps_the_others_until_all_new_ones_serve() -> None:
+    play = Play(3).booted()
+    play.reload(size=1)
+    assert sent(play.done, Pause) == []
+    play.all_ready()
+    assert sent(play.done, Pause) == [0, 1, 2]
+    play.pass_time(PROBATION)
+    assert sent(play.done, Drain) == [0, 1, 2]
+
+
+def test_a_reload_to_more_workers_fills_the_new_slots_too() -> None:
+    play = Play(1).booted()
+    play.reload(size=3)
+    play.all_ready()
+    assert play.is_in(Phase.PROVING)
+    assert len(play.in_state(WorkerState.READY)) == 3
+
+
+# Scaling and recycling
+
+
+def test_ttin_adds_a_worker_and_ttou_drains_the_last() -> None:
+    play = Play(2).booted()
+    assert [f.slot for f in play.happens(ScaleAsked, 1) if isinstance(f, Fork)] == [2]
+    play.all_ready()
+    assert sent(play.happens(ScaleAsked, -1), Drain) == [2]
+
+
+def test_scaling_stops_at_one_and_at_what_the_scoreboard_holds() -> None:
+    play = Play(1).booted()
+    assert "refused" in text(play.happens(ScaleAsked, -1))
+    assert play.state.target.size == 1
+    play.reload(size=MOST_WORKERS)
+    assert "refused" in text(play.happens(ScaleAsked, 1))
+
+
+def test_a_worker_that_retires_serves_until_its_successor_is_ready() -> None:
+    play = Play(2).booted()
+    assert kinds(play.happens(WorkerRetiring, 0, "max_requests"), Fork)
+    assert sent(play.done, Drain) == []
+    assert sent(play.happens(WorkerReady, 2), Drain) == [0]
+
+
+def test_only_one_worker_is_recycled_at_a_time() -> None:
+    play = Play(3).booted()
+    play.happens(WorkerRetiring, 0, "max_requests")
+    assert not kinds(play.happens(WorkerRetiring, 1, "max_requests"), Fork)
+    assert [f.slot for f in play.happens(WorkerReady, 3) if isinstance(f, Fork)] == [1]
+
+
+# Hung workers
+
+
+def beats(
+    play: Play, values: dict[int, int], seconds: float = 0.5, frozen: frozenset[int] = frozenset()
+) -> list[Action]:
+    return play.happens(HeartbeatsRead, values, frozen, after=seconds)
+
+
+def test_a_worker_without_a_heartbeat_is_reported_once_and_then_aborted_killed_and_replaced() -> None:
+    play = Play(2, stall_timeout=3).booted()
+    actions: list[Action] = []
+    for turn in range(1, 12):
+        actions += beats(play, {0: 7, 1: turn})
+    assert len(kinds(actions, DumpStacks)) == 1
+    assert Kill(0, signal.SIGABRT) in actions
+    assert [f.slot for f in actions if isinstance(f, Fork)] == [0]
+    assert Kill(0, signal.SIGKILL) in play.pass_time(1)
+    assert play.in_state(WorkerState.READY) == [1]
+
+
+def test_nobody_is_killed_because_the_master_has_slept() -> None:
+    play = Play(1, stall_timeout=30).booted()
+    beats(play, {0: 1})
+    actions = beats(play, {0: 1}, seconds=40)
+    actions += beats(play, {0: 2})
+    assert not kinds(actions, Kill)
+
+
+def test_a_worker_that_somebody_has_stopped_does_not_hang() -> None:
+    play = Play(1, stall_timeout=3).booted()
+    actions = [action for _ in range(20) for action in beats(play, {0: 1}, frozen=frozenset({0}))]
+    assert not kinds(actions, Kill)
+    assert not kinds(actions, DumpStacks)
+
+
+def test_a_worker_that_answers_again_is_left_alone() -> None:
+    play = Play(1, stall_timeout=30).booted()
+    for _ in range(5):
+        beats(play, {0: 1})
+    assert "answers again" in text(beats(play, {0: 2}))
+
+
+def test_a_stall_timeout_of_0_never_kills() -> None:
+    play = Play(1, stall_timeout=0).booted()
+    assert not [a for _ in range(100) for a in beats(play, {0: 1}) if isinstance(a, Kill)]
+
+
+# Stop
+
+
+def test_term_drains_all_closes_the_listeners_and_exits_0() -> None:
+    play = Play(2).booted()
+    actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
+    assert sent(actions, Drain) == [0, 1]
+    assert kinds(actions, CloseListeners)
+    assert not kinds(play.exits(0), Fork)
+    play.exits(1)
+    assert play.exit_code == 0
+    assert play.is_in(Phase.GONE)
+
+
+def test_term_goes_on_accepting_for_the_drain_delay_and_int_does_not() -> None:
+    play = Play(1, drain_delay=3).booted()
+    actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
+    assert not kinds(actions, CloseListeners)
+    drains = [a.message for a in actions if isinstance(a, Send)]
+    assert drains == [Drain(play.now + 3, play.now + 28, final=True)]
+    assert kinds(play.pass_time(3), CloseListeners)
+
+    play = Play(1, drain_delay=3).booted()
+    assert kinds(play.happens(StopAsked, signal.SIGINT, delay=False), CloseListeners)
+
+
+def test_a_worker_that_outlives_the_budget_is_killed() -> None:
+    play = Play(1, graceful_timeout=25, shutdown_timeout=5).booted()
+    play.happens(StopAsked, signal.SIGTERM, delay=True)
+    assert not kinds(play.pass_time(30), Kill)
+    assert Kill(0, signal.SIGKILL) in play.pass_time(1)
+    play.exits(0, None, signal.SIGKILL)
+    assert play.exit_code == 0
+
+
+@pytest.mark.parametrize("second", [StopAsked, HaltAsked])
+def test_a_second_stop_or_quit_ends_at_once(second: Callable[..., Event]) -> None:
+    play = Play(2).booted()
+    play.happens(StopAsked, signal.SIGTERM, delay=True)
+    more = {"delay": True} if second is StopAsked else {}
+    signum = signal.SIGTERM if second is StopAsked else signal.SIGQUIT
+    actions = play.happens(second, signum, **more)
+    assert kinds(actions, Kill) == [Kill(0, signal.SIGKILL), Kill(1, signal.SIGKILL)]
+    play.exits(0, None, signal.SIGKILL)
+    play.exits(1, None, signal.SIGKILL)
+    assert play.exit_code == 128 + signum
+
+
+def test_quit_ends_at_once() -> None:
+    play = Play(1).booted()
+    play.happens(HaltAsked, signal.SIGQUIT)
+    play.exits(0, None, signal.SIGKILL)
+    assert play.exit_code == 131
+
+
+def test_a_master_that_halts_does_not_wait_for_ever_for_a_worker_in_the_kernel() -> None:
+    play = Play(1).booted()
+    play.happens(HaltAsked, signal.SIGQUIT)
+    play.pass_time(5)
+    assert play.exit_code == 131
+
+
+def test_term_in_the_middle_of_the_boot_is_obeyed_at_once() -> None:
+    play = Play(2)
+    play.happens(Started)
+    actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
+    assert kinds(actions, Kill) == [Kill(0, signal.SIGTERM), Kill(1, signal.SIGTERM)]
+    play.exits(0, None, signal.SIGTERM)
+    play.exits(1, None, signal.SIGTERM)
+    assert play.exit_code == 0
+
+
+def test_term_in_the_middle_of_a_reload_ends_the_booting_and_drains_the_rest() -> None:
+    play = Play(2).booted()
+    play.reload()
+    play.happens(WorkerReady, 2)
+    actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
+    assert kinds(actions, Kill) == [Kill(3, signal.SIGTERM)]
+    assert sorted(sent(actions, Drain)) == [0, 1, 2]
+
+
+def test_a_drain_that_is_under_way_is_never_given_more_time() -> None:
+    play = Play(2, graceful_timeout=25).booted()
+    play.happens(ScaleAsked, -1)
+    until = play.now + 25
+    play.now += 20
+    play.happens(StopAsked, signal.SIGTERM, delay=True)
+    assert play.state.workers[1].graceful_until == until
+
+
+def test_usr1_reaches_every_worker() -> None:
+    play = Play(2).booted()
+    actions = play.happens(ReopenAsked)
+    assert sent(actions, Reopen) == [0, 1]
+    assert kinds(actions, ReopenLogs)
+
+
+# Every pair
+
+NOTHING: dict[type, set[Phase]] = {
+    Started: set(Phase) - {Phase.NEW},
+    StopAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
+    HaltAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
+    ReloadAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    ScaleAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    ReopenAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
+    ForkFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerReady: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerDraining: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerRetiring: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerExited: {Phase.NEW, Phase.GONE},
+    HeartbeatsRead: {Phase.NEW, Phase.HALTING, Phase.GONE},
+    TimePassed: {Phase.NEW, Phase.GONE},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("phase", Phase)
+def test_every_pair_of_phase_and_event_has_a_rule_and_those_that_mean_nothing_are_known(
+    phase: Phase, kind: type
+) -> None:
+    rule = TABLE[phase, kind]
+    assert (rule.__name__ == "_ignore") == (phase in NOTHING[kind])

@@ -1,0 +1,89 @@
+"""The `start` fixture: real daemons for one test, always ended, their logs in the report of a failure."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from xprocess.xprocess import XProcess  # type: ignore[import-untyped] # pytest-xprocess has no type hints
+
+from tests.e2e.daemon import SITE, Daemon, free_port
+
+COMMAND = (sys.executable, "-m", "preforkd.daemon")
+_numbers = itertools.count()
+
+
+class Start:
+    """Starts daemons for one test and keeps them together."""
+
+    def __init__(self, xprocess: XProcess, test: str) -> None:
+        self._xprocess = xprocess
+        self._test = re.sub(r"[^a-z0-9]+", "-", test.lower())[:60]
+        self.daemons: list[Daemon] = []
+
+    def __call__(
+        self,
+        *arguments: str,
+        app: str | None = SITE,
+        workers: int | None = 2,
+        port: int | None = 0,
+        environment: Mapping[str, str] | None = None,
+        tolerated: str = "(?!)",
+        command: Sequence[str] = COMMAND,
+        wait: bool = True,
+    ) -> Daemon:
+        """Start one.
+
+        Args:
+            arguments: for the command, behind those that follow from the keywords.
+            app: None leaves it out, as it does for `workers` and `port`.
+            workers: how many.
+            port: where it serves; 0: where nobody else does.
+            environment: in addition to that of the tests.
+            tolerated: what its log may show although no daemon should write it.
+            command: what to run.
+            wait: return when it is ready, all its workers included; False: at once.
+        """
+        port = free_port() if port == 0 else port
+        line = [*command, *([] if app is None else [app])]
+        line += [] if workers is None else ["--workers", str(workers)]
+        line += [] if port is None else ["--bind", f"127.0.0.1:{port}"]
+        name = f"{self._test}-{os.getpid()}-{next(_numbers)}"
+        environment = environment or {}
+        daemon = Daemon(
+            self._xprocess, name, [*line, *arguments], port=port, environment=environment, tolerated=tolerated
+        )
+        self.daemons.append(daemon)
+        daemon.launch(wait=wait)
+        for slot in range(workers or 0) if wait else ():
+            daemon.wait_log(rf"worker {slot} \(generation 1\) is ready")
+        return daemon
+
+
+STARTED = pytest.StashKey[Start]()
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, xprocess: XProcess) -> Iterator[Start]:
+    """Start daemons. Afterwards none may have written what no daemon should write, and all are ended."""
+    started = request.node.stash[STARTED] = Start(xprocess, request.node.name)
+    yield started
+    defects = [line for daemon in started.daemons for line in daemon.defects()]
+    for daemon in started.daemons:
+        daemon.end()
+    started.daemons.clear()
+    assert not defects, "in the log of the daemon"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Add the logs of the daemons to the report of a failing test."""
+    report = yield
+    if report.failed and STARTED in item.stash:
+        report.sections += [(f"log of the daemon {daemon.pid}", daemon.log()) for daemon in item.stash[STARTED].daemons]
+    return report

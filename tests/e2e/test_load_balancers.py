@@ -1,0 +1,157 @@
+"""Rolling restarts behind a real HAProxy and a real nginx, with the configurations that are shipped: nobody notices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import client
+from tests.e2e.conftest import Start
+from tests.e2e.daemon import BOOT, Daemon, free_port, listens
+from tests.e2e.deadline import until
+from tests.e2e.load import load
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+NGINX_MAIN = """\
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr notice;
+worker_processes 1;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/client_body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/preforkd.conf;
+}}
+"""
+
+
+def program(name: str, package: str) -> str:
+    """Where the load balancer is; without it, its tests are skipped and say what would make them run."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if path is None:
+        pytest.skip(f"{name} is not installed: install the Debian package {package}")
+    return path
+
+
+def checked(command: list[str], environment: Mapping[str, str]) -> None:
+    """The load balancer's own check of a configuration: it is good, and nothing in it is doubtful."""
+    check = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30)
+    assert check.returncode == 0, check.stderr
+    assert "warn" not in check.stderr.lower(), check.stderr
+
+
+@contextmanager
+def running(command: list[str], environment: Mapping[str, str], port: int) -> Iterator[int]:
+    """A load balancer that answers at its port."""
+    with subprocess.Popen(command, env={**os.environ, **environment}) as process:
+        try:
+            until(lambda: process.poll() is not None or listens(port), BOOT, f"{command[0]} at port {port}")
+            assert process.poll() is None, f"{command[0]} has died"
+            yield port
+            assert process.poll() is None, f"{command[0]} has died"
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def haproxy(first: int, second: int) -> Iterator[int]:
+    """HAProxy with deploy/haproxy/haproxy.cfg, its addresses set as the file says."""
+    path, port = program("haproxy", "haproxy"), free_port()
+    addresses = {
+        "FRONTEND": f"127.0.0.1:{port}",
+        "INSTANCE_A": f"127.0.0.1:{first}",
+        "INSTANCE_B": f"127.0.0.1:{second}",
+    }
+    file = str(DEPLOY / "haproxy" / "haproxy.cfg")
+    checked([path, "-c", "-f", file], addresses)
+    with running([path, "-db", "-f", file], addresses, port):
+        yield port
+
+
+@contextmanager
+def nginx(first: int, second: int, folder: Path) -> Iterator[int]:
+    """Nginx with a copy of deploy/nginx/preforkd.conf, in which the three addresses are replaced."""
+    path, port = program("nginx", "nginx-light"), free_port()
+    text = (DEPLOY / "nginx" / "preforkd.conf").read_text()
+    for shipped, ours in {"8001": first, "8002": second, "8080": port}.items():
+        assert text.count(f"127.0.0.1:{shipped}") == 1, f"the configuration names port {shipped} once"
+        text = text.replace(f"127.0.0.1:{shipped}", f"127.0.0.1:{ours}")
+    (folder / "preforkd.conf").write_text(text)
+    (folder / "nginx.conf").write_text(NGINX_MAIN.format(folder=folder))
+    command = [path, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    checked([*command, "-t"], {})
+    with running(command, {}, port):
+        yield port
+
+
+def restart(instance: Daemon, start: Start, *options: str) -> Daemon:
+    """TERM, wait for the exit, start another one in its place, wait until it is ready."""
+    assert instance.stop() == 0
+    return start(*options, port=instance.port)
+
+
+def pids(instance: Daemon) -> set[int]:
+    """The workers of an instance, once there are both."""
+    return {worker.pid for worker in instance.wait_workers(2)}
+
+
+def wait_used(balanced: int, instance: Daemon) -> None:
+    """Until the load balancer sends requests to an instance."""
+    workers = pids(instance)
+    instance.until(lambda: int(client.get(balanced).text.split()[1]) in workers, BOOT, f"an answer of one of {workers}")
+
+
+def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *options: str, wait: bool) -> None:
+    """Eight clients, who keep their connections or open new ones, while each instance is restarted in turn.
+
+    Args:
+        balanced: the port of the load balancer.
+        instances: the daemons behind it.
+        start: the fixture.
+        options: of the daemons.
+        wait: restart the second one only when the load balancer uses the first one again.
+    """
+    for instance in instances:
+        wait_used(balanced, instance)
+    lives = [pids(instance) for instance in instances]
+    with load(balanced, clients=8) as result:
+        for instance in instances:
+            again = restart(instance, start, *options)
+            lives.append(pids(again))
+            if wait:
+                wait_used(balanced, again)
+        wait_used(balanced, again)
+    assert result.failed == 0, result.describe()
+    assert result.slowest < 0.9, f"as HAProxy's pause of 1 s before it tries the same server again: {result.describe()}"
+    served = {int(body.split()[1]) for body in result.bodies}
+    assert all(served & life for life in lives), "each life of each instance has had its share of the load"
+
+
+def test_a_rolling_restart_behind_haproxy_costs_no_request(start: Start) -> None:
+    instances = [start(), start()]
+    with haproxy(*(instance.port for instance in instances)) as balanced:
+        rolling_restart(balanced, instances, start, wait=True)
+
+
+def test_with_a_drain_delay_haproxy_needs_no_pause_between_the_restarts(start: Start) -> None:
+    options = ("--drain-delay", "1")
+    instances = [start(*options), start(*options)]
+    with haproxy(*(instance.port for instance in instances)) as balanced:
+        rolling_restart(balanced, instances, start, *options, wait=False)
+
+
+def test_a_rolling_restart_behind_nginx_costs_no_request(start: Start, tmp_path: Path) -> None:
+    instances = [start(), start()]
+    with nginx(instances[0].port, instances[1].port, tmp_path) as balanced:
+        rolling_restart(balanced, instances, start, wait=False)

@@ -1,0 +1,173 @@
+"""TERM, INT and QUIT in every state: what was accepted is finished, then the daemon ends, with the right exit code."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.apps import AppFile
+from tests.e2e.client import AnswerError, Connection
+from tests.e2e.conftest import Start
+from tests.e2e.daemon import APPS, Daemon, listens
+
+AT_ONCE = 0.5  # seconds
+GRACE = 2.0  # --idle-grace: how long idle connections get
+SLOW_IMPORT = f"{APPS / 'slow_import.py'}:Site"
+
+
+def wait_refused(daemon: Daemon, within: float = AT_ONCE) -> None:
+    """New connections are refused, so that nobody waits in a queue that is not served."""
+    daemon.until(lambda: not listens(daemon.port), within, "new connections refused")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_completes_everything_that_was_begun(start: Start, signum: signal.Signals) -> None:
+    daemon = start()
+    idle, used, unused, slow, upload, chunks = (Connection(daemon.port) for _ in range(6))
+    with idle, used, unused, slow, upload, chunks:
+        idle.get()
+        used.get()
+        slow.ask("/slow/1")
+        upload.send(b"POST /upload HTTP/1.1\r\nHost: tests\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000)
+        chunks.ask("/chunks/10/0.1")
+        chunks.read_some()
+        began = time.monotonic()
+        daemon.signal(signum)
+        wait_refused(daemon)
+        answer = used.get()
+        assert (answer.status, answer.closes) == (200, True), "a request on an idle connection is answered"
+        upload.send(b"x" * 100_000)
+        answer = upload.answer()
+        assert (answer.text.split()[2], answer.closes) == ("200000", True)
+        answer = slow.answer()
+        assert (answer.status, answer.closes) == (200, True)
+        assert chunks.answer().text.endswith("\n8\n9\n")
+        for connection in (idle, used, unused, slow, upload, chunks):
+            connection.expect_close()
+        assert daemon.wait_exit(GRACE + 1 - (time.monotonic() - began)) == 0
+    daemon.wait_gone(AT_ONCE)
+
+
+def test_a_stop_without_connections_is_quick(start: Start) -> None:
+    daemon = start()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait_exit(1.0) == 0
+    daemon.wait_gone(AT_ONCE)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_second_signal_ends_a_stop_at_once(start: Start, second: signal.Signals) -> None:
+    daemon = start()
+    with Connection(daemon.port) as connection:
+        connection.ask("/slow/20")
+        daemon.signal(signal.SIGTERM)
+        wait_refused(daemon)
+        assert daemon.processes(), "it waits for the request"
+        daemon.signal(second)
+        assert daemon.wait_exit(AT_ONCE) == 128 + second
+        daemon.wait_gone(AT_ONCE)
+        with pytest.raises(AnswerError):
+            connection.answer()
+
+
+def test_quit_ends_it_at_once(start: Start) -> None:
+    daemon = start()
+    with Connection(daemon.port) as connection:
+        connection.ask("/slow/20")
+        daemon.signal(signal.SIGQUIT)
+        assert daemon.wait_exit(AT_ONCE) == 128 + signal.SIGQUIT
+    daemon.wait_gone(AT_ONCE)
+
+
+def test_a_request_that_takes_too_long_is_cut_at_the_end_of_the_budget(start: Start) -> None:
+    daemon = start("--graceful-timeout", "1", "--shutdown-timeout", "1")
+    with Connection(daemon.port) as connection:
+        connection.ask("/slow/20")
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        with pytest.raises(AnswerError):
+            connection.answer()
+        assert time.monotonic() - began >= 1, "it had its time"
+        assert daemon.wait_exit(3) == 0
+    daemon.wait_gone(AT_ONCE)
+
+
+def test_a_blocked_worker_is_killed_at_the_end_of_the_budget(start: Start) -> None:
+    daemon = start("--graceful-timeout", "1", "--shutdown-timeout", "1")
+    with Connection(daemon.port) as connection:
+        connection.ask("/block/60")
+        daemon.wait_log("hangs")
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_exit(4)
+    daemon.wait_gone(AT_ONCE)
+
+
+def test_a_stop_beside_a_blocked_worker_refuses_new_clients_and_finishes_the_rest(start: Start) -> None:
+    daemon = start("--graceful-timeout", "3", "--shutdown-timeout", "1")
+    with Connection(daemon.port) as blocked, Connection(daemon.port) as busy:
+        hung = blocked.get().text
+        blocked.ask("/block/60")
+        daemon.wait_log("hangs")
+        assert busy.get().text != hung
+        busy.ask("/slow/1")
+        daemon.signal(signal.SIGTERM)
+        wait_refused(daemon)
+        answer = busy.answer()
+        assert (answer.status, answer.closes) == (200, True)
+        daemon.wait_exit(6)
+    daemon.wait_gone(AT_ONCE)
+
+
+def test_term_in_the_middle_of_a_boot_is_obeyed_at_once(start: Start) -> None:
+    daemon = start(app=SLOW_IMPORT, wait=False)
+    daemon.until(lambda: len(daemon.processes()) == 3, 10, "two workers that import")
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait_exit(AT_ONCE) == 0
+    daemon.wait_gone(AT_ONCE)
+
+
+def test_term_in_the_middle_of_a_reload_is_obeyed_at_once(start: Start, tmp_path: Path) -> None:
+    app = AppFile(tmp_path)
+    daemon = start(app=app.target)
+    app.version("2", "import time\ntime.sleep(60)")
+    daemon.signal(signal.SIGHUP)
+    daemon.until(lambda: len(daemon.processes()) > 3, 10, "a worker of the next generation")
+    with Connection(daemon.port) as busy:
+        busy.ask("/slow/0.3")
+        daemon.signal(signal.SIGTERM)
+        wait_refused(daemon)
+        answer = busy.answer()
+        assert (answer.text.split()[0], answer.closes) == ("1", True)
+        assert daemon.wait_exit(AT_ONCE) == 0
+    daemon.wait_gone(AT_ONCE)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 20, 50, 100, 200, 400])
+def test_term_soon_after_the_start_is_obeyed_at_once(start: Start, milliseconds: int) -> None:
+    daemon = start(wait=False)
+    time.sleep(milliseconds / 1000)  # the moment is what is under test
+    daemon.signal(signal.SIGTERM)
+    code = daemon.wait_exit(1.0)
+    # Before the interpreter runs our first line a TERM has its default meaning.
+    assert code == 0 or (code == 128 + signal.SIGTERM and milliseconds < 50), code
+    daemon.wait_gone(AT_ONCE)
+
+
+def test_connections_that_wait_in_the_queue_are_answered(start: Start) -> None:
+    daemon = start(workers=1)
+    blocked = Connection(daemon.port)
+    blocked.ask("/block/0.5")
+    time.sleep(0.1)  # the worker has begun to block; what follows stays in the kernel's queue
+    queued = [Connection(daemon.port) for _ in range(20)]
+    for connection in queued:
+        connection.ask("/")
+    daemon.signal(signal.SIGTERM)
+    for connection in [blocked, *queued]:
+        with closing(connection):
+            answer = connection.answer()
+            assert (answer.status, answer.closes) == (200, True)
+    assert daemon.wait_exit(GRACE + 1) == 0

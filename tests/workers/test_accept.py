@@ -1,0 +1,222 @@
+"""Fair accept, with a loop and sockets that do what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from preforkd.workers.accept import TROUBLE_PAUSE, YIELD, Acceptor, AcceptState
+
+
+class Timer:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Loop:
+    """Readers and timers, run by the test."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.readers: dict[int, tuple[Callable[..., None], tuple[object, ...]]] = {}
+        self.timers: list[tuple[float, Timer]] = []
+
+    def add_reader(self, fd: int, callback: Callable[..., None], *args: object) -> None:
+        self.readers[fd] = (callback, args)
+
+    def remove_reader(self, fd: int) -> bool:
+        return self.readers.pop(fd, None) is not None
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(callback)
+        self.timers.append((self.now + delay, timer))
+        return timer
+
+    def time(self) -> float:
+        return self.now
+
+    def readable(self) -> None:
+        """All listeners are readable: one wake-up each."""
+        for callback, args in list(self.readers.values()):
+            callback(*args)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for when, timer in self.timers if when <= self.now]
+        self.timers = [(when, timer) for when, timer in self.timers if when > self.now]
+        for timer in due:
+            if not timer.cancelled:
+                timer.callback()
+
+
+class Listener:
+    """A listening socket with a queue of numbers, or of errors."""
+
+    def __init__(self, fd: int, *queue: object) -> None:
+        self.fd = fd
+        self.queue = list(queue)
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def accept(self) -> tuple[object, None]:
+        if not self.queue:
+            raise BlockingIOError
+        first = self.queue.pop(0)
+        if isinstance(first, OSError):
+            raise first
+        return first, None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class World:
+    def __init__(self, *queues: tuple[object, ...], limit: int = 100) -> None:
+        self.loop = Loop()
+        self.listeners = [Listener(fd, *queue) for fd, queue in enumerate(queues, start=3)]
+        self.taken: list[object] = []
+        self.least: int | None = None
+        self.elsewhere = 0
+        self.acceptor = Acceptor(
+            cast(asyncio.AbstractEventLoop, self.loop),
+            cast("list[socket.socket]", self.listeners),
+            take=self.taken.append,
+            held=lambda: len(self.taken) + self.elsewhere,
+            least=lambda: self.least,
+            limit=limit,
+            logger=logging.getLogger("preforkd.test"),
+        )
+
+
+def test_nothing_is_accepted_before_it_is_told_to() -> None:
+    world = World((1, 2))
+    world.loop.readable()
+    assert world.taken == []
+
+
+def test_one_connection_is_taken_per_wake_up() -> None:
+    world = World((1, 2), (3,))
+    world.acceptor.accept()
+    world.loop.readable()
+    assert world.taken == [1, 3]
+    world.loop.readable()
+    assert world.taken == [1, 3, 2]
+
+
+def test_a_connection_that_another_worker_was_faster_to_take_is_no_error() -> None:
+    world = World(())
+    world.acceptor.accept()
+    world.loop.readable()
+    assert world.taken == []
+    assert world.acceptor.state is AcceptState.ACCEPTING
+
+
+def test_a_worker_with_more_than_the_least_loaded_leaves_the_socket_for_a_moment_and_then_takes_one() -> None:
+    world = World((1, 2, 3))
+    world.elsewhere, world.least = 5, 4
+    world.acceptor.accept()
+    world.loop.readable()
+    assert world.taken == []
+    assert world.loop.readers == {}
+    world.loop.pass_time(YIELD)
+    world.loop.readable()
+    assert world.taken == [1], "nobody else wanted it"
+    world.loop.readable()
+    assert world.taken == [1], "for the next one it waits again"
+
+
+@pytest.mark.parametrize(("held", "least"), [(4, 4), (4, 5), (4, None), (0, 0)])
+def test_a_worker_that_has_no_more_than_the_least_loaded_takes_at_once(held: int, least: int | None) -> None:
+    world = World((1,))
+    world.elsewhere, world.least = held, least
+    world.acceptor.accept()
+    world.loop.readable()
+    assert world.taken == [1]
+
+
+def test_at_the_limit_the_socket_is_left_alone_until_a_connection_ends(caplog: pytest.LogCaptureFixture) -> None:
+    world = World((1, 2, 3), limit=2)
+    world.acceptor.accept()
+    for _ in range(4):
+        world.loop.readable()
+    assert world.taken == [1, 2]
+    assert world.loop.readers == {}
+    assert "--limit-connections" in caplog.text
+    world.acceptor.connection_ended()
+    assert world.loop.readers == {}, "the one that ended was not counted: still at the limit"
+    world.taken.pop()
+    world.acceptor.connection_ended()
+    world.loop.readable()
+    assert world.taken == [1, 3]
+
+
+def test_without_descriptors_it_pauses_instead_of_spinning_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    full = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)) for _ in range(5)]
+    world = World((*full, 1))
+    world.acceptor.accept()
+    for _ in full:
+        world.loop.readable()
+        assert world.loop.readers == {}
+        world.loop.pass_time(TROUBLE_PAUSE)
+    world.loop.readable()
+    assert world.taken == [1]
+    assert len(caplog.records) == 1
+    assert "Too many open files" in caplog.text
+
+
+def test_stopping_ends_a_wait_too() -> None:
+    world = World((1,))
+    world.elsewhere, world.least = 5, 4
+    world.acceptor.accept()
+    world.loop.readable()
+    world.acceptor.stop()
+    world.loop.pass_time(60)
+    assert world.loop.readers == {}
+    world.acceptor.accept()
+    world.loop.readable()
+    assert world.taken == [1]
+
+
+def test_a_connection_that_ends_does_not_start_an_acceptor_that_was_stopped() -> None:
+    world = World((1, 2), limit=1)
+    world.acceptor.accept()
+    world.loop.readable()
+    world.loop.readable()
+    world.acceptor.stop()
+    world.taken.clear()
+    world.acceptor.connection_ended()
+    assert world.loop.readers == {}
+
+
+def test_closing_takes_what_is_queued_only_when_nobody_else_will() -> None:
+    world = World((1, 2), (3,))
+    world.acceptor.accept()
+    world.acceptor.close(take_queued=True)
+    assert world.taken == [1, 2, 3]
+    assert all(listener.closed for listener in world.listeners)
+
+    world = World((1, 2))
+    world.acceptor.close(take_queued=False)
+    assert world.taken == []
+    assert world.listeners[0].closed
+
+
+def test_closing_without_descriptors_ends() -> None:
+    world = World((OSError(errno.EMFILE, "x"), 1))
+    world.acceptor.close(take_queued=True)
+    assert world.listeners[0].closed
+    world.loop.pass_time(60)
+    assert world.loop.readers == {}

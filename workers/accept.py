@@ -1,0 +1,156 @@
+"""Fair accept: how a worker takes connections from a socket that all workers share.
+
+What a shared socket lacks is balance: whoever wakes up first takes what is there, and with the accept loops of asyncio
+and uvloop the busiest of four workers gets 1.5 to 2.9 times its share of held connections. So a worker takes one
+connection per wake-up, and one that holds more than the least loaded other leaves the socket alone for a moment first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final
+
+YIELD: Final = 0.002
+"""Seconds for which a worker that has more than its share leaves the socket to the others."""
+TROUBLE_PAUSE: Final = 0.1
+"""Seconds for which nothing is accepted when the system has no descriptor or memory left: trying at once would spin."""
+COMPLAIN_EVERY: Final = 10.0
+"""Seconds between two log lines about that."""
+
+
+class AcceptState(Enum):
+    """What an acceptor does with its listeners."""
+
+    ACCEPTING = "accepting"
+    """It takes one connection per wake-up."""
+    WAITING = "waiting"
+    """It leaves them alone until a timer ends: others are less loaded, or the system has no descriptor left."""
+    FULL = "full"
+    """It leaves them alone until a connection ends."""
+    STOPPED = "stopped"
+    """It leaves them alone until it is told to accept."""
+
+
+class Acceptor:
+    """The listeners of a worker.
+
+    Args:
+        loop: the running event loop.
+        listeners: listening sockets that do not block.
+        take: is given each accepted socket.
+        held: tells how many connections the worker holds.
+        least: tells how many the least loaded other worker holds, or None when there is no other.
+        limit: connections at which nothing more is accepted.
+        logger: where trouble is reported.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listeners: Sequence[socket.socket],
+        *,
+        take: Callable[[socket.socket], None],
+        held: Callable[[], int],
+        least: Callable[[], int | None],
+        limit: int,
+        logger: logging.Logger,
+    ) -> None:
+        self.state = AcceptState.STOPPED
+        self._loop = loop
+        self._listeners = list(listeners)
+        self._take = take
+        self._held = held
+        self._least = least
+        self._limit = limit
+        self._logger = logger
+        self._timer: asyncio.TimerHandle | None = None
+        self._patient = False
+        """It has just waited for the others: what is still there is its own."""
+        self._complained = {"full": -COMPLAIN_EVERY, "trouble": -COMPLAIN_EVERY}
+
+    def accept(self) -> None:
+        """Take connections, from any state but ACCEPTING."""
+        self._cancel_timer()
+        self.state = AcceptState.ACCEPTING
+        for listener in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._wake_up, listener)
+
+    def stop(self) -> None:
+        """Leave the listeners alone."""
+        self._leave(AcceptState.STOPPED)
+
+    def close(self, *, take_queued: bool) -> None:
+        """Close the listeners of this process.
+
+        Args:
+            take_queued: accept first what the kernel has queued: no other process will.
+        """
+        self.stop()
+        for listener in self._listeners:
+            while take_queued and self._accept(listener):
+                pass
+            listener.close()
+        self._listeners.clear()
+
+    def connection_ended(self) -> None:
+        """A connection has ended: accept again, if it was the limit that prevented it."""
+        if self.state is AcceptState.FULL and self._held() < self._limit:
+            self.accept()
+
+    def _wake_up(self, listener: socket.socket) -> None:
+        held = self._held()
+        if held >= self._limit:
+            self._leave(AcceptState.FULL)
+            self._complain(
+                "full", f"holding {held} connections, all that --limit-connections allows: accepting no more"
+            )
+            return
+        if not self._patient and held:
+            least = self._least()
+            if least is not None and held > least:
+                self._patient = True
+                self._wait(YIELD)
+                return
+        self._patient = False
+        self._accept(listener)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept one connection; tells whether there was one."""
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as exc:
+            # Out of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM), or worse: the socket stays readable.
+            self._complain("trouble", f"cannot accept ({exc.strerror}): trying again every {TROUBLE_PAUSE:g} s")
+            if self.state is AcceptState.ACCEPTING:
+                self._wait(TROUBLE_PAUSE)
+            return False
+        self._take(connection)
+        return True
+
+    def _wait(self, seconds: float) -> None:
+        self._leave(AcceptState.WAITING)
+        self._timer = self._loop.call_later(seconds, self.accept)
+
+    def _leave(self, state: AcceptState) -> None:
+        self._cancel_timer()
+        if self.state is AcceptState.ACCEPTING:
+            for listener in self._listeners:
+                self._loop.remove_reader(listener.fileno())
+        self.state = state
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _complain(self, what: str, text: str) -> None:
+        now = self._loop.time()
+        if now - self._complained[what] >= COMPLAIN_EVERY:
+            self._complained[what] = now
+            self._logger.warning("%s", text)

@@ -1,0 +1,137 @@
+"""Messages between a worker and its master: length-prefixed JSON over one socket pair per worker.
+
+The worker says `Hello` (after a preload), `Ready`, `Failed`, `Draining` and `Retire`; the master says `Pause`,
+`Resume`, `Drain` and `Reopen`. The end of the stream says that the other side is gone. Times are seconds of the
+monotonic clock, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Final
+
+LENGTH: Final = struct.Struct("!I")
+LIMIT: Final = 1 << 20
+"""Bytes in one message at most: a longer text is cut by its sender, a longer message is a broken peer."""
+TEXT_LIMIT: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first word of a worker that was forked by a mold: its master does not know its pid."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The app is imported and started, the worker accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker could not boot: at which stage, why in one line, and the app's own traceback if it raised."""
+
+    stage: str
+    text: str
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The worker has been told by somebody else (a TERM) to drain; it will be gone in `left` seconds."""
+
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """The worker asks to be replaced, and serves until it is."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop accepting and drain until `deadline`, but stay: a new generation is being tried."""
+
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Accept again: the new generation was not good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Accept until `accept_until`, answer with `Connection: close` from now on, be gone at `deadline`.
+
+    `final`: the whole daemon stops, so what is queued on the listeners is this worker's to take.
+    """
+
+    accept_until: float
+    deadline: float
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Open the log files anew."""
+
+
+Message = Hello | Ready | Failed | Draining | Retire | Pause | Resume | Drain | Reopen
+_TYPES: Final = {kind.__name__: kind for kind in (Hello, Ready, Failed, Draining, Retire, Pause, Resume, Drain, Reopen)}
+
+
+class ChannelError(Exception):
+    """The other side has sent something that is not a message."""
+
+
+def encode(message: Message) -> bytes:
+    """Return the bytes of a message; long texts are cut."""
+    fields = {k: v[:TEXT_LIMIT] if isinstance(v, str) else v for k, v in asdict(message).items()}
+    body = json.dumps([type(message).__name__, fields]).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Takes the bytes of a stream as they come and gives the messages in them."""
+
+    def __init__(self, pending: bytes = b"") -> None:
+        self._buffer = bytearray(pending)
+
+    @property
+    def pending(self) -> bytes:
+        """The beginning of a message whose end has not come yet."""
+        return bytes(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Yield each message that `data` completes.
+
+        Raises:
+            ChannelError: the bytes are not those of a message.
+        """
+        self._buffer += data
+        while len(self._buffer) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._buffer)
+            if length > LIMIT:
+                raise ChannelError(f"a message of {length} bytes, more than {LIMIT}")
+            end = LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[LENGTH.size : end])
+            del self._buffer[:end]
+            yield _decode(body)
+
+
+def _decode(body: bytes) -> Message:
+    try:
+        name, fields = json.loads(body)
+        message: Message = _TYPES[name](**fields)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ChannelError(f"not a message: {body[:80]!r}") from exc
+    return message

@@ -1,0 +1,168 @@
+"""The connections of an event loop: their number, their totals, their deadlines, their end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from preforkd.workers.http.clock import clock
+from preforkd.workers.http.deadlines import SWEEP_SECONDS
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.connection import HttpConnection
+
+
+class Connections:
+    """The live protocols of one event loop; made by `connections_of()`.
+
+    The totals are plain integers. What every request would have to count is counted on its connection, and added up
+    when it is asked for (once a heartbeat).
+
+    Attributes:
+        active: requests that are being handled now.
+        accepted: connections since the start.
+        draining: responses say `Connection: close`.
+        limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
+        changed: called after each change of their number, while there is somebody who wants to know.
+    """
+
+    def __init__(self) -> None:
+        self._live: set[HttpConnection] = set()
+        self.active = 0
+        self.accepted = 0
+        self.draining = False
+        self.limit_concurrency = 0
+        self.changed: Callable[[], None] | None = None
+        self._requests_before = 0
+        self._bytes_before = 0
+        self._classes = [0] * 10
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._interval = SWEEP_SECONDS
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[HttpConnection]:
+        return iter(list(self._live))
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._live
+
+    @property
+    def requests(self) -> int:
+        """Requests since the start."""
+        return self._requests_before + sum(connection.requests for connection in self._live)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes given to the transports since the start."""
+        return self._bytes_before + sum(connection.writer.sent for connection in self._live)
+
+    @property
+    def responses(self) -> list[int]:
+        """Responses since the start by class: index 1 for 1xx ... 5 for 5xx; index 0: requests without one.
+
+        Only the others are counted one by one: what is left is 2xx.
+        """
+        classes = self._classes.copy()
+        classes[2] = self.requests - self.active - sum(classes)
+        return classes
+
+    def count_other(self, status: int) -> None:
+        """Count a response that is not 2xx; 0: a request that got none."""
+        self._classes[status // 100] += 1
+
+    def add(self, connection: HttpConnection, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+        """Take a new connection in; called from `connection_made`.
+
+        Args:
+            connection: the protocol.
+            loop: its loop.
+            interval: seconds between two looks at its deadlines; the shortest of all connections counts.
+        """
+        self._live.add(connection)
+        self.accepted += 1
+        if self.draining:
+            connection.persistent = False
+        if self.changed is not None:
+            self.changed()
+        if self._timer is None:
+            clock.update(time.time())
+        elif interval >= self._interval:
+            return
+        else:
+            self._timer.cancel()
+        self._interval = interval
+        self._loop = loop
+        self._timer = loop.call_later(interval, self._sweep)
+
+    def discard(self, connection: HttpConnection) -> None:
+        """Let go of a connection; called from its teardown alone."""
+        if connection not in self._live:
+            return
+        self._live.discard(connection)
+        if self.changed is not None:
+            self.changed()
+        self._requests_before += connection.requests
+        self._bytes_before += connection.writer.sent
+        if not self._live:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._interval = SWEEP_SECONDS
+            self._loop = None  # the table of loops is weak: a loop must not be kept alive from here
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _sweep(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        self._timer = loop.call_later(self._interval, self._sweep)
+        clock.update(time.time())
+        now = time.monotonic()
+        for connection in list(self._live):
+            connection.check_deadlines(now)
+
+    def drain(self) -> None:
+        """From now on every response says `Connection: close`, decided when its head is written."""
+        self.draining = True
+
+    def resume(self) -> None:
+        """Undo `drain()`: the worker serves on. A connection that was told to close still does."""
+        self.draining = False
+
+    def closing(self, timeout: float) -> None:
+        """The worker is about to exit: call `closing(timeout)` on every live connection.
+
+        Args:
+            timeout: seconds that a request may still take.
+        """
+        self.drain()
+        for connection in list(self._live):
+            connection.closing(timeout)
+
+    async def wait_closed(self) -> None:
+        """Return when there is no live connection."""
+        while self._live:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+
+_CONNECTIONS: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
+
+
+def connections_of(loop: asyncio.AbstractEventLoop) -> Connections:
+    """Return the connections of a loop; made when first asked for."""
+    connections = _CONNECTIONS.get(loop)
+    if connections is None:
+        connections = _CONNECTIONS[loop] = Connections()
+    return connections

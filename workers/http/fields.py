@@ -1,0 +1,87 @@
+"""Names, values and status lines of responses: checked, and remembered in the form in which they are sent."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINES = {code: f"HTTP/1.1 {code} {phrase}\r\n" for code, phrase in PHRASES.items()}
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+
+# What a field name means to us; "" for most. Names are learned once: a check costs one lookup instead of a match.
+_MEANINGS: dict[str, str] = {}
+_MEANINGS_MAX = 2048
+_OURS = frozenset(
+    ["content-length", "transfer-encoding", "connection", "keep-alive", "date", "server", "content-encoding"]
+)
+
+
+# Fields that are the same in most responses of an app: checked and formatted once. One lookup (the hashes of literals are
+# kept in them) instead of two checks and a formatting. Content-Length comes with its number.
+_FIELDS: dict[tuple[str, str], tuple[str, int | None]] = {}
+known_field = _FIELDS.get
+_FIELDS_MAX = 1024
+_FIELD_SIZE_MAX = 128
+_REPEATED = frozenset(
+    ["access-control-allow-origin", "cache-control", "content-type", "expires", "pragma", "referrer-policy", "strict-transport-security", "vary", "x-content-type-options", "x-frame-options"]
+)
+
+
+def remember(name: str, value: str, line: str, length: int | None = None) -> None:
+    """Keep a checked field for the next response; Content-Length comes with its number, others only when they repeat."""
+    if length is None and (len(value) > _FIELD_SIZE_MAX or name.lower() not in _REPEATED):
+        return
+    if len(_FIELDS) >= _FIELDS_MAX:
+        del _FIELDS[next(iter(_FIELDS))]
+    _FIELDS[name, value] = line, length
+
+
+def meaning_of(name: str) -> str:
+    """Return what a field name means to a response: its lower case, or "" for most.
+
+    Raises:
+        TypeError: `name` is not a string.
+        ValueError: it is not a token (RFC 9110 section 5.1).
+    """
+    meaning = _MEANINGS.get(name)
+    if meaning is not None:
+        return meaning
+    if not isinstance(name, str):
+        raise TypeError(f"a header name must be str, not {type(name).__name__}")
+    if not _TOKEN(name):
+        raise ValueError(f"invalid header name: {name!r}")
+    lower = name.lower()
+    meaning = lower if lower in _OURS else ""
+    if len(_MEANINGS) < _MEANINGS_MAX:
+        _MEANINGS[name] = meaning
+    return meaning
+
+
+def check_status(status: object, reason: object) -> None:
+    """Refuse what cannot be a status line.
+
+    Raises:
+        ValueError: the status is not 100 to 999, or the reason is no text of one line.
+        TypeError: the reason is not a string.
+    """
+    if not (isinstance(status, int) and 100 <= status <= 999):
+        raise ValueError(f"invalid status: {status!r}")
+    if reason is not None:
+        check_value(reason)
+
+
+def check_value(value: object) -> None:
+    """Refuse a header value or a reason that would end its line (RFC 9110 section 5.5).
+
+    Raises:
+        TypeError: `value` is not a string.
+        ValueError: it holds CR, LF, NUL or another control character, or cannot be encoded.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"a header value must be str, not {type(value).__name__}")
+    if _CONTROL(value):
+        raise ValueError(f"control character in a header value: {value!r}")
+    value.encode()

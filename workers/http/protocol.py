@@ -1,0 +1,366 @@
+"""`ServerHttpProtocol`: the processing of requests, as the seed's contract says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Iterable, Mapping
+from html import escape
+from time import monotonic
+from typing import cast
+
+from preforkd.workers.http.access_log import DEFAULT_FORMAT, AccessLog, compile_format
+from preforkd.workers.http.connection import BODY, DISCARD, HEAD, HOLD, HttpConnection
+from preforkd.workers.http.deadlines import Allowance
+from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError, HeaderPairs, HttpProcessingError
+from preforkd.workers.http.fields import PHRASES
+from preforkd.workers.http.limits import limits_from
+from preforkd.workers.http.message import RequestMessage
+from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
+from preforkd.workers.http.response import Response
+from preforkd.workers.http.states import ON_KEPT, ON_REQUEST, ConnectionEvent, ConnectionState, following
+
+server_logger = logging.getLogger("preforkd.server")
+
+_ERROR_PAGE = """<html>
+  <head>
+    <title>{status} {phrase}</title>
+  </head>
+  <body>
+    <h1>{status} {phrase}</h1>
+    {text}
+  </body>
+</html>
+"""
+
+
+class ServerHttpProtocol(HttpConnection):
+    """HTTP/1.1 on one connection; subclasses override `handle_request()`.
+
+    Works with any asyncio loop: `loop.create_server(lambda: Handler(debug=True, keep_alive=75), host, port)`.
+    """
+
+    __slots__ = (
+        "_access_was_logged", "_keep_alive_timeout", "_logs", "_request_expired", "access_log", "access_log_format",
+        "allowed_methods", "debug", "host", "logger", "port",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        keep_alive: float | None = 75,
+        keep_alive_on: bool = True,
+        timeout: float = 0,
+        allowed_methods: Iterable[str] = (),
+        logger: logging.Logger = server_logger,
+        access_log: AccessLog | logging.Logger | None = None,
+        access_log_format: str = DEFAULT_FORMAT,
+        host: str = "",
+        port: int = 0,
+        debug: bool = False,
+        log: logging.Logger | None = None,
+        **kwargs: float,
+    ) -> None:
+        limits = limits_from(kwargs)
+        allowed = Allowance(
+            timeout or 0, keep_alive or 0, limits.body_timeout, limits.request_timeout, limits.write_timeout
+        )
+        super().__init__(loop, limits, allowed)
+        self._keep_alive_timeout = keep_alive or 0
+        self.persistent = bool(keep_alive) and keep_alive_on
+        self.allowed_methods = frozenset(allowed_methods)
+        self.logger = log or logger
+        self.access_log = access_log
+        self.access_log_format = access_log_format
+        compile_format(access_log_format)  # an unknown atom is refused here, not when the first request is logged
+        self.host = host
+        self.port = port
+        self.debug = debug
+        self._logs = access_log is not None or type(self).log_access is not ServerHttpProtocol.log_access
+        self._request_expired = self._access_was_logged = False
+
+    @property
+    def keep_alive_timeout(self) -> float:
+        """Seconds before an idle connection closes; 0: none is kept."""
+        return self._keep_alive_timeout
+
+    def keep_alive(self, val: bool) -> None:
+        """Say whether the connection stays open after the current request; it does not when nothing is said."""
+        self.keep_alive_wish = val
+
+    async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:  # noqa: ARG002
+        """Answer a request; to be overridden. This one answers 404.
+
+        Args:
+            message: request line and headers.
+            payload: the body.
+
+        Raises:
+            HttpProcessingError: answered with its status.
+        """
+        raise HttpProcessingError(404)
+
+    async def start(self) -> None:
+        """Process the requests of this connection, one after the other, until it closes.
+
+        Reads request line, headers and payload, calls `handle_request()`, and answers what it raises. The connection
+        closes after the response unless `keep_alive(True)` was called for that request.
+        """
+        # Flat: every request passes here, and each call saved is 1 % of the cost of a small one.
+        connections = self.connections
+        writer = self.writer
+        logs = self._logs
+        started = 0.0
+        while True:
+            message = self._message
+            if message is None and self._bad is None:
+                if self._intake >= DISCARD:
+                    return
+                await self._wakeup
+                continue
+            self._message = None
+            self.request = message
+            self.state = ON_REQUEST[self.state]  # type: ignore[assignment]  # the table admits both states of here
+            self.keep_alive_wish = None
+            self._marks.head = 0.0
+            self.requests += 1
+            connections.active += 1
+            if logs:
+                started = monotonic()
+            payload = self._payload
+            try:
+                if (
+                    message is None
+                    or payload is not EMPTY_PAYLOAD
+                    or self.allowed_methods
+                    or connections.limit_concurrency
+                ):
+                    self._check_request(message, payload)
+                await self.handle_request(cast("RequestMessage", message), payload)
+            except BaseException as exc:  # noqa: BLE001 -- _answer_failure re-raises what is not for it
+                connections.active -= 1
+                if not await self._answer_failure(exc, message, payload):
+                    return
+            else:
+                connections.active -= 1
+            response = writer.response
+            if writer.due:
+                writer.flush()
+            if response is None or not response.ended or not response.keeps or self._intake != HOLD:
+                if not await self._finish_request(message, payload, started):
+                    return
+                continue
+            # A complete response on a connection that stays open: the same as _finish_request() does, in less.
+            if response.status >= 300:
+                connections.count_other(response.status)
+            if logs:
+                self._log_request(message, response, monotonic() - started)
+            writer.response = self.request = None
+            self.state = ON_KEPT[ConnectionState.ACTIVE]  # type: ignore[assignment]  # see above
+            self._intake = HEAD
+            if payload is not EMPTY_PAYLOAD:
+                self._payload = EMPTY_PAYLOAD
+            if self._tail:
+                self.take_tail()
+                await asyncio.sleep(0)  # a pipeline must not keep the loop from the other connections
+
+    def _check_request(self, message: RequestMessage | None, payload: PayloadStream) -> None:
+        """Raise what a request is refused for before its handler is called."""
+        bad = self._bad or payload.exception()
+        self._bad = None
+        if bad is not None:
+            raise bad
+        connections = self.connections
+        if 0 < connections.limit_concurrency < connections.active:
+            raise HttpProcessingError(503, headers={"Retry-After": "1"})
+        if message is not None and self.allowed_methods and message.method not in self.allowed_methods:
+            raise HttpProcessingError(405, headers={"Allow": ", ".join(sorted(self.allowed_methods))})
+
+    async def _answer_failure(self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream) -> bool:
+        """Answer what a handler raised; false: there is nobody to answer.
+
+        Raises:
+            BaseException: what is not for us: the loop's own cancellation, KeyboardInterrupt, SystemExit.
+        """
+        if self.transport is None or self.state is not ConnectionState.ACTIVE:
+            return False
+        if isinstance(exc, asyncio.CancelledError):
+            task = self._task
+            if self._request_expired and task is not None:
+                task.uncancel()
+                exc = HttpProcessingError(503, "The request took too long")
+            elif task is not None and task.cancelling():
+                self.abort()
+                raise exc
+        elif not isinstance(exc, Exception):
+            self.abort()
+            raise exc
+        if isinstance(exc, ClientDisconnectedError):
+            self.log_debug("The client is gone: %s", exc)
+        elif isinstance(exc, HttpProcessingError):
+            await self._handle_error(exc.code, message, payload, exc, exc.headers, exc.message or None)
+        else:
+            await self._handle_error(500, message, payload, exc)
+        return True
+
+    async def _handle_error(self, *args: object) -> None:
+        """Call `handle_error()`, which a subclass may have overridden and which may fail in turn."""
+        try:
+            await self.handle_error(*args)  # type: ignore[arg-type]  # passed on as they came
+        except Exception:
+            self.log_exception("Error in handle_error()")
+        self.keep_alive_wish = False
+
+    async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
+        """The handler left without a complete response."""
+        response = self.writer.response
+        if response is None and self.transport is not None and payload.exception() is None:
+            self._log_error("The handler has not answered %s", message)
+            await self._handle_error(500, message, payload)
+            self.writer.flush()
+            response = self.writer.response
+        elif response is not None and self.keep_alive_wish is not False:
+            self._log_error("The handler has not finished its response to %s", message)
+        if response is not None and not response.is_complete:
+            response.fail()
+        self.connections.count_other(response.status if response is not None else 0)
+        return response if response is not None and response.headers_sent else None
+
+    async def _finish_request(self, message: RequestMessage | None, payload: PayloadStream, started: float) -> bool:
+        """End a request, whatever has become of it; false: the connection ends too."""
+        response = self.writer.response
+        if response is None or not response.is_complete:
+            response = await self._answer_nothing(message, payload)
+        elif not 200 <= response.status < 300:
+            self.connections.count_other(response.status)
+        if self._logs:
+            self._log_request(message, response, monotonic() - started)
+        self.writer.response = self.request = None
+        if self.state is not ConnectionState.ACTIVE:  # closed meanwhile, or taken over by another protocol
+            return False
+        is_over = self._intake == DISCARD or (self._client_finished and not self._tail)
+        if is_over or response is None or not response.keeps or not response.is_complete:
+            # Lingering costs a turn more: not when the client has said that it sends nothing more, and has not.
+            self.close(linger=self._intake != HOLD or bool(self._tail) or message is None or not message.should_close)
+            return False
+        self.state = following(self.state, ConnectionEvent.KEPT)
+        self._payload = EMPTY_PAYLOAD
+        if self._intake == BODY:
+            self._drain_body()
+        else:
+            self._intake = HEAD
+            if self._tail:
+                self.take_tail()
+        return True
+
+    def expire_request(self) -> None:
+        """The request takes longer than `request_timeout`: cancel the handler, answer 503; abort when it does not end."""
+        if self._request_expired:
+            self.abort()
+        self._request_expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def handle_error(
+        self,
+        status: int = 500,
+        message: RequestMessage | None = None,
+        payload: PayloadStream | None = None,  # noqa: ARG002 -- the seed's signature
+        exc: BaseException | None = None,
+        headers: HeaderPairs | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Answer with an HTML error page, log it, and close the connection.
+
+        After the headers of a response were sent there is no second one: the connection closes only.
+
+        Args:
+            status: the status code; 500 is logged with its traceback.
+            message: the request, for the log.
+            payload: its body.
+            exc: what happened; its traceback is in the page when `debug` is on.
+            headers: more fields, as a mapping or as pairs.
+            reason: text for the page instead of the standard phrase.
+        """
+        self.keep_alive(False)
+        if status == 500 and exc is not None:
+            self._log_error("Error handling request %s", message, exc=exc)
+        if self.transport is None or (self.writer.response is not None):
+            return
+        phrase = PHRASES.get(status, "Error")
+        text = escape(reason or phrase)
+        if self.debug and exc is not None and not isinstance(exc, BadRequestError):
+            text += f"<br><h2>Traceback:</h2>\n<pre>{escape(''.join(traceback.format_exception(exc)))}</pre>"
+        page = _ERROR_PAGE.format(status=status, phrase=escape(phrase), text=text).encode("utf-8", "backslashreplace")
+        response = Response(self.writer, status, close=True)
+        response.add_header("Content-Type", "text/html; charset=utf-8")
+        response.add_header("Content-Length", str(len(page)))
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
+            response.add_header(name, value)
+        response.send_headers()
+        response.write(page)
+        await response.write_eof()
+
+    # Logs. None of these lets an exception out: a broken log must not reach the client.
+
+    def log_access(
+        self,
+        message: RequestMessage | None,
+        environ: Mapping[str, object] | None,
+        response: Response | None,
+        time: float,
+    ) -> None:
+        """Write a line to the access log, if there is one; called after each request.
+
+        A handler may call it by itself for the current request, with its own `environ` or time: then it is not called
+        again.
+
+        Args:
+            message: the request, None when it was refused before it had one.
+            environ: values for `%({name}e)s`.
+            response: what was sent, None when nothing was.
+            time: seconds that it took.
+        """
+        self._access_was_logged = True
+        log = self.access_log
+        try:
+            if isinstance(log, AccessLog):
+                log.log((message, response, environ, time, self.remote))
+            elif log is not None:
+                line = compile_format(self.access_log_format)((message, response, environ, time, self.remote))
+                log.info("%s", line)
+        except Exception:
+            self.log_exception("Error in the access log")
+
+    def _log_request(self, message: RequestMessage | None, response: Response | None, seconds: float) -> None:
+        if self._access_was_logged:
+            self._access_was_logged = False
+            return
+        try:
+            self.log_access(message, None, response, seconds)
+        except Exception:  # a subclass's own
+            self.log_exception("Error in log_access()")
+        self._access_was_logged = False
+
+    def log_debug(self, *args: object) -> None:
+        """Log for debugging when `debug` is on; arguments as for `logging.Logger.debug`."""
+        if self.debug:
+            try:
+                self.logger.debug(*args)
+            except Exception:  # noqa: BLE001, S110 -- see above
+                pass
+
+    def log_exception(self, *args: object) -> None:
+        """Log with the traceback of the current exception; arguments as for `logging.Logger.exception`."""
+        try:
+            self.logger.exception(*args)
+        except Exception:  # noqa: BLE001, S110 -- see above
+            pass
+
+    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
+        try:
+            self.logger.error(*args, exc_info=exc)
+        except Exception:  # noqa: BLE001, S110 -- see above
+            pass

@@ -1,0 +1,201 @@
+"""The rules of HTTP/1.1 that the parser (llhttp) does not keep: pure functions over bytes of the wire.
+
+Nothing here decides where a message ends: that is the parser's business alone, a second opinion is how requests are
+smuggled. These functions accept or refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import AddressValueError, IPv6Address
+
+from preforkd.workers.http.errors import BadRequestError
+from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ \r\n]+)(?: ([^\r\n]*))?(?:\r|\Z)")
+_HTTP_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])\Z")
+_REG_NAME = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")  # RFC 3986 section 3.2.2
+_HOST = re.compile(
+    rb"(?:\[(?P<literal>[0-9A-Za-z:.\-_~!$&'()*+,;=]+)\]|(?P<name>" + _REG_NAME.pattern + rb"))(?::(?P<port>[0-9]*))?"
+)
+_IP_FUTURE = re.compile(rb"[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+,;=:]+")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(?:[/?]|\Z)")
+
+# Methods that llhttp knows, of RTSP only.
+_RTSP_METHOD = re.compile(
+    rb"(?:DESCRIBE|ANNOUNCE|SETUP|PLAY|PAUSE|TEARDOWN|GET_PARAMETER|SET_PARAMETER|REDIRECT|RECORD|FLUSH) "
+)
+
+
+def is_valid_host(value: bytes) -> bool:
+    """Whether `value` is `uri-host [":" port]` with a host that is not empty (RFC 9110 section 7.2)."""
+    match = _HOST.fullmatch(value)
+    if match is None:
+        return False
+    port = match["port"]
+    if port and (len(port) > 5 or int(port) > 65535):  # int() is safe: the pattern admits ASCII digits only
+        return False
+    literal = match["literal"]
+    if literal is None or _IP_FUTURE.fullmatch(literal):
+        return True
+    try:
+        IPv6Address(literal.decode("ascii"))
+    except AddressValueError:
+        return False
+    return b"%" not in literal
+
+
+def authority_of(target: bytes, method: bytes) -> bytes | None:
+    """Check a request target (RFC 9112 section 3.2) and return the authority of an absolute-form one.
+
+    Raises:
+        BadRequestError: the target has none of the forms that its method allows.
+    """
+    if not target.isascii() or not target.decode("ascii").isprintable():
+        raise BadRequestError("Invalid character in the request target")
+    if b"#" in target:
+        raise BadRequestError("A request target has no fragment")
+    if target[:1] == b"/":
+        return None
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise BadRequestError("The target * is for OPTIONS only")
+        return None
+    match = _ABSOLUTE.match(target)
+    if match is None or not is_valid_host(match[1]):  # also refuses user information: no @ in a host
+        raise BadRequestError("Invalid request target")
+    return match[1]
+
+
+def check_host(values: list[bytes], version: HttpVersion) -> None:
+    """Check the Host fields of a request (RFC 9112 section 3.2).
+
+    Raises:
+        BadRequestError: HTTP/1.1 without Host, more than one, or an invalid value.
+    """
+    if len(values) > 1:
+        raise BadRequestError("More than one Host header")
+    if not values:
+        if version >= HttpVersion11:
+            raise BadRequestError("Missing Host header")
+        return
+    if not is_valid_host(values[0]):
+        raise BadRequestError("Invalid Host header")
+
+
+def check_transfer_encoding(values: list[bytes], version: HttpVersion, has_length: bool) -> None:
+    """Check the Transfer-Encoding fields of a request (RFC 9112 section 6.1); returns when it is `chunked` alone.
+
+    Raises:
+        BadRequestError: 501 for a coding that we do not have, 400 when the length of the body is in doubt.
+    """
+    codings = [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
+    if version < HttpVersion11:
+        raise BadRequestError("Transfer-Encoding in HTTP/1.0")
+    if has_length:
+        raise BadRequestError("Transfer-Encoding with Content-Length")
+    if codings == [b"chunked"]:
+        return
+    if b"chunked" in codings[:-1] or not all(TOKEN.match(coding) for coding in codings):
+        raise BadRequestError("Invalid Transfer-Encoding")
+    raise BadRequestError("Transfer-Encoding other than chunked is not implemented", code=501)
+
+
+def content_length(values: list[bytes]) -> int:
+    """Return the announced length of a body (RFC 9112 section 6.3).
+
+    Raises:
+        BadRequestError: more than one value, or anything but ASCII digits (int() would take `+5`, `5_0` and ` 5`).
+    """
+    if len(values) != 1 or not values[0].isdigit() or len(values[0]) > 19:
+        raise BadRequestError("Invalid Content-Length")
+    return int(values[0])
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """Split a comma-separated list into its lower-case elements (RFC 9110 section 5.6.1)."""
+    return [token.strip(b" \t") for token in value.lower().split(b",")]
+
+
+def is_websocket_handshake(method: bytes, version: HttpVersion, fields: dict[bytes, list[bytes]]) -> bool:
+    """Whether a request is a valid opening handshake (RFC 6455 section 4.2.1), Host being checked before.
+
+    A body is no part of it: with one, what follows the head would be taken for frames of the client's choice.
+    """
+    return (
+        method == b"GET"
+        and version >= HttpVersion11
+        and b"content-length" not in fields
+        and b"transfer-encoding" not in fields
+        and any(b"websocket" in tokens(value) for value in fields.get(b"upgrade", ()))
+        and any(b"upgrade" in tokens(value) for value in fields.get(b"connection", ()))
+        and fields.get(b"sec-websocket-version") == [b"13"]
+        and [len(key) for key in fields.get(b"sec-websocket-key", ())] == [24]
+    )
+
+
+def check_request_line(head: bytes, method: bytes, target: bytes) -> HttpVersion:
+    """Check a complete request line to the letter (RFC 9112 section 3) and return its version.
+
+    llhttp takes more than one space, a missing version, HTTP/2.0, RTSP and ICE.
+
+    Raises:
+        BadRequestError: 400, or 505 for a version that is not 1.0 or 1.1.
+    """
+    line = head[: head.find(b"\r\n")]
+    start = len(method) + len(target) + 2
+    if line[: start - 1] != method + b" " + target:
+        raise BadRequestError("Invalid request line")
+    if line[start - 1 : start] != b" ":
+        raise BadRequestError("Missing HTTP version")
+    version = _HTTP_VERSION.match(line, start)
+    if version is None:
+        raise BadRequestError("Invalid HTTP version")
+    if version[1] == b"1":
+        if version[2] == b"1":
+            return HttpVersion11
+        if version[2] == b"0":
+            return HttpVersion10
+    raise BadRequestError("HTTP version not supported", code=505)
+
+
+def fault_of_head(head: bytes, headers: Iterable[tuple[bytes, bytes]]) -> BadRequestError:
+    """Say what is wrong with a head that the parser refused.
+
+    Args:
+        head: what came of it, from its first byte on.
+        headers: the fields that the parser has delivered, if it came to them.
+    """
+    line = _REQUEST_LINE.match(head)
+    if line is not None and line[3] is not None:
+        version = _HTTP_VERSION.match(line[3])
+        if version is not None and (version[1], version[2]) not in ((b"1", b"1"), (b"1", b"0")):
+            return BadRequestError("HTTP version not supported", code=505)
+        if _RTSP_METHOD.match(head) and version is not None:
+            return BadRequestError("Unknown method", code=501)
+    headers = list(headers)
+    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
+    if codings:
+        has_length = any(name.lower() == b"content-length" for name, _ in headers)
+        try:
+            check_transfer_encoding(codings, HttpVersion11, has_length)
+        except BadRequestError as exc:
+            return exc
+    return BadRequestError("Invalid request")
+
+
+def fault_of_method(head: bytes) -> BadRequestError | None:
+    """Say what is wrong with a method that the parser does not know; None: more bytes are needed to tell.
+
+    An unknown token is 501, anything else 400 (RFC 9110 section 9.1); the parser cannot say, it stops at the first
+    letter that no method of its list has.
+    """
+    match = TOKEN.match(head)
+    end = match.end() if match is not None else 0
+    if end == len(head) and end <= 64:
+        return None
+    if end and head[end : end + 1] == b" ":
+        return BadRequestError("Unknown method", code=501)
+    return BadRequestError("Invalid method")

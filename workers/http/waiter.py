@@ -1,0 +1,74 @@
+"""What a connection's task waits on between two requests."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+
+class Wakeup:
+    """An awaitable that is used again and again, and that resumes its task at once.
+
+    A future costs an object for each request, and its task waits for the loop's next turn. This one implements the
+    part of the future protocol that `asyncio.Task` uses of foreign futures (`asyncio.isfuture`), and when the loop is
+    between two tasks, as in `data_received`, it calls the task's wake-up right there: 1 us less per request.
+
+    Attributes:
+        callback: the wake-up of the task that waits; None when none does.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "callback")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self.callback: Callable[[Any], object] | None = None
+        self._context: Context | None = None
+        self._cancelled: str | None = None
+
+    def __await__(self) -> Generator[Wakeup, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def wake(self) -> None:
+        """Resume the task that waits, if one does."""
+        callback = self.callback
+        if callback is None:
+            return
+        self.callback = None
+        if asyncio.current_task(self._loop) is None:
+            self._context.run(callback, self)  # type: ignore[union-attr]  # set together with the callback
+        else:
+            # Tasks do not nest: called from within one, this one has to wait for its turn.
+            self._loop.call_soon(callback, self, context=self._context)
+
+    # What asyncio.Task asks of a future.
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the task."""
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
+        """Keep the wake-up of the task that has begun to wait."""
+        self.callback = callback
+        self._context = context
+
+    def cancel(self, msg: str | None = None) -> bool:
+        """Cancel the waiting: the task gets `CancelledError` in the loop's next turn."""
+        callback = self.callback
+        if callback is None:
+            return False
+        self.callback = None
+        self._cancelled = msg or ""
+        self._loop.call_soon(callback, self, context=self._context)
+        return True
+
+    def result(self) -> None:
+        """Raise `CancelledError` when the waiting was cancelled."""
+        if self._cancelled is not None:
+            self._cancelled = None
+            raise asyncio.CancelledError

@@ -1,0 +1,183 @@
+"""The way out of a connection: joins the parts of a response into few writes, and waits for slow readers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from preforkd.workers.http.errors import ClientDisconnectedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
+    from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.response import Response
+
+_JOIN_BELOW = 32768  # joining costs a copy, a second write a call: they break even at about this size
+_FLUSH_ABOVE = 1 << 20  # no more than this is kept back within a turn of the loop
+
+
+class _Done:
+    """An awaitable that is done: what `drain()` returns when there is nothing to wait for, without a coroutine."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value]  # an empty iterator serves await as well
+
+
+DONE = _Done()
+
+
+class ResponseWriter:
+    """Collects what a response writes and gives it to the transport in as few calls as possible.
+
+    What is written is kept back for the rest of the loop's turn at most. So a complete response is one write, and
+    whether the connection stays open is decided when the handler has had its chance to call `keep_alive()`.
+
+    Attributes:
+        connection: the connection that this is the way out of.
+        response: the response to the current request, from `send_headers()` on.
+        sent: bytes given to the transport since the connection was made.
+        parts, due: what is kept back, and whether anything is (the head of the response is not in `parts`).
+        paused: the client has to read before more should be written.
+        flushed_by_caller: who called into the handler flushes when it returns; else the loop's next turn has to.
+    """
+
+    __slots__ = (
+        "_drained", "_flush_is_scheduled", "_loop", "_size", "_transport", "connection", "due",
+        "flushed_by_caller", "parts", "paused", "response", "sent",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: HttpConnection, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.connection = connection
+        self.response: Response | None = None
+        self.sent = 0
+        self.due = False
+        self.flushed_by_caller = False
+        self._transport: asyncio.Transport | None = transport
+        self._loop = loop
+        self.parts: list[bytes] = []
+        self._size = 0
+        self.paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._flush_is_scheduled = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone."""
+        return self._transport is None
+
+    def write(self, data: bytes) -> None:
+        """Write bytes behind what has been written.
+
+        Raises:
+            ClientDisconnectedError: the client is gone.
+        """
+        if self._transport is None:
+            raise ClientDisconnectedError("the client is gone")
+        self.parts.append(data)
+        self.due = True
+        if not self.flushed_by_caller:
+            self._size += len(data)
+            if self._size > _FLUSH_ABOVE:
+                self.flush()
+            elif not self._flush_is_scheduled:
+                self.flush_soon()
+
+    def flush_soon(self) -> None:
+        """Have what is kept back written before the loop's next turn."""
+        if not self.flushed_by_caller and not self._flush_is_scheduled:
+            self._flush_is_scheduled = True
+            self._loop.call_soon(self._flush_scheduled)
+
+    def _flush_scheduled(self) -> None:
+        self._flush_is_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Give everything to the transport now; the head of the response is made here."""
+        response = self.response
+        parts = self.parts
+        self._size = 0
+        self.due = False
+        if response is not None and response.head_is_due:
+            head = response.render_head()
+            if not parts:
+                self._give(head)
+                return
+            first = parts[0]
+            if len(parts) == 1 and len(first) < _JOIN_BELOW:
+                self._give(head + first)
+                parts.clear()
+                return
+            parts.insert(0, head)
+        if not parts:
+            return
+        if len(parts) == 1:
+            self._give(parts[0])
+            parts.clear()
+            return
+        size = sum(map(len, parts))
+        if size < _JOIN_BELOW:
+            self._give(b"".join(parts))
+            parts.clear()
+            return
+        self.parts = []  # the transport may keep the list
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self.sent += size
+            transport.writelines(parts)
+
+    def _give(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self.sent += len(data)
+            transport.write(data)
+
+    def drain(self) -> Awaitable[None]:
+        """Wait until the client has read enough of what was written; returns at once when it has.
+
+        Raises:
+            ClientDisconnectedError: the client is gone.
+        """
+        self.flush()
+        if self.paused or self._transport is None:
+            return self._wait_drained()
+        return DONE
+
+    async def _wait_drained(self) -> None:
+        if self._transport is None:
+            raise ClientDisconnectedError("the client is gone")
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+        # Shielded: several tasks may wait, and one that is cancelled must not cancel the others.
+        await asyncio.shield(self._drained)
+
+    # The connection's side.
+
+    def pause(self) -> None:
+        """The transport's buffer is above its high-water mark."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """The transport's buffer is below its low-water mark."""
+        self.paused = False
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    def unsent(self) -> int:
+        """Bytes that the transport could not hand to the kernel yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def lose(self) -> None:
+        """The connection is gone: let go of everything, wake who waits."""
+        self._transport = None
+        self.parts.clear()
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_exception(ClientDisconnectedError("the client is gone"))
+            drained.exception()  # a waiter that was cancelled meanwhile does not fetch it

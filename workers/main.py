@@ -1,0 +1,327 @@
+"""The life of a worker: import the app, say ready, serve, drain, exit."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from preforkd.workers import log, stacks
+from preforkd.workers.channel import (
+    ChannelError,
+    Decoder,
+    Drain,
+    Draining,
+    Failed,
+    Message,
+    Pause,
+    Ready,
+    Reopen,
+    Resume,
+    encode,
+)
+from preforkd.workers.health import Health, with_health_path
+from preforkd.workers.http.access_log import AccessLog
+from preforkd.workers.http.connections import connections_of
+from preforkd.workers.loader import AppError, LoadedApp, load
+from preforkd.workers.scoreboard import Field, RowState, Scoreboard
+from preforkd.workers.server import Server
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.protocol import ServerHttpProtocol
+    from preforkd.workers.settings import WorkerSettings
+
+HEARTBEAT: Final = 0.25
+"""Seconds between two heartbeats."""
+BOOT_FAILED: Final = 3
+STDOUT: Final = 1
+ORPHAN_IDLE_GRACE: Final = 1.0
+"""Seconds for which such a worker keeps idle connections: a new master may be waiting for the port."""
+
+
+def load_app(settings: WorkerSettings) -> LoadedApp:
+    """Import the app.
+
+    Raises:
+        AppError: it cannot be served; the message is one line and says why.
+    """
+    return load(settings.app, interface=settings.interface, factory=settings.factory, app_dir=settings.app_dir)
+
+
+def run(
+    settings: WorkerSettings,
+    listeners: Sequence[socket.socket],
+    channel: socket.socket,
+    board: Scoreboard,
+    index: int,
+    app: LoadedApp | None = None,
+) -> int:
+    """Run a worker until it has been told to drain and has.
+
+    Args:
+        settings: the options that it acts on.
+        listeners: bound sockets.
+        channel: its end of the channel to the master.
+        board: the scoreboard.
+        index: of its row.
+        app: what to serve, when it has been imported before the fork.
+
+    Returns:
+        The exit code of the process: 0 after a drain, 3 when the app did not boot.
+    """
+    row = board.row(index)
+    row[Field.PID] = os.getpid()
+    row[Field.STATE] = RowState.STARTING
+    try:
+        app = app or load_app(settings)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Worker(settings, app, listeners, channel, board, index).serve())
+    except AppError as exc:
+        channel.sendall(encode(Failed("import", str(exc), exc.details)))
+        return BOOT_FAILED
+    except BootError as exc:
+        channel.sendall(encode(Failed(exc.stage, str(exc), exc.details)))
+        return BOOT_FAILED
+    # The process ends by os._exit, which skips what the app has registered.
+    atexit._run_exitfuncs()
+    return 0
+
+
+class BootError(Exception):
+    """The worker cannot serve.
+
+    Args:
+        stage: of the boot.
+        text: why, in one line.
+        details: the traceback, when code of the app has raised.
+    """
+
+    def __init__(self, stage: str, text: str, details: str = "") -> None:
+        super().__init__(text)
+        self.stage = stage
+        self.details = details
+
+
+class Worker:
+    """One serving process, from its event loop's first turn to its last."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        app: LoadedApp,
+        listeners: Sequence[socket.socket],
+        channel: socket.socket,
+        board: Scoreboard,
+        index: int,
+    ) -> None:
+        self._settings = settings
+        self._handler: type[ServerHttpProtocol] = app.app
+        self._listeners = listeners
+        self._channel = channel
+        self._board = board
+        self._index = index
+        self._row = board.row(index)
+        self._master = os.getppid()
+        self._decoder = Decoder()
+        self._leaving: asyncio.Task[None] | None = None
+        """What a pause, a drain or the master's death has started; a later order replaces an earlier one."""
+
+    async def serve(self) -> None:
+        """Accept and answer until a drain is over."""
+        self._loop = asyncio.get_running_loop()
+        stacks.install(self._loop)
+        self._over = asyncio.Event()
+        self._connections = connections_of(self._loop)
+        self._health = Health()
+        if self._settings.health_path:
+            self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
+        self._connections.limit_concurrency = self._settings.limit_concurrency
+        self._access_log = self._open_access_log()
+        self._try_protocol()
+        self._server = Server(
+            self._loop,
+            self._listeners,
+            self._make_protocol,
+            self._connections,
+            least=self._least_connections,
+            changed=self._show_connections,
+            limit=self._settings.limit_connections,
+            logger=log.LOGGER,
+        )
+        self._channel.setblocking(False)
+        self._loop.add_reader(self._channel.fileno(), self._read_channel)
+        self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        self._server.listen(self._settings.backlog)
+        self._server.accept()
+        self._beat(time.monotonic_ns())
+        self._row[Field.STATE] = RowState.READY
+        self._tell(Ready())
+        await self._over.wait()
+        self._copy_counters()
+        if self._access_log is not None:
+            self._access_log.close()
+
+    def _open_access_log(self) -> AccessLog | None:
+        if not self._settings.access_log:
+            return None
+        settings = self._settings
+        target = STDOUT if settings.access_log_file == "-" else settings.access_log_file
+        try:
+            return AccessLog(target, settings.access_log_format, as_json=settings.log_format == "json", loop=self._loop)
+        except ValueError as exc:
+            raise BootError("access_log_format", str(exc)) from exc
+        except OSError as exc:
+            raise BootError("access_log_file", f"{target} cannot be opened: {exc.strerror}") from exc
+
+    def _try_protocol(self) -> None:
+        """Make one protocol for nobody: an app whose constructor fails must not become ready."""
+        try:
+            self._make_protocol()
+        except Exception as exc:
+            text = f"{self._settings.app} cannot be made: {type(exc).__name__}: {exc}"
+            raise BootError("protocol", text, traceback.format_exc()) from exc
+
+    def _make_protocol(self) -> asyncio.BaseProtocol:
+        settings = self._settings
+        return self._handler(
+            loop=self._loop,
+            keep_alive=settings.keep_alive,
+            timeout=settings.header_timeout,
+            debug=settings.debug,
+            logger=log.LOGGER,
+            access_log=self._access_log,
+            access_log_format=settings.access_log_format,
+            body_timeout=settings.body_timeout,
+            write_timeout=settings.write_timeout,
+            request_timeout=settings.request_timeout,
+            keep_alive_requests=settings.keep_alive_requests,
+            limit_request_line=settings.limit_request_line,
+            limit_headers=settings.limit_headers,
+            limit_header_size=settings.limit_header_size,
+            limit_body=settings.limit_body,
+        )
+
+    # What the master says
+
+    def _tell(self, message: Message) -> None:
+        try:
+            self._channel.send(encode(message))
+        except OSError as exc:
+            log.LOGGER.warning("the master cannot be told %s: %s", type(message).__name__, exc)
+
+    def _read_channel(self) -> None:
+        try:
+            data = self._channel.recv(65536)
+        except (BlockingIOError, InterruptedError):
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._orphaned()
+            return
+        try:
+            for message in self._decoder.feed(data):
+                self._obey(message)
+        except ChannelError:
+            log.LOGGER.exception("the master has sent something that is no message")
+
+    def _obey(self, message: Message) -> None:
+        match message:
+            case Drain(accept_until, deadline, final):
+                self._health.ready = not final
+                self._leave(self._drain(accept_until, deadline, self._settings.idle_grace, take_queued=final))
+            case Pause(deadline):
+                self._leave(self._pause(deadline))
+            case Resume():
+                self._resume()
+            case Reopen():
+                self._reopen_logs()
+            case _:
+                log.LOGGER.error("the master has sent %r, which is no order", message)
+
+    def _reopen_logs(self) -> None:
+        if self._access_log is not None:
+            try:
+                self._access_log.reopen()
+            except OSError as exc:
+                log.LOGGER.error("the access log goes on in the old file, for the new one cannot be opened: %s", exc)
+
+    def _terminate(self) -> None:
+        """Obey a TERM: from the kernel, because the master is dead, or from somebody who wants this worker to go."""
+        if os.getppid() != self._master:
+            self._orphaned()
+            return
+        left = self._settings.graceful_timeout
+        now = time.monotonic()
+        self._tell(Draining(left))
+        self._leave(self._drain(now, now + left, self._settings.idle_grace, take_queued=False))
+
+    def _orphaned(self) -> None:
+        """The master is gone, and a new one may want the port: leave it at once, and finish what has been accepted."""
+        if self._loop.remove_reader(self._channel.fileno()):
+            log.LOGGER.error("the master is gone: finishing the requests in flight")
+            self._health.ready = False
+            now = time.monotonic()
+            deadline = now + self._settings.graceful_timeout
+            self._leave(self._drain(now, deadline, min(ORPHAN_IDLE_GRACE, self._settings.idle_grace), take_queued=True))
+
+    # Leaving
+
+    def _leave(self, way: Coroutine[Any, Any, None]) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self._leaving = self._loop.create_task(way)
+
+    async def _drain(self, accept_until: float, deadline: float, idle_grace: float, *, take_queued: bool) -> None:
+        self._row[Field.STATE] = RowState.DRAINING
+        self._connections.drain()
+        await asyncio.sleep(accept_until - time.monotonic())
+        self._server.close_listeners(take_queued=take_queued)
+        await self._server.drained(idle_grace, self._loop.time() + deadline - time.monotonic())
+        self._over.set()
+
+    async def _pause(self, deadline: float) -> None:
+        self._row[Field.STATE] = RowState.DRAINING
+        self._connections.drain()
+        self._server.stop_accepting()
+        left = deadline - time.monotonic()
+        await self._server.drained(self._settings.idle_grace, self._loop.time() + left)
+
+    def _resume(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        self._connections.resume()
+        self._server.accept()
+        self._row[Field.STATE] = RowState.READY
+
+    # The scoreboard
+
+    def _beat(self, due: int) -> None:
+        """Show that the loop turns. `due`: when this beat should have come, nanoseconds."""
+        now = time.monotonic_ns()
+        self._row[Field.HEARTBEAT] = now
+        self._row[Field.LOOP_LAG] = max(now - due, 0)
+        self._copy_counters()
+        self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9))
+
+    def _least_connections(self) -> int | None:
+        return self._board.least_connections(self._index)
+
+    def _show_connections(self, held: int) -> None:
+        self._row[Field.CONNECTIONS] = held
+
+    def _copy_counters(self) -> None:
+        row, connections = self._row, self._connections
+        row[Field.ACTIVE] = connections.active
+        row[Field.ACCEPTED] = connections.accepted
+        row[Field.REQUESTS] = connections.requests
+        row[Field.BYTES_SENT] = connections.bytes_sent

@@ -1,0 +1,41 @@
+"""What a worker is told by its master when it is forked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The options that a worker acts on; `preforkd.daemon.config` declares, documents and checks each of them.
+
+    Times are seconds, sizes bytes; 0 switches a limit off unless the option's help says otherwise.
+    """
+
+    app: str
+    interface: str
+    factory: bool
+    app_dir: str
+    backlog: int
+    limit_connections: int
+    limit_concurrency: int
+    keep_alive: float
+    keep_alive_requests: int
+    header_timeout: float
+    body_timeout: float
+    write_timeout: float
+    request_timeout: float
+    graceful_timeout: float
+    shutdown_timeout: float
+    idle_grace: float
+    limit_request_line: int
+    limit_headers: int
+    limit_header_size: int
+    limit_body: int
+    access_log: bool
+    access_log_format: str
+    access_log_file: str
+    log_format: str
+    log_level: str
+    debug: bool
+    health_path: str

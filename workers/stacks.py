@@ -1,0 +1,38 @@
+"""Where a worker is: the stacks of its threads and tasks, on standard error, also while its event loop is blocked.
+
+The signal is `SIGUSR2`. The master sends it to a worker that hangs; an operator may send it to any worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import signal
+import sys
+from types import FrameType
+from typing import Final
+
+SIGNAL: Final = signal.SIGUSR2
+MOST_TASKS: Final = 100
+"""Tasks that are shown: a worker that hangs may have thousands, and all wait for the same one."""
+
+
+def install(loop: asyncio.AbstractEventLoop) -> None:
+    """Dump all stacks on `SIGNAL` from now on, and the threads' on a fatal signal too.
+
+    The threads are written by a handler in C, which needs no interpreter; the tasks by one in Python, which runs as
+    soon as the blocking call returns to the interpreter.
+    """
+
+    def dump_tasks(_signum: int, _frame: FrameType | None) -> None:
+        tasks = list(asyncio.all_tasks(loop))
+        print(f"{len(tasks)} asyncio tasks:", file=sys.stderr)
+        for task in tasks[:MOST_TASKS]:
+            task.print_stack(limit=8, file=sys.stderr)
+        if len(tasks) > MOST_TASKS:
+            print(f"... and {len(tasks) - MOST_TASKS} more", file=sys.stderr)
+        sys.stderr.flush()
+
+    faulthandler.enable()
+    signal.signal(SIGNAL, dump_tasks)
+    faulthandler.register(SIGNAL, all_threads=True, chain=True)
