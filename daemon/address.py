@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 SUN_PATH_MAX = 107
 """Bytes of a unix socket path: `sun_path` holds 108 with the closing NUL (on macOS 104: there the bind says so)."""
@@ -14,7 +15,8 @@ _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)  # int() also takes "+80", "8_0",
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 _HOST_NAME = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(\.{_LABEL})*\.?", re.ASCII)
 _ZONE = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)  # the interface of a link-local address: fe80::1%eth0
-_EXAMPLES = '"127.0.0.1:8000", ":8000" (every interface), "[::1]:8000", "unix:/run/app.sock" or "fd:3"'
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
+_EXAMPLES = '"127.0.0.1:8000", ":8000" (every interface), "[::1]:8000", "unix:/run/app.sock", "fd:3" or "systemd:web"'
 
 
 class AddressError(ValueError):
@@ -45,17 +47,25 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A unix stream socket.
+    """A unix stream socket; two with one path are the same address, whoever may connect to them.
 
     Attributes:
         path: of the file system, or with a leading `@` a name of Linux' abstract namespace.
+        mode: permissions of the file, None: what the umask leaves.
+        user: owner of the file, by name or number; empty: the user of the workers.
+        group: its group, likewise.
     """
 
     path: str
+    mode: int | None = field(default=None, compare=False)
+    user: str = field(default="", compare=False)
+    group: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """The canonical text, which `parse` reads back."""
-        return f"unix:{self.path}"
+        settings = {"mode": "" if self.mode is None else f"{self.mode:03o}", "user": self.user, "group": self.group}
+        query = "&".join(f"{name}={value}" for name, value in settings.items() if value)
+        return f"unix:{self.path}" + (f"?{query}" if query else "")
 
     @property
     def abstract(self) -> bool:
@@ -64,8 +74,8 @@ class UnixAddress:
 
     @property
     def url(self) -> str:
-        """For the log: the canonical text (there is no URL of HTTP over a unix socket that clients agree on)."""
-        return str(self)
+        """For the log: there is no URL of HTTP over a unix socket that clients agree on."""
+        return f"unix:{self.path}"
 
     def under(self, folder: str) -> UnixAddress:
         """The same address with a relative path made absolute, so that a later `chdir` does not move it.
@@ -74,7 +84,7 @@ class UnixAddress:
             folder: the absolute folder that relative paths start from.
         """
         # pathlib cannot resolve ".." without asking the file system; this module is pure.
-        return self if self.abstract else UnixAddress(os.path.normpath(os.path.join(folder, self.path)))  # noqa: PTH118
+        return self if self.abstract else replace(self, path=os.path.normpath(os.path.join(folder, self.path)))  # noqa: PTH118
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +107,35 @@ class FdAddress:
         return str(self)
 
 
-Address = TcpAddress | UnixAddress | FdAddress
+@dataclass(frozen=True, slots=True)
+class SystemdAddress:
+    """A socket that systemd has bound and passed to this process.
+
+    Attributes:
+        name: as the socket unit calls it (FileDescriptorName=); empty: every socket that was passed.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        """The canonical text, which `parse` reads back."""
+        return f"systemd:{self.name}"
+
+    @property
+    def url(self) -> str:
+        """For the log: the canonical text; the listener knows what the socket is bound to."""
+        return str(self)
+
+
+Address = TcpAddress | UnixAddress | FdAddress | SystemdAddress
 
 
 def parse(text: str) -> Address:
     """Read one address.
 
     Args:
-        text: `HOST:PORT`, `:PORT` (every IPv4 interface), `[IPV6]:PORT`, `unix:PATH`, `unix:@NAME`, `fd:N`.
+        text: `HOST:PORT`, `:PORT` (every IPv4 interface), `[IPV6]:PORT`, `unix:PATH`,
+            `unix:PATH?mode=660&user=U&group=G`, `unix:@NAME`, `fd:N`, `systemd:NAME`.
 
     Raises:
         AddressError: it is none of these.
@@ -119,13 +150,14 @@ def parse(text: str) -> Address:
     if colon and scheme == "fd":
         return _fd(rest)
     if colon and scheme == "systemd":
-        raise AddressError(f'"{text}": sockets of systemd by name are not supported yet; "fd:3" takes the first one')
+        return _systemd(rest)
     if colon and rest.startswith("//"):
         raise AddressError(f'"{text}" is a URL: write the address alone, {_EXAMPLES}')
     return _tcp(text)
 
 
-def _unix(path: str) -> UnixAddress:
+def _unix(text: str) -> UnixAddress:
+    path, mark, query = text.partition("?")
     name = path.removeprefix("@")
     if not name:
         raise AddressError(f'"unix:{path}" has no path: write "unix:/run/app.sock" or "unix:@name"')
@@ -134,7 +166,33 @@ def _unix(path: str) -> UnixAddress:
     size = len(os.fsencode(path))
     if size > SUN_PATH_MAX:
         raise AddressError(f'"unix:{path}" is too long: {size} bytes, the system takes {SUN_PATH_MAX}')
-    return UnixAddress(path)
+    if mark and path.startswith("@"):
+        raise AddressError(f'"unix:{text}": a name without a file has neither a mode nor an owner')
+    return UnixAddress(path, **_file_settings(text, query)) if mark else UnixAddress(path)
+
+
+def _file_settings(text: str, query: str) -> dict[str, Any]:
+    """What stands behind the path of a unix socket."""
+    settings: dict[str, Any] = {}
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name not in ("mode", "user", "group") or not value or name in settings:
+            raise AddressError(f'"unix:{text}": behind "?" come mode, user and group, as in "?mode=660&group=www-data"')
+        settings[name] = value
+    if "mode" in settings:
+        if not _MODE.fullmatch(settings["mode"]):
+            raise AddressError(
+                f'"unix:{text}": "{settings["mode"]}" is not a mode: write three octal digits, as in 660'
+            )
+        settings["mode"] = int(settings["mode"], 8)
+    return settings
+
+
+def _systemd(name: str) -> SystemdAddress:
+    # systemd.socket(5), FileDescriptorName=: no control characters, no colons, 255 characters at most.
+    if ":" in name or len(name) > 255:
+        raise AddressError(f'"systemd:{name}": write the name that the socket unit gives, as in "systemd:web"')
+    return SystemdAddress(name)
 
 
 def _fd(text: str) -> FdAddress:

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from preforkd.daemon.actions import Fork
 from preforkd.daemon.events import (
@@ -45,8 +46,12 @@ class Link:
     decoder: Decoder = field(default_factory=Decoder)
     mold: Mold | None = None
     """What forks it."""
+    order: Callable[[], tuple[Mold, socket.socket]] | None = None
+    """Has it forked: returns by which mold, and the master's end of its channel. Raises OSError."""
     doom: int | None = None
-    """The signal that its mold was ended with for its sake, while it was unborn."""
+    """The signal that it was to get while it was unborn."""
+    killed: bool = False
+    """It has been sent KILL by its master."""
 
     @property
     def listens(self) -> bool:
@@ -64,10 +69,12 @@ class Children:
 
     Args:
         selector: where the channels are waited for, each with its `Link` as data.
+        oom: tells at a time of the monotonic clock whether a SIGKILL that nobody here has sent was the kernel's.
     """
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
+    def __init__(self, selector: selectors.BaseSelector, oom: Callable[[float], bool] = lambda _: False) -> None:
         self._selector = selector
+        self._oom = oom
         self._by_serial: dict[int, Link] = {}
         self._by_pid: dict[int, Link] = {}
         self._molds = Molds(selector)
@@ -82,7 +89,7 @@ class Children:
         return channels + self._molds.descriptors()
 
     def fork(
-        self, order: Fork, row: Row, body: Body, private: Collection[int], mold: Body | None = None
+        self, order: Fork, row: Row, body: Body, private: Callable[[], Iterable[int]], mold: Body | None = None
     ) -> ForkFailed | None:
         """Fork a worker, or have it forked; returns the event that says why not, if the system refuses.
 
@@ -90,18 +97,21 @@ class Children:
             order: the action of the policy.
             row: its row of the scoreboard.
             body: its life, unless it comes from a mold.
-            private: descriptors of the master that it must not have, besides the channels.
+            private: returns the descriptors of the master that it must not have now, besides the channels.
             mold: the life of the mold that forks it; None: the master does.
         """
         try:
             if mold is not None and self._molding():
-                link = self._order(order, row, mold, private)
+                ordering = partial(self._order, order, mold, private)
+                by, ours = ordering()
+                link = Link(order.serial, Child(None, ours), row, mold=by, order=ordering)
             else:
-                link = Link(order.serial, spawn(body, [*private, *self.channels()]), row)
+                link = Link(order.serial, spawn(body, [*private(), *self.channels()]), row)
         except OSError as exc:
             return ForkFailed(time.monotonic(), order.serial, exc.strerror or str(exc))
         self.adopt(link)
-        log.LOGGER.debug("worker %d (generation %d) is process %s", order.slot, order.generation, link.child.pid)
+        who = "to be forked by a mold" if link.child.pid is None else f"process {link.child.pid}"
+        log.LOGGER.debug("worker %d (generation %d) is %s", order.slot, order.generation, who)
         return None
 
     def _molding(self) -> bool:
@@ -112,16 +122,16 @@ class Children:
                 log.LOGGER.warning("--preload: this system has no subreapers, so each worker imports the app itself")
         return self._can_mold
 
-    def _order(self, order: Fork, row: Row, body: Body, private: Collection[int]) -> Link:
-        """Have the generation's mold fork a worker; raises OSError."""
+    def _order(self, order: Fork, body: Body, private: Callable[[], Iterable[int]]) -> tuple[Mold, socket.socket]:
+        """Have the generation's mold fork a worker; see `Link.order`."""
 
         def start() -> Child:
-            return spawn(body, [*private, *self.channels()], kind=socket.SOCK_SEQPACKET, orphaned=ORPHANED)
+            return spawn(body, [*private(), *self.channels()], kind=socket.SOCK_SEQPACKET, orphaned=ORPHANED)
 
         mold = self._molds.get(order.generation, start)
         ours, theirs = channel()
         mold.order(order, theirs)
-        return Link(order.serial, Child(None, ours), row, mold=mold)
+        return mold, ours
 
     def links(self) -> list[Link]:
         """Return all workers that have not been reaped."""
@@ -160,8 +170,9 @@ class Children:
                 yield from self._ended_unborn(link)
 
     def _heard(self, link: Link, message: Message, dead: int | None) -> Iterator[Event]:
-        if link.unborn and isinstance(message, Hello):
-            self._born(link, message.pid, dead)
+        if isinstance(message, Hello) and link.mold is not None:
+            if message.pid != link.child.pid:  # both the worker and its mold say it
+                self._born(link, message.pid, dead)
         elif link.unborn and isinstance(message, Failed) and message.stage == FORK:
             self._forget(link)
             yield ForkFailed(time.monotonic(), link.serial, message.text)
@@ -170,7 +181,7 @@ class Children:
 
     def _born(self, link: Link, pid: int, dead: int | None) -> None:
         """Note the pid of a worker from a mold. It is checked, for the master will send signals to it."""
-        if not isinstance(pid, int) or pid in self._by_pid or (pid != dead and not _is_child(pid)):
+        if not link.unborn or not isinstance(pid, int) or pid in self._by_pid or (pid != dead and not _is_child(pid)):
             raise ChannelError(f"{pid!r} is not the pid of a new child")
         link.child = Child(pid, link.child.channel)
         self._by_pid[pid] = link
@@ -184,12 +195,31 @@ class Children:
     def _ended_unborn(self, link: Link) -> Iterator[Event]:
         """Deal with the end of a channel whose worker has not said its pid, and will not."""
         mold = link.mold
-        if not link.unborn or (mold is not None and mold.status is None and not mold.proven):
-            return  # it is reaped as every worker is; or the end of the mold tells why, and is to come
-        self._forget(link)
-        # The mold has forked others and lives: between its birth and its first word this one can only have been killed.
-        status = signal.SIGKILL if mold is None or mold.status is None else mold.status
-        yield _exit_event(link, status)
+        if not link.unborn:
+            return  # it is reaped, as every worker is
+        if mold is None or (mold.status is None and mold.proven and mold.usable):
+            # The mold forks others: between its birth and its first word this one can only have been killed.
+            self._forget(link)
+            yield _exit_event(link, signal.SIGKILL)
+        elif mold.status is not None and mold.proven and not mold.told and link.doom is None:
+            yield from self._order_again(link)
+        elif mold.status is not None:
+            self._forget(link)
+            yield _exit_event(link, mold.status, oom=mold.oom)
+        # Otherwise the end of the mold tells why, and is to come.
+
+    def _order_again(self, link: Link) -> Iterator[Event]:
+        """Have a new mold fork a worker: the one that had been ordered to had proved itself, and was killed."""
+        if link.order is None:  # impossible: it has a mold
+            return
+        try:
+            link.mold, ours = link.order()
+        except OSError as exc:
+            self._forget(link)
+            yield ForkFailed(time.monotonic(), link.serial, exc.strerror or str(exc))
+        else:
+            link.child, link.decoder = Child(None, ours), Decoder()
+            self._selector.register(ours, selectors.EVENT_READ, link)
 
     def _forget(self, link: Link) -> None:
         self._hang_up(link)
@@ -212,9 +242,15 @@ class Children:
                 return
             mold = self._molds.reaped(pid, status)
             if mold is not None:
+                mold.oom = self._was_oom(status, killed=mold.told)
                 yield from self._lost(mold)
             else:
                 yield from self._reaped(pid, status, stranger)
+
+    def _was_oom(self, status: int, *, killed: bool) -> bool:
+        """Whether the kernel has ended a process for want of memory, and not its master."""
+        by_kill = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        return by_kill and not killed and self._oom(time.monotonic())
 
     def _reaped(self, pid: int, status: int, stranger: Callable[[int, int], None]) -> Iterator[Event]:
         if pid not in self._by_pid:
@@ -226,7 +262,7 @@ class Children:
             return
         yield from self.read(link)  # what it has said before its end comes first
         self._forget(link)
-        yield _exit_event(link, status)
+        yield _exit_event(link, status, oom=self._was_oom(status, killed=link.killed))
 
     def _lost(self, mold: Mold) -> Iterator[Event]:
         """End those workers that a dead mold has not forked; one that it just has will say so yet."""
@@ -256,22 +292,21 @@ class Children:
         link = self._by_serial.get(serial)
         if link is None:
             return []
+        link.killed |= signum == signal.SIGKILL
         if link.child.pid is None:
             return list(self._kill_unborn(link, signum))
         os.kill(link.child.pid, signum)
         return []
 
     def _kill_unborn(self, link: Link, signum: int) -> Iterator[Event]:
+        link.doom = signum
         if link.mold is not None and link.mold.kill_for(link.serial, signum):
-            link.doom = signum
             return
-        # From here on its first word fails, unless it has been said before.
+        # From here on its first word fails. If it has been said already, it gets the signal.
         if link.listens:
             link.child.channel.shutdown(socket.SHUT_RD)
         yield from self.read(link)
-        if link.child.pid is not None:
-            os.kill(link.child.pid, signum)
-        elif link.serial in self._by_serial:
+        if link.unborn and link.serial in self._by_serial:
             self._forget(link)
             yield _exit_event(link, signum)
 
@@ -308,7 +343,7 @@ def _is_child(pid: int) -> bool:
     """Whether a process is a child of this one; it may be a zombie."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, OverflowError):
+    except (OSError, OverflowError):
         return False
     return True
 
@@ -328,13 +363,13 @@ def _event(message: Message, serial: int) -> Event:
             raise ChannelError(f"a worker does not say {type(message).__name__}")
 
 
-def _exit_event(link: Link, status: int) -> WorkerExited:
+def _exit_event(link: Link, status: int, *, oom: bool = False) -> WorkerExited:
     code = os.waitstatus_to_exitcode(status)
     return WorkerExited(
         time.monotonic(),
         link.serial,
         code=code if code >= 0 else None,
         signum=-code if code < 0 else None,
-        oom=False,
+        oom=oom,
         in_flight=link.row[Field.ACTIVE],
     )

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from preforkd.daemon import listeners, master, signals
 from preforkd.daemon.check import check
 from preforkd.daemon.config import DEFAULT_FILE, Config, ConfigError, load
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration
+from preforkd.daemon.pidfile import PidFile, PidFileError
 from preforkd.daemon.print_config import as_toml
+from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
+from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
 from preforkd.daemon.values import Flag
 from preforkd.workers.blame import AppError
@@ -137,34 +141,56 @@ def _run(**values: object) -> int:
         return _print_version()
     folder, environ = _start_folder(os.environ), dict(os.environ)
     handover = take_over(environ)
+    systemd = take(os.environ, os.getpid())
     if "print_config" in cli:
         sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
         return 0
-    config = load(cli, environ, folder=folder)
-    _check_files(config)
+    config = _checked(load(cli, environ, folder=folder))
     if "check" in cli:
         return check(config)
-    origin = master.Origin(partial(_reload, cli, environ, folder), environ, signals.catch())
-    bound = listeners.bind_all(config.options.bind) if handover is None else []
-    return master.run(config, bound, origin, handover)
+    pid_file = _pid_file(config)
+    reload = partial(_reload, cli, environ, folder)
+    origin = master.Origin(reload, environ, folder, signals.catch(), systemd)
+    set_umask(config.options.umask)
+    bound = [] if handover else listeners.bind_all(config.options.bind, systemd.activation, config.identity)
+    return master.run(config, bound, origin, pid_file, handover)
 
 
 def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) -> Config:
     """Read the configuration anew, from the same command line; raises ConfigError for all that is wrong."""
-    config = load(cli, environ, folder=folder)
     try:
-        _check_files(config)
+        return _checked(load(cli, environ, folder=folder))
     except AppError as exc:
         raise ConfigError([str(exc)]) from exc
-    return config
 
 
-def _check_files(config: Config) -> None:
-    """Find before a fork what cannot be served: raises ConfigError for the folder, AppError for the app."""
+def _checked(config: Config) -> Config:
+    """Find before a fork what cannot be served, and who the workers run as.
+
+    Raises:
+        ConfigError: for the folder, the user or the group.
+        AppError: for the app.
+    """
     options = config.options
     if not Path(options.chdir).is_dir():
         raise ConfigError([f"{config.origins['chdir']}: {options.chdir} is not a folder"])
     check_target(options.app, options.app_dir, options.chdir)
+    try:
+        return replace(config, identity=resolve(options.user, options.group))
+    except PrivilegeError as exc:
+        raise ConfigError([f"{config.origins[exc.option]}: {exc}"]) from exc
+
+
+def _pid_file(config: Config) -> PidFile | None:
+    """The file for the process id, if there is to be one and it can be."""
+    if not config.options.pid:
+        return None
+    file = PidFile(config.options.pid, os.getpid())
+    try:
+        file.check()
+    except PidFileError as exc:
+        raise ConfigError([f"{config.origins['pid']}: {exc}"]) from exc
+    return file
 
 
 def _start_folder(environ: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from preforkd.daemon.address import UnixAddress
 from preforkd.daemon.cgroup import cpu_quota
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
+from preforkd.daemon.privileges import Identity
 from preforkd.daemon.values import AUTO, quoted
 
 DEFAULT_FILE = "preforkd.toml"
@@ -83,6 +84,7 @@ class Config:
         asked: the values as they were given: "auto" and relative paths.
         file: the TOML file that was read, None without one.
         warnings: what looks like a mistake but can be served with, one line each.
+        identity: who the workers run as, None: as the master; `load` does not look it up.
     """
 
     options: Options
@@ -91,6 +93,7 @@ class Config:
     asked: Mapping[str, object]
     file: str | None
     warnings: tuple[str, ...] = ()
+    identity: Identity | None = None
 
     def why(self, name: str) -> str:
         """One phrase for the log: who gave the option's value, and how "auto" became a number."""
@@ -255,8 +258,15 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         values["workers"], reasons["workers"] = auto_workers(host)
     if values["limit_connections"] == AUTO:
         values["limit_connections"], reasons["limit_connections"] = auto_connections(host)
+    if values["surge"] == AUTO:
+        values["surge"], reasons["surge"] = math.ceil(int(str(values["workers"])) / 4), "a quarter of the workers"
+    if isinstance(values["max_requests_jitter"], str):
+        values["max_requests_jitter"] = _portion(values["max_requests_jitter"], int(str(values["max_requests"])))
+        reasons["max_requests_jitter"] = "of max_requests"
     values["chdir"] = chdir = os.path.normpath(Path(folder, str(values["chdir"])))
     values["app_dir"] = os.path.normpath(Path(chdir, str(values["app_dir"])))
+    if values["pid"]:
+        values["pid"] = os.path.normpath(Path(chdir, str(values["pid"])))
     # Each kind has read its own value, which no annotation can say here.
     options = Options(**values)  # type: ignore[arg-type]
     binds = tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in options.bind)
@@ -268,6 +278,11 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         file=file,
         warnings=tuple(_warnings(options, host)),
     )
+
+
+def _portion(percentage: str, whole: int) -> int:
+    """So many percent of a number, rounded up."""
+    return -(-whole * int(percentage.removesuffix("%")) // 100)
 
 
 def auto_workers(host: Host) -> tuple[int, str]:

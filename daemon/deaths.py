@@ -6,7 +6,7 @@ import signal
 
 from preforkd.daemon.backoff import GROWN_UP
 from preforkd.daemon.events import WorkerExited
-from preforkd.daemon.slots import Worker
+from preforkd.daemon.slots import ENDING, Loss, Worker
 
 
 def died_young(worker: Worker, event: WorkerExited) -> bool:
@@ -16,6 +16,17 @@ def died_young(worker: Worker, event: WorkerExited) -> bool:
     if event.signum == signal.SIGKILL and not event.oom:
         return False  # somebody killed it: that says nothing of its code, and the next may start at once
     return event.now - worker.ready_at < GROWN_UP
+
+
+def loss_of(worker: Worker, event: WorkerExited) -> str | None:
+    """Return what an end counts as, or None when it was an orderly one."""
+    if event.oom:
+        return Loss.OOM
+    if worker.state in ENDING:
+        return worker.loss
+    if event.signum is None:
+        return Loss.EXITED
+    return Loss.KILLED if event.signum == signal.SIGKILL else Loss.CRASHED
 
 
 def cause(worker: Worker, event: WorkerExited) -> str:

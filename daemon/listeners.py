@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preforkd.daemon.address import Address, FdAddress, TcpAddress, UnixAddress
+from preforkd.daemon import inherited
+from preforkd.daemon.address import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
 from preforkd.daemon.occupant import occupant
+from preforkd.daemon.privileges import Identity, PrivilegeError, find_group, find_user
+from preforkd.daemon.systemd import NO_ACTIVATION, Activation
 
 
 class BindError(Exception):
@@ -51,6 +54,11 @@ class Listener:
             return f"unix:{name}"
         host, port = self.socket.getsockname()[:2]
         return TcpAddress(host, port).url
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether somebody else has bound the socket, and goes on with it when this daemon is gone."""
+        return not isinstance(self.address, TcpAddress | UnixAddress)
 
     def close(self) -> None:
         """Close the socket for good, and remove its file if that is still ours.
@@ -90,8 +98,15 @@ def plan(old: Iterable[Listener], new: Iterable[Address]) -> Plan:
     )
 
 
-def bind_all(addresses: Iterable[Address]) -> list[Listener]:
+def bind_all(
+    addresses: Iterable[Address], activation: Activation = NO_ACTIVATION, owner: Identity | None = None
+) -> list[Listener]:
     """Bind every address, or none.
+
+    Args:
+        addresses: what to bind.
+        activation: the sockets that systemd has passed.
+        owner: who the files of unix sockets belong to, unless their addresses say otherwise.
 
     Returns:
         The listeners in the order of the addresses; a name that resolves to several addresses gives several.
@@ -103,7 +118,7 @@ def bind_all(addresses: Iterable[Address]) -> list[Listener]:
     errors: list[str] = []
     for address in addresses:
         try:
-            listeners += _bind(address, listeners)
+            listeners += _bind(address, listeners, activation, owner)
         except _RefusedError as exc:
             errors.append(f"cannot bind {address}: {exc}")
     if errors:
@@ -116,14 +131,25 @@ class _RefusedError(Exception):
     """One address cannot be bound; the text says why."""
 
 
-def _bind(address: Address, others: Sequence[Listener]) -> list[Listener]:
+def _bind(
+    address: Address, others: Sequence[Listener], activation: Activation, owner: Identity | None
+) -> list[Listener]:
     if any(other.address == address for other in others):
         raise _RefusedError("it is given twice")
     if isinstance(address, TcpAddress):
         return _bind_tcp(address, others)
     if isinstance(address, UnixAddress):
-        return [_bind_abstract(address) if address.abstract else _bind_unix(address)]
-    return [_inherit(address)]
+        return [_bind_abstract(address) if address.abstract else _bind_unix(address, owner)]
+    return [Listener(address, sock) for sock in _inherited(address, activation)]
+
+
+def _inherited(address: FdAddress | SystemdAddress, activation: Activation) -> list[socket.socket]:
+    try:
+        if isinstance(address, FdAddress):
+            return [inherited.by_number(address.fd, activation)]
+        return inherited.by_name(address.name, activation)
+    except inherited.UnfitError as exc:
+        raise _RefusedError(str(exc)) from exc
 
 
 def _bind_tcp(address: TcpAddress, others: Sequence[Listener]) -> list[Listener]:
@@ -234,7 +260,7 @@ def _bind_abstract(address: UnixAddress) -> Listener:
     return Listener(address, sock)
 
 
-def _bind_unix(address: UnixAddress) -> Listener:
+def _bind_unix(address: UnixAddress, owner: Identity | None) -> Listener:
     """Bind beside the path, then rename: there is always a socket at the path, the stale one or ours."""
     path = Path(address.path)
     _check_free(path)
@@ -242,13 +268,51 @@ def _bind_unix(address: UnixAddress) -> Listener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(str(beside))
+        _permit(beside, address, owner)
         beside.rename(path)
         sock.setblocking(False)
         return Listener(address, sock, _inode(path))
-    except OSError as exc:
+    except (OSError, _RefusedError) as exc:
         sock.close()
         beside.unlink(missing_ok=True)
-        raise _RefusedError(_unix_reason(path, exc)) from exc
+        raise exc if isinstance(exc, _RefusedError) else _RefusedError(_unix_reason(path, exc)) from exc
+
+
+def _permit(path: Path, address: UnixAddress, owner: Identity | None) -> None:
+    """Give the file of a unix socket the owner and the mode that its address asks for."""
+    try:
+        uid = find_user(address.user) if address.user else -1 if owner is None else owner.uid
+        gid = find_group(address.group) if address.group else -1 if owner is None else owner.gid
+    except PrivilegeError as exc:
+        raise _RefusedError(str(exc)) from exc
+    if (uid, gid) != (-1, -1):
+        try:
+            os.chown(path, uid, gid)
+        except PermissionError:
+            raise _RefusedError("not permitted to give the file to that user and group: it takes root") from None
+    if address.mode is not None:
+        path.chmod(address.mode)
+
+
+def permit_again(listener: Listener, addresses: Iterable[Address], owner: Identity | None) -> None:
+    """Give the file of a unix socket that stays bound the owner and the mode that a new configuration asks for.
+
+    Args:
+        listener: any listener.
+        addresses: as configured now.
+        owner: as for `bind_all`.
+
+    Raises:
+        BindError: that is not possible.
+    """
+    address = next((one for one in addresses if one == listener.address), None)
+    if isinstance(address, UnixAddress) and listener.inode is not None:
+        path = Path(address.path)
+        try:
+            if _inode(path) == listener.inode:
+                _permit(path, address, owner)
+        except (OSError, _RefusedError) as exc:
+            raise BindError([f"{address}: {exc}"]) from exc
 
 
 def _check_free(path: Path) -> None:
@@ -276,44 +340,6 @@ def _unix_reason(path: Path, exc: OSError) -> str:
     if exc.errno in (errno.EACCES, errno.EPERM):
         return f"no permission to make a file in {path.parent}"
     return exc.strerror or str(exc)
-
-
-def _inherit(address: FdAddress) -> Listener:
-    """Take a socket that was bound before this process began."""
-    try:
-        # What has come through exec is inheritable; the descriptors that this process has opened itself are not.
-        inherited, is_socket = os.get_inheritable(address.fd), stat.S_ISSOCK(os.fstat(address.fd).st_mode)
-    except OSError:
-        inherited = is_socket = False
-    if not inherited:
-        raise _RefusedError("no such file descriptor was inherited")
-    if not is_socket:
-        raise _RefusedError("it is not a socket")
-    sock = socket.socket(fileno=address.fd)
-    if problem := _unfit(sock):
-        sock.detach()  # it is not ours to close
-        raise _RefusedError(problem)
-    sock.set_inheritable(False)
-    sock.setblocking(False)
-    return Listener(address, sock)
-
-
-def _unfit(sock: socket.socket) -> str:
-    """What keeps an inherited socket from being listened on; empty when nothing does."""
-    if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-        return f"it is a socket of another kind ({_name(sock.family)}, {_name(sock.type)}), not a stream socket"
-    try:
-        sock.getpeername()
-    except OSError:
-        bound = sock.getsockname()
-    else:
-        return "it is a connection, not a socket to listen on"
-    unbound = not bound if sock.family == socket.AF_UNIX else bound[1] == 0
-    return "it is not bound to an address" if unbound else ""
-
-
-def _name(constant: object) -> str:
-    return getattr(constant, "name", str(constant))
 
 
 def _unix_name(sock: socket.socket) -> str:

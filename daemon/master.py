@@ -14,13 +14,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import setproctitle
 
+from preforkd.daemon import inherited, signals
 from preforkd.daemon import listeners as listening
-from preforkd.daemon import signals
 from preforkd.daemon.actions import (
     Action,
     Announce,
@@ -50,12 +49,19 @@ from preforkd.daemon.events import (
 )
 from preforkd.daemon.listeners import BindError, Listener
 from preforkd.daemon.mold import Mold
+from preforkd.daemon.oom import OomKills
+from preforkd.daemon.pidfile import PidFile
 from preforkd.daemon.policy import next_deadline, step
+from preforkd.daemon.privileges import set_umask
 from preforkd.daemon.roles import be_mold, be_worker
+from preforkd.daemon.service import Service
 from preforkd.daemon.slots import Generation
+from preforkd.daemon.systemd import Systemd
 from preforkd.daemon.turn import Phase, State
 from preforkd.daemon.upgrade import Handover, Progress, Upgrade
+from preforkd.daemon.values import AUTO
 from preforkd.workers import log
+from preforkd.workers.loader import describe
 from preforkd.workers.scoreboard import Field, Scoreboard
 
 WATCH_EVERY: Final = 0.5
@@ -78,33 +84,46 @@ class Origin:
     Attributes:
         reload: reads the configuration from the same sources as at the start; may raise ConfigError.
         environ: the environment that it was started with.
+        folder: the folder that it was started in, by the name that the user knows it by.
         wakeup: the descriptor in which each signal arrives as a byte.
+        systemd: what systemd has said in the environment; nothing of it is there any more.
     """
 
     reload: Callable[[], Config]
     environ: Mapping[str, str]
+    folder: str
     wakeup: int
+    systemd: Systemd
 
 
-def run(config: Config, bound: Sequence[Listener], origin: Origin, handover: Handover | None = None) -> int:
+def run(
+    config: Config,
+    bound: Sequence[Listener],
+    origin: Origin,
+    pid_file: PidFile | None = None,
+    handover: Handover | None = None,
+) -> int:
     """Serve until told to stop.
 
     Args:
         config: the options.
         bound: the listeners, bound and not yet listening; the master closes them.
         origin: where the daemon comes from.
+        pid_file: to be written when the daemon is ready; it can be.
         handover: what the program before this one has left; `bound` is empty then.
 
     Returns:
         The exit code of the process.
     """
     listeners = tuple(bound) if handover is None else handover.listeners
-    master = Master(Setup(config, listeners), origin, handover)
+    service = Service(origin.systemd, pid_file, serving=handover is not None)
+    master = Master(Setup(config, listeners), origin, service, handover)
     try:
         return master.serve()
     except Exception:  # noqa: BLE001 - whatever it is, no worker may be left behind
         log.LOGGER.critical("the master has failed: this is a bug in preforkd", exc_info=True)
         master.kill_all()
+        service.end()
         return 1
 
 
@@ -113,6 +132,8 @@ def _generation(config: Config, number: int) -> Generation:
     return Generation(
         number=number,
         size=options.workers,
+        # The policy reckons "auto" itself, so that it follows TTIN and TTOU.
+        surge=0 if config.asked["surge"] == AUTO else options.surge,
         startup_timeout=options.startup_timeout,
         stall_timeout=options.stall_timeout,
         drain_delay=options.drain_delay,
@@ -129,19 +150,21 @@ def _generations(state: State) -> set[int]:
 class Master:
     """The shell around the policy."""
 
-    def __init__(self, setup: Setup, origin: Origin, handover: Handover | None) -> None:
+    def __init__(self, setup: Setup, origin: Origin, service: Service, handover: Handover | None) -> None:
         self._state = State(target=_generation(setup.config, 1)) if handover is None else handover.state
         self._setups = dict.fromkeys((1,) if handover is None else _generations(handover.state), setup)
         self._current = setup
         self._origin = origin
+        self._service = service
         self._scoreboard = Scoreboard() if handover is None else handover.scoreboard
-        self._upgrade = Upgrade(origin.environ)
+        self._upgrade = Upgrade(origin.environ, origin.folder)
         self._events: deque[Event] = deque()
         self._exit_code: int | None = None
         self._watched = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._selector.register(origin.wakeup, selectors.EVENT_READ)
-        self._children = Children(self._selector)
+        self._oom_kills = OomKills()
+        self._children = Children(self._selector, self._oom_kills.claim)
         for link in handover.links if handover is not None else ():
             self._children.adopt(link)
 
@@ -152,6 +175,7 @@ class Master:
             self._handle(Started(time.monotonic()))
         else:
             self._go_on()
+        self._service.follow(self._state, time.monotonic())
         while self._exit_code is None:
             for key, _ in self._selector.select(self._patience()):
                 if isinstance(key.data, Link):
@@ -162,12 +186,14 @@ class Master:
                     self._read_signals()
             self._watch()
             self._handle(TimePassed(time.monotonic()))
+            self._service.follow(self._state, time.monotonic())
             self._see_to_upgrade()
         return self._exit_code
 
     def _go_on(self) -> None:
         """Begin as the program that has replaced another: its workers serve until the new ones are ready."""
         log.LOGGER.info("upgrade: this is the new program, with %d workers of the old one", len(self._children))
+        self._service.reload_asked(self._state)
         now = time.monotonic()
         self._events += self._children.reap(self._stranger_ended)
         try:
@@ -190,8 +216,7 @@ class Master:
         times = [] if deadline is None else [deadline]
         if self._children:
             times.append(self._watched + WATCH_EVERY)
-        if self._upgrade.deadline is not None:
-            times.append(self._upgrade.deadline)
+        times += [due for due in (self._upgrade.deadline, self._service.next_deadline()) if due is not None]
         # The clock of the selector has milliseconds: without the one added, a deadline would be polled for.
         return max(min(times) - now, 0.0) + 0.001 if times else None
 
@@ -234,6 +259,7 @@ class Master:
         if self._state.phase in (Phase.LEAVING, Phase.STOPPING, Phase.HALTING):
             return
         self._step()  # what came before decides which generation is the next
+        self._service.reload_asked(self._state)
         try:
             config = self._origin.reload()
             setup = self._open_listeners(config)
@@ -248,7 +274,8 @@ class Master:
 
     def _open_listeners(self, config: Config) -> Setup:
         plan = listening.plan(self._all_listeners(), config.options.bind)
-        opened = listening.bind_all(plan.open)
+        set_umask(config.options.umask)
+        opened = listening.bind_all(plan.open, self._origin.systemd.activation, config.identity)
         for listener in opened:
             log.LOGGER.info("reload: %s is bound", listener.url)
         return Setup(config, (*plan.keep, *opened))
@@ -273,7 +300,9 @@ class Master:
             self._children.end_molds()  # the new program would not know them
             links = tuple(self._children.links())
             handover = Handover(self._state, tuple(self._all_listeners()), links, self._scoreboard)
+            self._origin.systemd.activation.pass_on(True)
             self._upgrade.carry_out(handover, self._origin.wakeup)
+            self._origin.systemd.activation.pass_on(False)  # it has failed
 
     def _watch(self) -> None:
         """Read the heartbeats, when it is time to."""
@@ -281,6 +310,7 @@ class Master:
         if now - self._watched < WATCH_EVERY:
             return
         self._watched = now
+        self._oom_kills.look(now)
         beats = self._children.heartbeats()
         before = {worker.serial: worker.beat for worker in self._state.workers.values()}
         still = [serial for serial, beat in beats.items() if beat == before.get(serial)]
@@ -325,8 +355,8 @@ class Master:
 
         worker = partial(be_worker, setup.config, setup.listeners, self._scoreboard, action)
         mold = partial(be_mold, setup.config, setup.listeners, self._scoreboard, action.generation)
-        preload = mold if getattr(setup.config.options, "preload", False) else None
-        failed = self._children.fork(action, row, worker, self._private(setup), preload)
+        preload = mold if setup.config.options.preload else None
+        failed = self._children.fork(action, row, worker, partial(self._private, setup), preload)
         if failed is not None:
             self._events.append(failed)
 
@@ -334,7 +364,8 @@ class Master:
         """The descriptors that a worker of this set-up must not have."""
         others = [one.socket.fileno() for one in self._all_listeners() if one not in setup.listeners]
         selector = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
-        return [fd for fd in (self._origin.wakeup, selector, *others) if fd >= 0]
+        passed = self._origin.systemd.activation.descriptors()
+        return [fd for fd in (self._origin.wakeup, selector, *others, *passed) if fd >= 0]
 
     def _announce(self) -> None:
         options = self._current.config.options
@@ -349,12 +380,25 @@ class Master:
 
     def _commit(self, generation: int) -> None:
         """Make a generation's set-up the daemon's, and close what only older ones have."""
-        before = self._all_listeners()
+        before, asked = self._all_listeners(), self._current.config.options.pid
         self._current = self._setups[generation]
         self._setups = {generation: self._current}
         self._children.end_molds(keep=self._setups)
-        self._configure(self._current)
+        if generation != 1:  # the first was configured before it booted
+            self._configure(self._current)
+        self._permit_again()
+        if self._current.config.options.pid != asked:
+            log.LOGGER.warning("--pid has changed: that counts at the next start")
         self._close(before)
+
+    def _permit_again(self) -> None:
+        """Give the unix sockets that have stayed bound the mode and the owner that they have now."""
+        config = self._current.config
+        for listener in self._current.listeners:
+            try:
+                listening.permit_again(listener, config.options.bind, config.identity)
+            except BindError as exc:
+                log.LOGGER.warning("%s; it stays as it is", exc)
 
     def _roll_back(self, generation: int) -> None:
         before = self._all_listeners()
@@ -382,12 +426,9 @@ class Master:
     def _configure(self, setup: Setup) -> None:
         options = setup.config.options
         log.configure("master", level=options.log_level, form=options.log_format)
-        setproctitle.setproctitle(f"{options.proc_name}: master [{_short_name(options.app)}]")
-        for warning in setup.config.warnings:
+        setproctitle.setproctitle(f"{options.proc_name}: master [{describe(options.app)}]")
+        systemd = self._origin.systemd
+        unused = inherited.unused(systemd.activation, options.bind)
+        forgotten = [f'systemd has passed the socket "{name}", which no --bind names' for name in unused]
+        for warning in (*setup.config.warnings, *systemd.warnings, *forgotten):
             log.LOGGER.warning("%s", warning)
-
-
-def _short_name(app: str) -> str:
-    """`deploy/hello.py:Handler` is `hello:Handler` in the process list."""
-    target, colon, attribute = app.partition(":")
-    return Path(target).name.removesuffix(".py") + colon + attribute

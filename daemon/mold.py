@@ -3,8 +3,8 @@
 So the workers share the memory of the import, and a reload still gets new code, which a master that imports the app
 itself could not give. The rules:
 
-1. The policy knows nothing of molds. A mold that dies takes nothing with it but the workers that it has still to fork;
-   the next fork of its generation makes a new one.
+1. The policy knows nothing of molds. One that dies after its import harms nobody: what it has still to fork is ordered
+   from a new one. One that dies during the import takes along the workers that wait for it.
 2. A worker is the child of the master, which reaps it and whose death it sees. The mold only gives birth to it.
 3. The master never waits for a mold: orders wait in their socket until the import is done. A worker's start-up deadline
    counts from the order, so it covers the import.
@@ -36,7 +36,7 @@ from preforkd.daemon.actions import Fork
 from preforkd.daemon.spawn import Child, flush_output, spawn_sibling
 from preforkd.workers import log
 from preforkd.workers.blame import AppError
-from preforkd.workers.channel import Failed, Hello, encode
+from preforkd.workers.channel import Failed, Hello, Message, encode
 
 App = TypeVar("App")
 FORK: Final = "fork"
@@ -76,6 +76,8 @@ class Mold:
         """It has been told to end."""
         self.status: int | None = None
         """Of its process, once that has been reaped."""
+        self.oom = False
+        """The kernel has ended it for want of memory."""
 
     @property
     def usable(self) -> bool:
@@ -145,10 +147,12 @@ class Mold:
         As long as the import goes on that is all that can be ended; but others may be waiting for it.
 
         Returns:
-            Whether the mold has got the signal, because nobody else waits for it. The worker ends with it then.
+            Whether the mold has got the signal: nobody else waits for it, or it hangs. The worker ends with it then.
         """
         self._abort |= signum == signal.SIGABRT
-        if self.proven or self.status is not None or not self.awaited <= {serial}:
+        hangs = self.proven and signum == signal.SIGABRT  # it has not forked the worker within its start-up timeout
+        useless = not self.proven and self.awaited <= {serial}
+        if self.status is not None or not (self.told or hangs or useless):
             self.awaited.discard(serial)
             return False
         # ABRT is to show the stack of an import that takes too long, whoever was given up first.
@@ -235,10 +239,12 @@ class Molds:
         deadline = time.monotonic() + EXIT_TIMEOUT
         for mold in self._by_pid.values():
             mold.kill(signal.SIGKILL)
-        for pid in self._by_pid:
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
-                    time.sleep(0.001)
+        while self._by_pid and time.monotonic() < deadline:
+            for pid in list(self._by_pid):
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    self.reaped(pid, status)
+            time.sleep(0.001)
 
 
 # The mold's own half
@@ -290,9 +296,9 @@ def _refuse(control: socket.socket, error: AppError) -> None:
         taken[1].close()
 
 
-def _answer(channel: socket.socket, failed: Failed) -> None:
+def _answer(channel: socket.socket, message: Message) -> None:
     with contextlib.suppress(OSError):  # the worker is not wanted any more
-        channel.sendall(encode(failed))
+        channel.sendall(encode(message))
 
 
 def _fork_worker(
@@ -317,9 +323,14 @@ def _fork_worker(
     gc.freeze()
     flush_output()
     try:
-        spawn_sibling(life)
+        pid = spawn_sibling(life)
+    except TimeoutError as exc:
+        _answer(channel, Failed("start", f"{exc.strerror}: is it safe to fork after the import? (--preload)"))
     except OSError as exc:
         _answer(channel, Failed(FORK, exc.strerror or str(exc)))
+    else:
+        # The worker says so, too; but what runs at each fork may hang in it before it can.
+        _answer(channel, Hello(pid))
 
 
 def _given_up(channel: socket.socket) -> bool:
@@ -334,14 +345,14 @@ def _given_up(channel: socket.socket) -> bool:
 
 def _warn_of_threads() -> None:
     names = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
-    native = _tasks() - 1 - len(names)
-    if native > 0:
-        names.append(f"{native} of native code")
-    if names:
+    total = max(_tasks() - 1, len(names))
+    if total > len(names):
+        names.append(f"{total - len(names)} of native code")
+    if total:
         log.LOGGER.warning(
             "%s started at import: %s; they do not exist in the workers, and what they have locked stays locked there:"
             " start them in each worker, or do without --preload",
-            _counted(len(names) - 1 + native if native > 0 else len(names), "thread"),
+            _counted(total, "thread"),
             ", ".join(names),
         )
 

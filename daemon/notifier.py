@@ -28,15 +28,17 @@ class Notifier:
 
     Args:
         systemd: what it has said in the environment.
+        ready: it has been told already that the daemon is ready, by the program before this one.
         deliver: sends one datagram to an address; raises OSError.
     """
 
-    def __init__(self, systemd: Systemd, deliver: Callable[[str, bytes], None] = send) -> None:
+    def __init__(self, systemd: Systemd, deliver: Callable[[str, bytes], None] = send, *, ready: bool = False) -> None:
         self._address = systemd.notify
         self._beat_every = systemd.watchdog / 2  # as sd_watchdog_enabled(3) advises
         self._deliver = deliver
         self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
-        self._ready = False
+        self._phase = Phase.NEW
+        self._ready = ready
         self._reloading_from: int | None = None
         """The generation that served when the reload was asked for that systemd waits for the end of."""
         self._stopping = False
@@ -91,8 +93,9 @@ class Notifier:
         return [f"STATUS={status}"]
 
     def _extension(self, state: State, now: float) -> list[str]:
-        if state.phase in _STEADY or now < self._extended + EXTEND_EVERY:
-            return []
+        entered, self._phase = state.phase is not self._phase, state.phase
+        if state.phase in _STEADY or (now < self._extended + EXTEND_EVERY and not entered):
+            return []  # each phase has a timeout of its own at systemd's
         self._extended = now
         return [f"EXTEND_TIMEOUT_USEC={int(EXTENSION * 1e6)}"]
 

@@ -7,7 +7,20 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from preforkd.daemon.address import Address, TcpAddress
-from preforkd.daemon.values import AUTO, Addresses, Choice, Count, Flag, Kind, Seconds, Size, Text, UrlPath
+from preforkd.daemon.values import (
+    AUTO,
+    Addresses,
+    Choice,
+    Count,
+    Flag,
+    Kind,
+    Portion,
+    Seconds,
+    Size,
+    Text,
+    Umask,
+    UrlPath,
+)
 from preforkd.workers.settings import WorkerSettings
 
 SEED_ACCESS_LOG_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -73,7 +86,22 @@ class Options:
     )
     factory: bool = _option(_APP, Flag(), False, "APP is a function; call it without arguments to get the app.")
     interface: str = _option(
-        _APP, Choice((AUTO, "protocol")), AUTO, "What the app is: a subclass of ServerHttpProtocol; auto finds out."
+        _APP,
+        Choice((AUTO, "protocol", "asgi", "wsgi")),
+        AUTO,
+        "What the app is: a subclass of ServerHttpProtocol, an ASGI 3 or a WSGI application; auto finds out.",
+    )
+    root_path: str = _option(
+        _APP,
+        UrlPath(),
+        "",
+        "Path that the app is mounted at and a proxy has stripped: ASGI's root_path, WSGI's SCRIPT_NAME.",
+    )
+    threads: int = _option(
+        _APP,
+        Count(most=1000),
+        1,
+        "WSGI: calls of the app at a time in each worker. 0: on the event loop itself, for apps that never wait.",
     )
     app_dir: str = _option(
         _APP, Text("FOLDER"), ".", "Folder that the app's modules are imported from; relative to --chdir."
@@ -88,7 +116,8 @@ class Options:
         _BIND,
         Addresses(),
         (TcpAddress("127.0.0.1", 8000),),
-        "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 alone), unix:PATH, unix:@NAME, fd:N. May be repeated.",
+        "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 only), unix:PATH, unix:PATH?mode=660&group=GROUP, "
+        "unix:@NAME, fd:N, systemd:NAME. Repeatable.",
         short="-b",
         generic="PORT",
         generic_form="0.0.0.0:{}",
@@ -103,6 +132,37 @@ class Options:
         "Worker processes; auto: as many as the CPUs that affinity and cgroup quota allow (8 at most without a quota).",
         short="-w",
         generic="WEB_CONCURRENCY",
+    )
+    surge: int = _option(
+        _WORKERS,
+        Count(least=1, auto=True),
+        AUTO,
+        "Workers that may boot beside those that serve, in a reload; auto: a quarter of the workers.",
+    )
+    max_requests: int = _option(
+        _WORKERS,
+        Count(),
+        0,
+        "A worker that has answered so many is replaced; its successor is ready first. 0: never.",
+    )
+    max_requests_jitter: int = _option(
+        _WORKERS,
+        Portion(),
+        "10%",
+        "Up to so many requests more, drawn for each worker, so that they are not all replaced at a time.",
+    )
+    max_lifetime: float = _option(_WORKERS, Seconds(), 0.0, "A worker that has served so long is replaced. 0: never.")
+    max_rss: int = _option(
+        _WORKERS,
+        Size(),
+        0,
+        "A worker with more memory of its own, shared pages not counted, is replaced. 0: never.",
+    )
+    preload: bool = _option(
+        _WORKERS,
+        Flag(),
+        False,
+        "Import the app once per generation, in a process that the workers are forked from: they share its memory.",
     )
     startup_timeout: float = _option(
         _WORKERS, Seconds(least=0.1), 60.0, "A worker that has not said by then that it is ready has failed to boot."
@@ -135,6 +195,15 @@ class Options:
     body_timeout: float = _option(_TIMEOUTS, Seconds(), 60.0, "Between two reads of a request body. 0: none.")
     write_timeout: float = _option(_TIMEOUTS, Seconds(), 60.0, "A client that does not read its response. 0: none.")
     request_timeout: float = _option(_TIMEOUTS, Seconds(), 0.0, "A whole request. 0: none.")
+    websocket_ping: float = _option(
+        _TIMEOUTS, Seconds(), 20.0, "Between two pings to a WebSocket client. 0: none are sent."
+    )
+    websocket_ping_timeout: float = _option(
+        _TIMEOUTS, Seconds(), 20.0, "A WebSocket client that does not answer a ping is cut then. 0: never."
+    )
+    websocket_compression: bool = _option(
+        _TIMEOUTS, Flag(), True, "Compress WebSocket messages when the client offers it (permessage-deflate)."
+    )
     health_path: str = _option(
         _STOP,
         UrlPath(),
@@ -149,6 +218,12 @@ class Options:
     )
     graceful_timeout: float = _option(_STOP, Seconds(), 25.0, "Then: time that requests get to finish.")
     shutdown_timeout: float = _option(_STOP, Seconds(), 5.0, "Then: time that the app gets to shut down.")
+    drain_streams: bool = _option(
+        _STOP,
+        Flag(),
+        False,
+        "Tell ASGI apps that stream a response at once that their worker leaves, not only shortly before they are cut.",
+    )
     idle_grace: float = _option(
         _STOP, Seconds(), 2.0, "Idle connections of a worker that stops stay open so long, for a request on its way."
     )
@@ -156,6 +231,9 @@ class Options:
     limit_headers: int = _option(_LIMITS, Count(least=1), 100, "Header fields of a request (431).")
     limit_header_size: int = _option(_LIMITS, Size(least=1), 65536, "Bytes of all headers of a request (431).")
     limit_body: int = _option(_LIMITS, Size(), 0, "Bytes of a request body (413). 0: no limit.")
+    limit_websocket_message: int = _option(
+        _LIMITS, Size(), 16 * 1024 * 1024, "Bytes of a WebSocket message, decompressed (close code 1009). 0: no limit."
+    )
     access_log: bool = _option(_LOG, Flag(), True, "Log each request.")
     access_log_format: str = _option(_LOG, Text("FORMAT"), SEED_ACCESS_LOG_FORMAT, "What an access log line says.")
     access_log_file: str = _option(
@@ -169,6 +247,14 @@ class Options:
         "The least severe level that is logged.",
     )
     debug: bool = _option(_LOG, Flag(), False, "Show tracebacks in error pages. Never where strangers can see them.")
+    user: str = _option(
+        _PROCESS, Text("USER"), "", "Workers run as this user, by name or number; the master has to be root."
+    )
+    group: str = _option(_PROCESS, Text("GROUP"), "", "Workers run as this group; else as the first one of --user.")
+    umask: str = _option(_PROCESS, Umask(), "", "For files that the app makes, and for unix sockets without a mode.")
+    pid: str = _option(
+        _PROCESS, Text("FILE"), "", "File for the master's process id, relative to --chdir; there while it is ready."
+    )
     proc_name: str = _option(_PROCESS, Text(), "preforkd", "The first word of the process titles.")
 
     def worker_settings(self) -> WorkerSettings:

@@ -30,7 +30,7 @@ from preforkd.daemon.actions import (
     RollBack,
     Send,
 )
-from preforkd.daemon.deaths import cause, died_young
+from preforkd.daemon.deaths import cause, died_young, loss_of
 from preforkd.daemon.events import (
     Event,
     ForkFailed,
@@ -49,7 +49,7 @@ from preforkd.daemon.events import (
     WorkerRetiring,
 )
 from preforkd.daemon.reconcile import reconcile
-from preforkd.daemon.slots import ENDING, SERVING, Worker, WorkerState
+from preforkd.daemon.slots import ENDING, SERVING, Loss, Worker, WorkerState
 from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
 from preforkd.workers.channel import Reopen
 from preforkd.workers.scoreboard import ROWS
@@ -59,7 +59,7 @@ SILENT_BOOTS: Final = 5
 MUTE_AFTER: Final = 1.0
 """Seconds without a heartbeat after which a worker is said to hang."""
 LONGEST_GAP: Final = 1.5
-"""Seconds between two readings of the heartbeats that count: when the master itself has slept, nobody hangs for it."""
+"""Seconds between two readings of the heartbeats beyond which the silence in between says nothing."""
 HALT_GRACE: Final = 5.0
 """Seconds that killed workers get to disappear (one may be in the kernel) before the master leaves without them."""
 MOST_WORKERS: Final = ROWS // 4
@@ -199,7 +199,7 @@ def _failed(turn: Turn, event: WorkerFailed) -> None:
     worker = turn.workers.get(event.serial)
     if worker is None or worker.state is not WorkerState.STARTING:
         return
-    turn.end(worker, signal.SIGTERM, "it could not boot")
+    turn.end(worker, signal.SIGTERM, "it could not boot", Loss.NOT_BOOTED)
     _boot_failed(turn, worker, f"{event.stage}: {event.text}", event.details)
 
 
@@ -259,8 +259,12 @@ def _exited(turn: Turn, event: WorkerExited) -> None:
     worker = turn.forget(event.serial)
     if worker is None:
         return
-    lost = f", with {event.in_flight} requests in flight" if event.in_flight else ""
-    text = f"{worker} ended: {cause(worker, event)}{lost}"
+    text = f"{worker} ended: {cause(worker, event)}"
+    if event.in_flight:
+        text += f", with {event.in_flight} requests in flight at its last heartbeat"
+    loss = loss_of(worker, event)
+    if loss is not None:
+        text += f"; {loss}: {turn.count(loss)} since the start"
     if worker.state in ENDING or turn.phase not in RUNNING:
         orderly = event.code == 0 or (worker.doom is not None and not event.in_flight)
         turn.log("info" if orderly else "warning", text)
@@ -300,7 +304,9 @@ def _on_trial(turn: Turn, worker: Worker) -> bool:
 
 
 def _heartbeats(turn: Turn, event: HeartbeatsRead) -> None:
-    gap = min(turn.now - turn.watched, LONGEST_GAP)
+    gap = turn.now - turn.watched
+    if gap > LONGEST_GAP:
+        gap = 0.0  # the master itself, or the machine, has slept: those that slept with it may not have run again yet
     turn.watched = turn.now
     watched = (WorkerState.READY, WorkerState.RETIRING, WorkerState.STANDBY, WorkerState.DRAINING)
     for worker in turn.all(*watched):
@@ -323,7 +329,7 @@ def _silent(turn: Turn, worker: Worker, silent: float) -> None:
         turn.do(DumpStacks(worker.serial))
     worker = turn.set(worker, silent=silent)
     if limit and silent >= limit:
-        turn.end(worker, signal.SIGABRT, f"it hung for {silent:.1f} s (--stall-timeout)")
+        turn.end(worker, signal.SIGABRT, f"it hung for {silent:.1f} s (--stall-timeout)", Loss.HUNG)
 
 
 def _time_passed(turn: Turn, _: TimePassed) -> None:
@@ -339,12 +345,13 @@ def _time_passed(turn: Turn, _: TimePassed) -> None:
 def _overdue(turn: Turn, worker: Worker) -> None:
     if worker.state is WorkerState.STARTING:
         limit = f"it was not ready within {turn.target.startup_timeout:g} s (--startup-timeout)"
-        turn.end(worker, signal.SIGABRT, limit)
+        turn.end(worker, signal.SIGABRT, limit, Loss.NOT_BOOTED)
         _boot_failed(turn, worker, limit)
     elif worker.state is WorkerState.DRAINING:
-        turn.end(worker, signal.SIGKILL, "it was not done at the end of --graceful-timeout and --shutdown-timeout")
+        overdue = "it was not done at the end of --graceful-timeout and --shutdown-timeout"
+        turn.end(worker, signal.SIGKILL, overdue, Loss.OVERDUE)
     else:
-        turn.end(worker, signal.SIGKILL, worker.doom or "it did not end when told to")
+        turn.end(worker, signal.SIGKILL, worker.doom or "it did not end when told to", worker.loss)
 
 
 def _phase_over(turn: Turn) -> None:

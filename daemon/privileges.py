@@ -12,10 +12,11 @@ import grp
 import os
 import pwd
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+_CAP_KILL: Final = 1 << 5
 _CAP_SETGID: Final = 1 << 6
 _CAP_SETUID: Final = 1 << 7
 _LARGEST: Final = 2**32 - 2
@@ -23,7 +24,15 @@ _LARGEST: Final = 2**32 - 2
 
 
 class PrivilegeError(Exception):
-    """There is no such user or group, or this process may not become it; the message says so in one line."""
+    """There is no such user or group, or this process may not become it; the message says so in one line.
+
+    Attributes:
+        option: `user` or `group`, whichever it is about.
+    """
+
+    def __init__(self, message: str, option: str = "user") -> None:
+        super().__init__(message)
+        self.option = option
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +42,14 @@ class Identity:
     Attributes:
         uid: its user.
         gid: its group.
+        groups: all that it is in; looked up by the master, so that no fork depends on a directory service.
         name: of the user, None when the user database has none.
         home: its home folder, `/` when nobody knows.
     """
 
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
     name: str | None = None
     home: str = "/"
 
@@ -65,11 +76,12 @@ def resolve(user: str, group: str) -> Identity | None:
         raise PrivilegeError(f"user {user} is not in the user database, so its group is not known: give --group, too")
     else:
         gid = entry.gid
-    wanted = Identity(entry.uid, gid, entry.name, entry.home)
+    groups = (gid,) if entry.name is None else tuple(os.getgrouplist(entry.name, gid))
+    wanted = replace(entry, gid=gid, groups=groups)
     if (wanted.uid, wanted.gid) == (os.geteuid(), os.getegid()):
         return None
     if problem := _hindrance(wanted):
-        raise PrivilegeError(problem)
+        raise PrivilegeError(problem, "user" if user else "group")
     return wanted
 
 
@@ -99,7 +111,7 @@ def find_group(text: str) -> int:
     try:
         return grp.getgrnam(text).gr_gid
     except (KeyError, ValueError):
-        raise PrivilegeError(_unknown("group", text, [one.gr_name for one in grp.getgrall()])) from None
+        raise PrivilegeError(_unknown("group", text, [one.gr_name for one in grp.getgrall()]), "group") from None
 
 
 def _user(text: str) -> Identity:
@@ -109,7 +121,7 @@ def _user(text: str) -> Identity:
         found = pwd.getpwnam(text)
     except (KeyError, ValueError):
         raise PrivilegeError(_unknown("user", text, [one.pw_name for one in pwd.getpwall()])) from None
-    return Identity(found.pw_uid, found.pw_gid, found.pw_name, found.pw_dir or "/")
+    return Identity(found.pw_uid, found.pw_gid, name=found.pw_name, home=found.pw_dir or "/")
 
 
 def _entry(uid: int) -> Identity:
@@ -118,7 +130,7 @@ def _entry(uid: int) -> Identity:
         found = pwd.getpwuid(uid)
     except KeyError:
         return Identity(uid, os.getegid())
-    return Identity(uid, found.pw_gid, found.pw_name, found.pw_dir or "/")
+    return Identity(uid, found.pw_gid, name=found.pw_name, home=found.pw_dir or "/")
 
 
 def _is_number(text: str) -> bool:
@@ -127,7 +139,7 @@ def _is_number(text: str) -> bool:
 
 def _number(what: str, text: str) -> int:
     if int(text) > _LARGEST:
-        raise PrivilegeError(f"{what} {text} is not in 0 to {_LARGEST}")
+        raise PrivilegeError(f"{what} {text} is not in 0 to {_LARGEST}", what)
     return int(text)
 
 
@@ -141,18 +153,29 @@ def _hindrance(wanted: Identity) -> str:
     who = f"user {wanted.name or wanted.uid}, group {wanted.gid}"
     if os.geteuid() != 0:
         return f"only root can have workers of another user ({who}); this is user {os.geteuid()}, group {os.getegid()}"
-    if not _may_change(_CAP_SETUID | _CAP_SETGID):
-        return f"root lacks the capabilities SETUID and SETGID here, so workers cannot become {who}"
+    if not _may(_CAP_SETUID | _CAP_SETGID | _CAP_KILL):
+        # Without KILL the master could not end them.
+        return f"root needs the capabilities SETUID, SETGID and KILL to have workers of another user ({who})"
     return ""
 
 
-def _may_change(needed: int, status: Path = Path("/proc/self/status")) -> bool:
+def _may(needed: int, status: Path = Path("/proc/self/status")) -> bool:
     """Tell whether this process has these capabilities; where there are none (macOS) root may do everything."""
     with contextlib.suppress(OSError):
         for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16) & needed == needed
     return True
+
+
+def set_umask(digits: str) -> None:
+    """Set the permissions that new files do not get.
+
+    Args:
+        digits: octal; empty: as they are.
+    """
+    if digits:
+        os.umask(int(digits, 8))
 
 
 def drop(identity: Identity) -> None:
@@ -171,10 +194,7 @@ def drop(identity: Identity) -> None:
     """
     former = os.geteuid()
     # The groups first: without privileges they could not be changed any more, and root's would stay.
-    if identity.name is not None:
-        os.initgroups(identity.name, identity.gid)
-    else:
-        os.setgroups([identity.gid])
+    os.setgroups(identity.groups)
     if sys.platform == "darwin":  # it has no setresuid; from root, setuid sets all three ids
         os.setgid(identity.gid)
         os.setuid(identity.uid)

@@ -29,6 +29,10 @@ def reconcile(turn: Turn) -> None:
             _trim(turn)
     elif turn.phase in (Phase.LEAVING, Phase.STOPPING, Phase.HALTING) and not turn.workers:
         turn.enter(Phase.GONE)
+        if turn.losses:
+            turn.log(
+                "info", "workers lost since the start: " + ", ".join(f"{n} {loss}" for loss, n in turn.losses.items())
+            )
         turn.do(CloseListeners(), Exit(turn.exit_code))
 
 

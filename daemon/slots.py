@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 
 
 class WorkerState(Enum):
@@ -23,6 +23,24 @@ class WorkerState(Enum):
     """It has been sent a signal that ends it; KILL follows at its deadline."""
     KILLED = "killed"
     """It has been sent KILL: only its exit is awaited."""
+
+
+class Loss(StrEnum):
+    """How a worker was lost, as it is counted; one that has drained is not lost."""
+
+    EXITED = "exited"
+    """It ended itself, without having been told to."""
+    CRASHED = "crashed"
+    """A signal that was not KILL."""
+    KILLED = "killed"
+    """KILL by somebody else."""
+    OOM = "out of memory"
+    """KILL by the kernel."""
+    HUNG = "hung"
+    """Its event loop was blocked for `--stall-timeout`."""
+    NOT_BOOTED = "not booted"
+    OVERDUE = "overdue"
+    """It had not drained in time."""
 
 
 SERVING = frozenset({WorkerState.READY, WorkerState.RETIRING})
@@ -63,6 +81,8 @@ class Worker:
     """While it drains: when it has to have finished its requests."""
     doom: str | None = None
     """Why its master has ended it; said in the log when it is gone."""
+    loss: str | None = None
+    """A `Loss`, when its master has ended it for one."""
     beat: int = 0
     """The last heartbeat seen."""
     silent: float = 0.0

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import select
 import signal
 import socket
+import struct
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from io import FileIO
 from typing import Final, NoReturn
 
 from preforkd.daemon import signals
@@ -19,6 +23,9 @@ from preforkd.daemon import signals
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 INTERNAL_ERROR: Final = 1
+PID: Final = struct.Struct("!i")
+FORK_TIMEOUT: Final = 5.0
+"""Seconds that a process which has only to fork may take; with gigabytes of memory that is 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,39 +98,65 @@ def spawn(
     return Child(pid, ours)
 
 
-def spawn_sibling(body: Callable[[], int]) -> None:
+def spawn_sibling(body: Callable[[], int]) -> int:
     """Fork a process that is not a child of this one but of its parent, and exits with what `body` returns.
 
     The parent has to be a subreaper: a process in between is forked, forks, and ends, and the kernel gives its orphan
     to the parent. When `body` is called that has happened, and TERM will come when the parent dies.
 
+    Returns:
+        The pid of the new process, which is the parent's child now.
+
     Raises:
-        OSError: the system has no process or memory left.
+        TimeoutError: the process in between hangs: what the application has run at each fork may wait for a thread,
+            and the forked process does not have that.
+        OSError: the system has no process, memory or descriptor left.
     """
     parent = os.getppid()
-    mask = signals.block()
-    try:
-        between = _fork()
-        if between == 0:
-            _be_between(body, parent, mask)
-    finally:
-        signals.unblock(mask)
-    # The application may have had SIGCHLD ignored, or a handler of its own that reaps: then there is no status to have.
-    with contextlib.suppress(ChildProcessError):
-        _, status = os.waitpid(between, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code > 0:
-            raise OSError(code, os.strerror(code))
+    reader, writer = os.pipe()
+    with FileIO(reader, "r") as pid, FileIO(writer, "w") as said:
+        mask = signals.block()
+        try:
+            between = _fork()
+            if between == 0:
+                _be_between(body, parent, mask, pid, said)
+        finally:
+            signals.unblock(mask)
+        said.close()
+        return _sibling(between, pid)
 
 
-def _be_between(body: Callable[[], int], parent: int, mask: set[int]) -> NoReturn:
-    """Fork and end; the exit code is the error number of the fork."""
+def _sibling(between: int, pid: FileIO) -> int:
+    """Return the pid that the process in between says, after its end."""
+    poll = select.poll()
+    poll.register(pid, select.POLLIN)
+    hangs = not poll.poll(FORK_TIMEOUT * 1000)
+    text = b"" if hangs else pid.read(PID.size)
+    code = 0
+    # The application may have had SIGCHLD ignored, or a handler of its own that reaps: then there is no child.
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        if hangs:
+            os.kill(between, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(between, 0)[1])
+    if hangs:
+        raise TimeoutError(errno.ETIMEDOUT, f"a forked process has hung for {FORK_TIMEOUT:g} s")
+    if not text:
+        raise OSError(code, os.strerror(code)) if code > 0 else OSError(errno.EINTR, "the forked process was killed")
+    sibling: int = PID.unpack(text)[0]
+    return sibling
+
+
+def _be_between(body: Callable[[], int], parent: int, mask: set[int], reader: FileIO, writer: FileIO) -> NoReturn:
+    """Fork, say the pid, and end; the exit code is the error number of the fork."""
     between = os.getpid()
     code = INTERNAL_ERROR
     try:
-        if _fork() == 0:
+        pid = _fork()
+        if pid == 0:
 
             def life() -> int:
+                reader.close()
+                writer.close()
                 # It ends right now. No event says that the kernel has found a new parent, so this has to look.
                 while os.getppid() == between:
                     time.sleep(0.0005)
@@ -132,6 +165,7 @@ def _be_between(body: Callable[[], int], parent: int, mask: set[int]) -> NoRetur
                 return body()
 
             _live(life)
+        writer.write(PID.pack(pid))
         code = 0
     except OSError as exc:
         code = exc.errno or INTERNAL_ERROR

@@ -6,13 +6,12 @@ a worker, or what the app starts, could otherwise speak for the service or take 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import socket
 from collections import Counter
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 FIRST_SOCKET: Final = 3
@@ -56,6 +55,15 @@ class Activation:
                 return found
         raise ActivationError(self._unknown(name))
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that are open."""
+        return [fd for _name, fd in self.sockets if _is_open(fd)]
+
+    def pass_on(self, on: bool) -> None:
+        """Have a program that this process becomes or starts inherit the sockets, or not."""
+        for fd in self.descriptors():
+            os.set_inheritable(fd, on)
+
     def _unknown(self, name: str) -> str:
         counted = Counter(have for have, _fd in self.sockets)
         near = difflib.get_close_matches(name, counted, n=1, cutoff=0.6)
@@ -66,6 +74,9 @@ class Activation:
         )
 
 
+NO_ACTIVATION: Final = Activation()
+
+
 @dataclass(frozen=True, slots=True)
 class Systemd:
     """What systemd has told this process.
@@ -74,21 +85,13 @@ class Systemd:
         notify: the address to send messages to, empty without one: a path, or `@` and an abstract name.
         watchdog: seconds within which systemd wants to hear from this process, 0 when it does not.
         activation: the sockets that it has passed.
-        variables: what has been taken out of the environment: an upgrade in place needs it again.
         warnings: what makes no sense, one line each.
     """
 
     notify: str = ""
     watchdog: float = 0.0
-    activation: Activation = Activation()
-    variables: Mapping[str, str] = field(default_factory=dict)
+    activation: Activation = NO_ACTIVATION
     warnings: tuple[str, ...] = ()
-
-    def hand_over(self) -> dict[str, str]:
-        """Prepare an `exec` of the same process: the sockets stay open; returns the variables to give the program."""
-        for _name, fd in self.activation.sockets:
-            os.set_inheritable(fd, True)
-        return dict(self.variables)
 
 
 def take(environ: MutableMapping[str, str], pid: int) -> Systemd:
@@ -101,9 +104,7 @@ def take(environ: MutableMapping[str, str], pid: int) -> Systemd:
     variables = {name: environ.pop(name) for name in (*_NOTIFY, *_LISTEN) if name in environ}
     warnings: list[str] = []
     activation = _activation(variables, pid)
-    for _name, fd in activation.sockets:
-        with contextlib.suppress(OSError):  # one that is not open is an error where it is used
-            os.set_inheritable(fd, False)  # what the app starts must not have it
+    activation.pass_on(False)  # what the app starts must not have them
     notify = variables.get("NOTIFY_SOCKET", "")
     if notify and not notify.startswith(("/", "@")):
         warnings.append(f"systemd is not told anything: NOTIFY_SOCKET is {notify!a}, neither a path nor an @name")
@@ -112,7 +113,6 @@ def take(environ: MutableMapping[str, str], pid: int) -> Systemd:
         notify=notify,
         watchdog=_watchdog(variables, pid, warnings) if notify else 0.0,
         activation=activation,
-        variables=variables,
         warnings=tuple(warnings),
     )
 
@@ -131,7 +131,7 @@ def _watchdog(variables: Mapping[str, str], pid: int, warnings: list[str]) -> fl
 def _activation(variables: Mapping[str, str], pid: int) -> Activation:
     number = variables.get("LISTEN_FDS")
     if number is None:
-        return Activation()
+        return NO_ACTIVATION
     if not (number.isascii() and number.isdecimal() and 0 < int(number) <= _MOST_SOCKETS):
         return Activation(absence=f"systemd has passed no socket: LISTEN_FDS is {number!a}")
     meant = variables.get("LISTEN_PID", "not set")
@@ -143,6 +143,14 @@ def _activation(variables: Mapping[str, str], pid: int) -> Activation:
     names = variables.get("LISTEN_FDNAMES", "").split(":")
     names += [""] * (int(number) - len(names))
     return Activation(tuple((names[i] or _UNNAMED, FIRST_SOCKET + i) for i in range(int(number))), absence="")
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def message(*assignments: str) -> bytes:

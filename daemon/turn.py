@@ -67,6 +67,8 @@ class State:
     exit_code: int = 0
     silent_boots: int = 0
     """Workers that a signal has ended before any was ready."""
+    losses: Mapping[str, int] = field(default_factory=dict)
+    """How many workers were lost since the start, by `Loss`."""
     watched: float = 0.0
     """When the heartbeats were last read."""
 
@@ -88,6 +90,7 @@ class Turn:
         self.deadline = state.deadline
         self.exit_code = state.exit_code
         self.silent_boots = state.silent_boots
+        self.losses = dict(state.losses)
         self.watched = state.watched
 
     def state(self) -> State:
@@ -103,6 +106,7 @@ class Turn:
             deadline=self.deadline,
             exit_code=self.exit_code,
             silent_boots=self.silent_boots,
+            losses=self.losses,
             watched=self.watched,
         )
 
@@ -194,13 +198,25 @@ class Turn:
         self.do(Send(worker.serial, Resume()))
         self.set(worker, state=WorkerState.READY, graceful_until=None, deadline=None)
 
-    def end(self, worker: Worker, signum: int, doom: str) -> None:
-        """End a worker with a signal, and with KILL when that is not enough."""
+    def end(self, worker: Worker, signum: int, doom: str, loss: str | None = None) -> None:
+        """End a worker with a signal, and with KILL when that is not enough.
+
+        Args:
+            worker: which.
+            signum: the signal.
+            doom: why, in the words of the log.
+            loss: what it counts as, a `Loss`, if it counts.
+        """
         self.do(Kill(worker.serial, signum))
         if signum == signal.SIGKILL:
-            self.set(worker, state=WorkerState.KILLED, deadline=None, doom=doom)
+            self.set(worker, state=WorkerState.KILLED, deadline=None, doom=doom, loss=loss)
         else:
-            self.set(worker, state=WorkerState.DYING, deadline=self.now + DYING_GRACE, doom=doom)
+            self.set(worker, state=WorkerState.DYING, deadline=self.now + DYING_GRACE, doom=doom, loss=loss)
+
+    def count(self, loss: str) -> int:
+        """Count a lost worker; returns how many were lost that way since the start."""
+        self.losses[loss] = self.losses.get(loss, 0) + 1
+        return self.losses[loss]
 
     def delay_slot(self, slot: int) -> float:
         """Note a young death in a slot; returns the seconds before its next worker."""

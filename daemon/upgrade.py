@@ -114,10 +114,12 @@ class Upgrade:
 
     Args:
         environ: of the daemon when it was started.
+        folder: that it was started in. A deploy may have switched the symlink that it goes by to another release.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], folder: str) -> None:
         self._environ = environ
+        self._folder = folder
         self._dry_run: DryRun | None = None
         self.progress = Progress.IDLE
 
@@ -132,8 +134,9 @@ class Upgrade:
             log.LOGGER.info("upgrade: one is being tried already")
             return
         try:
+            os.chdir(self._folder)
             self._dry_run = DryRun(self._environ, startup_timeout)
-        except UpgradeError as exc:
+        except (UpgradeError, OSError) as exc:
             log.LOGGER.error("upgrade refused: %s", exc)
             return
         self.progress = Progress.TRYING
@@ -162,8 +165,9 @@ class Upgrade:
         self.progress = Progress.IDLE
         log.LOGGER.info("upgrade: the new program boots, and takes over")
         try:
+            os.chdir(self._folder)
             replace_program(handover, self._environ, wakeup)
-        except UpgradeError as exc:
+        except (UpgradeError, OSError) as exc:
             log.LOGGER.error("upgrade failed: %s; nothing has changed", exc)
 
 

@@ -21,6 +21,7 @@ YEAR = 365 * 86400.0
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _DECIMAL = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_OCTAL = re.compile(r"0?[0-7]{1,3}", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15})([kKmMgG]?)", re.ASCII)
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _URL_PATH = re.compile(r"(/[!-\"$->@-~]*)?", re.ASCII)
@@ -135,6 +136,47 @@ class Size:
     def write(self, value: object) -> str:
         """See `Kind.write`."""
         return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """A whole number, or so many percent of one (`10%`)."""
+
+    metavar: str = "N|N%"
+
+    def read(self, raw: object) -> int | str:
+        """See `Kind.read`: an integer, or text that ends with `%`."""
+        percent = isinstance(raw, str) and raw.endswith("%")
+        text = raw.removesuffix("%").rstrip() if isinstance(raw, str) else ""
+        number = int(text) if _NUMBER.fullmatch(text) else raw
+        most = 100 if percent else 2**31 - 1
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
+            raise ValueError(f"{quoted(raw)} is not a whole number of 0 or more, or a percentage from 0% to 100%")
+        return f"{number}%" if percent else number
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(value) if isinstance(value, str) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Umask:
+    """Permissions that new files do not get, in octal digits; empty: those of the process that starts the daemon."""
+
+    metavar: str = "OCTAL"
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`: three octal digits, or none."""
+        if raw == "":
+            return ""
+        # Not an integer of TOML: 27 and 0o27 would be two numbers, and one of them a surprise.
+        if not isinstance(raw, str) or not _OCTAL.fullmatch(raw):
+            raise ValueError(f'{quoted(raw)} is not a umask: write octal digits as text, as in "027"')
+        return f"{int(raw, 8):03o}"
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(str(value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from preforkd.daemon.address import parse
 from preforkd.daemon.config import load
 from preforkd.daemon.options import BY_NAME
 from tests.e2e.daemon import FOREIGN
@@ -152,12 +153,13 @@ def test_the_pod_runs_with_options_that_exist(image: Path) -> None:
     assert startup["periodSeconds"] * startup["failureThreshold"] >= options["startup_timeout"]
 
 
-def test_probes_and_service_use_the_port_of_the_pod() -> None:
+def test_probes_and_service_use_the_port_and_the_health_path_of_the_pod() -> None:
     deployment, service = parsed("kubernetes/deployment.yaml"), parsed("kubernetes/service.yaml")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     (port,) = container["ports"]
-    probes = [container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "readiness", "liveness")]
-    assert {*probes, service["spec"]["ports"][0]["targetPort"]} == {port["name"]}
+    probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
+    assert {probe["port"] for probe in probes} | {service["spec"]["ports"][0]["targetPort"]} == {port["name"]}
+    assert {f"--health-path={probe['path']}" for probe in probes} <= set(container["args"])
 
 
 def test_the_service_selects_the_pods() -> None:
@@ -192,6 +194,27 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit.write_text(UNIT.read_text().replace(program, sys.executable))  # verify wants a program that exists
     verify = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60)
     assert (verify.returncode, verify.stderr) == (0, "")
+
+
+def test_systemd_accepts_the_socket_and_the_daemon_its_name(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed: install the Debian package systemd")
+    socket_unit = tmp_path / "preforkd.socket"
+    socket_unit.write_text((UNIT.parent / socket_unit.name).read_text())
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace(unit_setting("ExecStart").split()[0], sys.executable))
+    verify = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit, socket_unit], capture_output=True, text=True, timeout=60
+    )
+    assert (verify.returncode, verify.stderr) == (0, "")
+    (name,) = re.findall(r"^FileDescriptorName=(.*)$", socket_unit.read_text(), re.MULTILINE)
+    (bind,) = re.findall(r"^# In preforkd.toml: (bind = .*)$", socket_unit.read_text(), re.MULTILINE)
+    assert tomllib.loads(bind)["bind"] == [str(parse(f"systemd:{name}"))]
+
+
+def test_the_unit_is_told_by_the_daemon_when_it_is_ready() -> None:
+    assert unit_setting("Type") == "notify"
+    assert float(unit_setting("WatchdogSec")) > 0
 
 
 def test_the_unit_waits_for_the_daemon_and_signals_its_master_alone() -> None:

@@ -8,14 +8,18 @@ connection per wake-up, and one that holds more than the least loaded other leav
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from typing import Final
 
 YIELD: Final = 0.002
 """Seconds for which a worker that has more than its share leaves the socket to the others."""
+ALONE: Final = 16
+"""Connections that a worker takes per wake-up while there is no other that is ready."""
 TROUBLE_PAUSE: Final = 0.1
 """Seconds for which nothing is accepted when the system has no descriptor or memory left: trying at once would spin."""
 COMPLAIN_EVERY: Final = 10.0
@@ -41,6 +45,7 @@ class Acceptor:
     Args:
         loop: the running event loop.
         listeners: listening sockets that do not block.
+        lent: the descriptors of those that belong to somebody else, systemd for example, and outlive this daemon.
         take: is given each accepted socket.
         held: tells how many connections the worker holds.
         least: tells how many the least loaded other worker holds, or None when there is no other.
@@ -53,6 +58,7 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         listeners: Sequence[socket.socket],
         *,
+        lent: Collection[int],
         take: Callable[[socket.socket], None],
         held: Callable[[], int],
         least: Callable[[], int | None],
@@ -62,6 +68,7 @@ class Acceptor:
         self.state = AcceptState.STOPPED
         self._loop = loop
         self._listeners = list(listeners)
+        self._lent = lent
         self._take = take
         self._held = held
         self._least = least
@@ -87,12 +94,16 @@ class Acceptor:
         """Close the listeners of this process.
 
         Args:
-            take_queued: accept first what the kernel has queued: no other process will.
+            take_queued: the whole daemon leaves them: accept first what the kernel has queued, then end the listening
+                for all processes. One of them may hang, and clients would queue on its copy and wait for nobody.
         """
         self.stop()
         for listener in self._listeners:
             while take_queued and self._accept(listener):
                 pass
+            if take_queued and listener.fileno() not in self._lent:
+                with contextlib.suppress(OSError):  # another worker was faster
+                    listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         self._listeners.clear()
 
@@ -109,14 +120,21 @@ class Acceptor:
                 "full", f"holding {held} connections, all that --limit-connections allows: accepting no more"
             )
             return
-        if not self._patient and held:
-            least = self._least()
-            if least is not None and held > least:
-                self._patient = True
-                self._wait(YIELD)
+        least = self._least()
+        if least is None:
+            self._accept_several(listener, self._limit - held)
+        elif held > least and not self._patient:
+            self._patient = True
+            self._wait(YIELD)
+        else:
+            self._patient = False
+            self._accept(listener)
+
+    def _accept_several(self, listener: socket.socket, most: int) -> None:
+        """Nobody else would take them: spare the wake-ups."""
+        for _ in range(min(ALONE, most)):
+            if not self._accept(listener):
                 return
-        self._patient = False
-        self._accept(listener)
 
     def _accept(self, listener: socket.socket) -> bool:
         """Accept one connection; tells whether there was one."""
@@ -125,6 +143,10 @@ class Acceptor:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False
         except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                # It listens no more: the daemon stops, another worker was told first, and this one will be soon.
+                self._loop.remove_reader(listener.fileno())
+                return False
             # Out of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM), or worse: the socket stays readable.
             self._complain("trouble", f"cannot accept ({exc.strerror}): trying again every {TROUBLE_PAUSE:g} s")
             if self.state is AcceptState.ACCEPTING:

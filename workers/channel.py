@@ -8,9 +8,10 @@ monotonic clock, which all processes of a machine share.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 LENGTH: Final = struct.Struct("!I")
@@ -87,14 +88,17 @@ Message = Hello | Ready | Failed | Draining | Retire | Pause | Resume | Drain | 
 _TYPES: Final = {kind.__name__: kind for kind in (Hello, Ready, Failed, Draining, Retire, Pause, Resume, Drain, Reopen)}
 
 
+_FITTING: Final = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,)}
+
+
 class ChannelError(Exception):
     """The other side has sent something that is not a message."""
 
 
 def encode(message: Message) -> bytes:
     """Return the bytes of a message; long texts are cut."""
-    fields = {k: v[:TEXT_LIMIT] if isinstance(v, str) else v for k, v in asdict(message).items()}
-    body = json.dumps([type(message).__name__, fields]).encode()
+    values = {k: v[:TEXT_LIMIT] if isinstance(v, str) else v for k, v in asdict(message).items()}
+    body = json.dumps([type(message).__name__, values]).encode()
     return LENGTH.pack(len(body)) + body
 
 
@@ -130,8 +134,15 @@ class Decoder:
 
 def _decode(body: bytes) -> Message:
     try:
-        name, fields = json.loads(body)
-        message: Message = _TYPES[name](**fields)
+        name, values = json.loads(body)
+        message: Message = _TYPES[name](**values)
     except (ValueError, KeyError, TypeError) as exc:
         raise ChannelError(f"not a message: {body[:80]!r}") from exc
+    # The app runs in the worker and could write anything here, and the master reckons with it.
+    if not all(_fits(getattr(message, field.name), str(field.type)) for field in fields(message)):
+        raise ChannelError(f"not a message: {body[:80]!r}")
     return message
+
+
+def _fits(value: object, kind: str) -> bool:
+    return type(value) in _FITTING[kind] and (not isinstance(value, float) or math.isfinite(value))

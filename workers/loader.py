@@ -20,6 +20,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from preforkd.workers.blame import AppError, blame, installed, ran, short
+from preforkd.workers.interface import INTERFACES, Unclear, interface_of, kind
 
 __all__ = ["AppError", "LoadedApp", "Target", "check_target", "describe", "load", "parse"]
 
@@ -53,7 +54,7 @@ class LoadedApp:
     """An application that can be served.
 
     Attributes:
-        app: for the interface "protocol" a subclass of `ServerHttpProtocol`.
+        app: for the interface "protocol" a subclass of `ServerHttpProtocol`, for "asgi" and "wsgi" a callable.
         interface: how it is called.
     """
 
@@ -109,7 +110,13 @@ def check_target(app: str, app_dir: str, folder: str = ".") -> None:
     Raises:
         AppError: it is malformed, or there is no such file or folder.
     """
-    target = parse(app)
+    try:
+        _check_paths(parse(app), app_dir, folder)
+    except PermissionError as exc:  # a folder on the way: --user may not enter those of whoever starts the daemon
+        raise AppError(f"{exc.filename} cannot be read: permission denied") from exc
+
+
+def _check_paths(target: Target, app_dir: str, folder: str) -> None:
     if not Path(app_dir).is_dir():
         raise AppError(f"the app's folder {app_dir} (--app-dir) does not exist")
     if not target.path:
@@ -139,7 +146,7 @@ def load(app: str, *, interface: str = "auto", factory: bool = False, app_dir: s
     Args:
         app: `module:attr`, `module`, `path/file.py:attr` or `path/file.py`; `attr` may have dots. Without it, `app` or
             `application` is taken, or the one subclass of `ServerHttpProtocol` that the module defines.
-        interface: "protocol", or "auto" to find out.
+        interface: "protocol", "asgi" or "wsgi", or "auto" to find out.
         factory: whether what is named is to be called without arguments, and gives the application.
         app_dir: the folder that modules are imported from.
 
@@ -337,7 +344,7 @@ def _protocol_class() -> type:
 
 def _call(factory: object, app: str) -> object:
     if not callable(factory):
-        raise AppError(f'"{app}" is {_kind(factory)}, not a function: --factory has nothing to call')
+        raise AppError(f'"{app}" is {kind(factory)}, not a function: --factory has nothing to call')
     if inspect.iscoroutinefunction(factory):
         raise AppError(f'"{app}" is a coroutine function: a factory has to be a plain function')
     try:
@@ -351,35 +358,16 @@ def _call(factory: object, app: str) -> object:
 def _interface(found: object, app: str, interface: str) -> str:
     """How an application is called; refuses what cannot be."""
     protocol = _protocol_class()
-    if interface not in ("auto", "protocol"):
-        raise AppError(f'the interface "{interface}" is not supported yet, only "protocol"')
-    if isinstance(found, type) and issubclass(found, protocol):
-        return "protocol"
-    if isinstance(found, protocol):
-        raise AppError(f'"{app}" is an instance of {type(found).__name__}: name the class itself')
-    hint = "; --factory calls it" if inspect.isroutine(found) and _takes_nothing(found) else ""
-    raise AppError(f'"{app}" is {_kind(found)}; only subclasses of ServerHttpProtocol can be served so far{hint}')
-
-
-def _kind(found: object) -> str:
-    """What was found, in words."""
-    if inspect.ismodule(found):
-        return "a module"
-    if isinstance(found, type):
-        return f"the class {found.__qualname__}"
-    if inspect.iscoroutinefunction(found):
-        return "a coroutine function"
-    if inspect.isroutine(found):
-        return "a function"
-    return "None" if found is None else f"an object of {type(found).__module__}.{type(found).__qualname__}"
-
-
-def _takes_nothing(function: Any) -> bool:
-    try:
-        inspect.signature(function).bind()
-    except (TypeError, ValueError):
-        return False
-    return True
+    told = interface_of(found, protocol)
+    if interface == "auto":
+        if isinstance(told, Unclear):
+            raise AppError(f'"{app}" is {told.reason}')
+        return told
+    if interface not in INTERFACES:
+        raise AppError(f'the interface "{interface}" is not one of {", ".join(INTERFACES)}')
+    if (told == "protocol") != (interface == "protocol") or not callable(found):
+        raise AppError(f'"{app}" is {kind(found)}, which cannot be served as --interface {interface}')
+    return interface
 
 
 def _near(word: str, known: list[str]) -> str:

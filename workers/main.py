@@ -10,6 +10,8 @@ import socket
 import time
 import traceback
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -26,12 +28,15 @@ from preforkd.workers.channel import (
     Ready,
     Reopen,
     Resume,
+    Retire,
     encode,
 )
+from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.loader import AppError, LoadedApp, load
+from preforkd.workers.recycling import Recycling
 from preforkd.workers.scoreboard import Field, RowState, Scoreboard
 from preforkd.workers.server import Server
 
@@ -56,9 +61,35 @@ def load_app(settings: WorkerSettings) -> LoadedApp:
     return load(settings.app, interface=settings.interface, factory=settings.factory, app_dir=settings.app_dir)
 
 
+def preload(settings: WorkerSettings) -> LoadedApp:
+    """Import the app, and what else would be imported later: the workers that are forked then share all of it.
+
+    Raises:
+        AppError: it cannot be served; the message is one line and says why.
+    """
+    app = load_app(settings)
+    import_gateway(app.interface)
+    if settings.max_rss:
+        import_module("preforkd.workers.memory")
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """What a worker accepts on.
+
+    Attributes:
+        sockets: bound, inherited from the master.
+        lent: the descriptors of those that somebody else has lent to the daemon, as systemd does.
+    """
+
+    sockets: Sequence[socket.socket]
+    lent: frozenset[int]
+
+
 def run(
     settings: WorkerSettings,
-    listeners: Sequence[socket.socket],
+    listeners: Listeners,
     channel: socket.socket,
     board: Scoreboard,
     index: int,
@@ -68,7 +99,7 @@ def run(
 
     Args:
         settings: the options that it acts on.
-        listeners: bound sockets.
+        listeners: what it accepts on.
         channel: its end of the channel to the master.
         board: the scoreboard.
         index: of its row.
@@ -117,13 +148,14 @@ class Worker:
         self,
         settings: WorkerSettings,
         app: LoadedApp,
-        listeners: Sequence[socket.socket],
+        listeners: Listeners,
         channel: socket.socket,
         board: Scoreboard,
         index: int,
     ) -> None:
         self._settings = settings
-        self._handler: type[ServerHttpProtocol] = app.app
+        self._gateway = gateway_for(app, settings)
+        self._handler: type[ServerHttpProtocol] = self._gateway.handler if self._gateway is not None else app.app
         self._listeners = listeners
         self._channel = channel
         self._board = board
@@ -133,6 +165,8 @@ class Worker:
         self._decoder = Decoder()
         self._leaving: asyncio.Task[None] | None = None
         """What a pause, a drain or the master's death has started; a later order replaces an earlier one."""
+        self._retiring = False
+        """It has asked to be replaced."""
 
     async def serve(self) -> None:
         """Accept and answer until a drain is over."""
@@ -146,11 +180,13 @@ class Worker:
         self._connections.limit_concurrency = self._settings.limit_concurrency
         self._access_log = self._open_access_log()
         self._try_protocol()
+        await self._start_app()
         self._server = Server(
             self._loop,
-            self._listeners,
+            self._listeners.sockets,
             self._make_protocol,
             self._connections,
+            lent=self._listeners.lent,
             least=self._least_connections,
             changed=self._show_connections,
             limit=self._settings.limit_connections,
@@ -161,10 +197,14 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
         self._server.listen(self._settings.backlog)
         self._server.accept()
+        self._recycling = Recycling(self._settings, time.monotonic())
         self._beat(time.monotonic_ns())
         self._row[Field.STATE] = RowState.READY
         self._tell(Ready())
         await self._over.wait()
+        if self._gateway is not None:
+            allowed = self._settings.shutdown_timeout
+            await self._gateway.shutdown(min(allowed, self._drained_by + allowed - self._loop.time()))
         self._copy_counters()
         if self._access_log is not None:
             self._access_log.close()
@@ -188,6 +228,14 @@ class Worker:
         except Exception as exc:
             text = f"{self._settings.app} cannot be made: {type(exc).__name__}: {exc}"
             raise BootError("protocol", text, traceback.format_exc()) from exc
+
+    async def _start_app(self) -> None:
+        """Have the app start before anything is accepted. The master ends this process if that takes too long."""
+        try:
+            if self._gateway is not None:
+                await self._gateway.startup()
+        except StartupError as exc:
+            raise BootError("lifespan", str(exc), exc.details) from exc
 
     def _make_protocol(self) -> asyncio.BaseProtocol:
         settings = self._settings
@@ -266,12 +314,15 @@ class Worker:
 
     def _orphaned(self) -> None:
         """The master is gone, and a new one may want the port: leave it at once, and finish what has been accepted."""
-        if self._loop.remove_reader(self._channel.fileno()):
-            log.LOGGER.error("the master is gone: finishing the requests in flight")
-            self._health.ready = False
-            now = time.monotonic()
-            deadline = now + self._settings.graceful_timeout
-            self._leave(self._drain(now, deadline, min(ORPHAN_IDLE_GRACE, self._settings.idle_grace), take_queued=True))
+        if self._channel.fileno() < 0:
+            return  # the end of the channel and the kernel's TERM both say so
+        self._loop.remove_reader(self._channel.fileno())
+        self._channel.close()
+        log.LOGGER.error("the master is gone: finishing the requests in flight")
+        self._health.ready = False
+        now = time.monotonic()
+        deadline = now + self._settings.graceful_timeout
+        self._leave(self._drain(now, deadline, min(ORPHAN_IDLE_GRACE, self._settings.idle_grace), take_queued=True))
 
     # Leaving
 
@@ -285,21 +336,41 @@ class Worker:
         self._connections.drain()
         await asyncio.sleep(accept_until - time.monotonic())
         self._server.close_listeners(take_queued=take_queued)
-        await self._server.drained(idle_grace, self._loop.time() + deadline - time.monotonic())
+        loop_deadline = self._loop.time() + deadline - time.monotonic()
+        if self._gateway is not None:
+            self._gateway.drain(loop_deadline)
+        self._drained_by = loop_deadline
+        await self._server.drained(idle_grace, loop_deadline)
+        if self._gateway is not None:
+            await self._gateway.finish(loop_deadline)
         self._over.set()
 
     async def _pause(self, deadline: float) -> None:
         self._row[Field.STATE] = RowState.DRAINING
         self._connections.drain()
         self._server.stop_accepting()
-        left = deadline - time.monotonic()
-        await self._server.drained(self._settings.idle_grace, self._loop.time() + left)
+        loop_deadline = self._loop.time() + deadline - time.monotonic()
+        if self._gateway is not None:
+            self._gateway.drain(loop_deadline)
+        await self._server.drained(self._settings.idle_grace, loop_deadline)
+
+    def _retire_in_time(self, now: float) -> None:
+        """Ask to be replaced when a limit is reached; this goes on serving until the successor is ready."""
+        if self._retiring or self._leaving is not None:
+            return
+        why = self._recycling.reason(self._connections.requests, now)
+        if why is not None:
+            self._retiring = True
+            self._tell(Retire(why))
 
     def _resume(self) -> None:
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
+        self._retiring = False  # while it stood by, nobody would have listened
         self._connections.resume()
+        if self._gateway is not None:
+            self._gateway.resume()
         self._server.accept()
         self._row[Field.STATE] = RowState.READY
 
@@ -311,6 +382,7 @@ class Worker:
         self._row[Field.HEARTBEAT] = now
         self._row[Field.LOOP_LAG] = max(now - due, 0)
         self._copy_counters()
+        self._retire_in_time(now / 1e9)
         self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9))
 
     def _least_connections(self) -> int | None:

@@ -16,7 +16,13 @@ class WorkerSettings:
     interface: str
     factory: bool
     app_dir: str
+    root_path: str
+    threads: int
     backlog: int
+    max_requests: int
+    max_requests_jitter: int
+    max_lifetime: float
+    max_rss: int
     limit_connections: int
     limit_concurrency: int
     keep_alive: float
@@ -28,10 +34,15 @@ class WorkerSettings:
     graceful_timeout: float
     shutdown_timeout: float
     idle_grace: float
+    drain_streams: bool
     limit_request_line: int
     limit_headers: int
     limit_header_size: int
     limit_body: int
+    limit_websocket_message: int
+    websocket_ping: float
+    websocket_ping_timeout: float
+    websocket_compression: bool
     access_log: bool
     access_log_format: str
     access_log_file: str

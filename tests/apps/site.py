@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 from preforkd.workers import HttpProcessingError, PayloadStream, RequestMessage, Response, ServerHttpProtocol
 
@@ -44,6 +45,12 @@ class Site(ServerHttpProtocol):
     async def on_slow(self, payload: PayloadStream, seconds: str) -> None:
         """The same, later."""
         await asyncio.sleep(float(seconds))
+        await self.answer(f"{VERSION} {os.getpid()}")
+
+    async def on_until(self, payload: PayloadStream, path: str) -> None:
+        """The same, when a file of that absolute path is there."""
+        while not Path("/", path).exists():  # noqa: ASYNC110, ASYNC240 - the file is another process's; a look takes microseconds
+            await asyncio.sleep(0.01)
         await self.answer(f"{VERSION} {os.getpid()}")
 
     async def on_block(self, payload: PayloadStream, seconds: str) -> None:

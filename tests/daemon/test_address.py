@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preforkd.daemon.address import SUN_PATH_MAX, AddressError, FdAddress, TcpAddress, UnixAddress, parse
+from preforkd.daemon.address import (
+    SUN_PATH_MAX,
+    AddressError,
+    FdAddress,
+    SystemdAddress,
+    TcpAddress,
+    UnixAddress,
+    parse,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,13 +29,17 @@ from preforkd.daemon.address import SUN_PATH_MAX, AddressError, FdAddress, TcpAd
         ("unix:/run/app.sock", UnixAddress("/run/app.sock")),
         ("unix:run/a b:c.sock", UnixAddress("run/a b:c.sock")),
         ("unix:@preforkd", UnixAddress("@preforkd")),
+        ("unix:/a?mode=660", UnixAddress("/a", 0o660)),
+        ("unix:/a?mode=0606&user=1&group=www-data", UnixAddress("/a", 0o606, "1", "www-data")),
+        ("systemd:web", SystemdAddress("web")),
+        ("systemd:", SystemdAddress("")),
         ("fd:0", FdAddress(0)),
         ("fd:3", FdAddress(3)),
     ],
 )
 def test_every_form_is_read(text: str, address: object) -> None:
-    assert parse(text) == address
-    assert parse(str(address)) == address
+    assert repr(parse(text)) == repr(address)
+    assert repr(parse(str(address))) == repr(address)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +92,17 @@ def test_every_form_is_read(text: str, address: object) -> None:
         ("fd:-1", "number of an inherited file descriptor"),
         ("fd:three", "number of an inherited file descriptor"),
         ("fd:99999999999", "so high a number"),
-        ("systemd:web", "not supported yet"),
+        ("systemd:a:b", "the name that the socket unit gives"),
+        ("systemd:" + "x" * 256, "the name that the socket unit gives"),
+        ("unix:?mode=660", "no path"),
+        ("unix:/a?", 'behind "?" come mode, user and group'),
+        ("unix:/a?mode=", 'behind "?" come mode, user and group'),
+        ("unix:/a?perm=660", 'behind "?" come mode, user and group'),
+        ("unix:/a?mode=660&mode=666", 'behind "?" come mode, user and group'),
+        ("unix:/a?mode=888", '"888" is not a mode'),
+        ("unix:/a?mode=66", '"66" is not a mode'),
+        ("unix:/a?mode=4755", '"4755" is not a mode'),
+        ("unix:@a?mode=660", "neither a mode nor an owner"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(text: str, said: str) -> None:

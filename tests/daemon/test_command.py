@@ -47,7 +47,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """In place of the master: it notes what it is given and ends with 77."""
     served = Served()
 
-    def run(config: Config, bound: Sequence[Listener], origin: master.Origin, _handover: object) -> int:
+    def run(config: Config, bound: Sequence[Listener], origin: master.Origin, *_: object) -> int:
         served.config, served.bound, served.reload = config, bound, origin.reload
         for listener in bound:
             listener.close()
@@ -55,6 +55,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
 
     monkeypatch.setattr(signals, "catch", lambda: -1)
     monkeypatch.setattr(master, "run", run)
+    monkeypatch.setattr(command, "set_umask", lambda digits: None)  # that of the tests stays
     return served
 
 
@@ -63,6 +64,32 @@ def run(*arguments: str) -> int:
 
 
 # Serving
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--user", "nobdy"), "--user on the command line: there is no user 'nobdy'"),
+        (("--group", "xyzzy"), "--group on the command line: there is no group 'xyzzy'"),
+        (("--pid", "none/x.pid"), "--pid on the command line: the folder .*/none does not exist"),
+    ],
+)
+def test_what_the_system_lacks_is_an_error_with_its_origin_before_anything_is_bound(
+    served: Served, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert run(*arguments) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not hasattr(served, "bound")
+
+
+def test_what_systemd_has_said_is_not_in_the_environment_any_more(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    monkeypatch.setenv("LISTEN_PID", "1")
+    assert run() == 77
+    assert "NOTIFY_SOCKET" not in os.environ
+    assert "LISTEN_PID" not in os.environ
 
 
 def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) -> None:
@@ -76,6 +103,9 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "log_level": "debug",
         "proc_name": "shop",
         "health_path": "/health",
+        "root_path": "/shop",
+        "user": str(os.geteuid()),
+        "group": str(os.getegid()),
     }
     arguments = []
     for one in DECLARATIONS:
@@ -171,7 +201,7 @@ def test_a_pwd_that_is_not_the_folder_is_not_believed(
         (["hello.py", "--keep-alive", "-3"], 2, '--keep-alive on the command line: "-3" is not a time'),
         (["hello.py", "--bind", "localhost:99999"], 2, "the port 99999 is not in 0 to 65535"),
         (["hello.py", "--bind", "8000"], 2, "has no host"),
-        (["hello.py", "--interface", "asgi"], 2, '"asgi" is not one of auto, protocol'),
+        (["hello.py", "--interface", "ajp"], 2, '"ajp" is not one of auto, protocol, asgi, wsgi'),
         (["hello.py", "--config", "none.toml"], 2, r"none\.toml does not exist"),
         (["hello.py", "--chdir", "none"], 2, r"--chdir on the command line: .*/none is not a folder"),
         (["hello.py", "--app-dir", "none"], 3, r"/none \(--app-dir\) does not exist"),

@@ -221,10 +221,36 @@ def test_loading_again_gives_the_same_unless_a_source_has_changed() -> None:
     )
 
 
+# What follows from other options
+
+
+@pytest.mark.parametrize(
+    ("requests", "jitter", "most"),
+    [("1000", None, 100), ("1000", "5%", 50), ("7", "10%", 1), ("0", "10%", 0), ("9", "50", 50)],
+)
+def test_a_jitter_in_percent_is_of_the_requests(requests: str, jitter: str | None, most: int) -> None:
+    options = configure({"max_requests": requests, "max_requests_jitter": jitter}).options
+    assert options.max_requests_jitter == most
+
+
+@pytest.mark.parametrize(
+    ("workers", "surge", "most"), [("1", "auto", 1), ("9", None, 3), ("8", "auto", 2), ("2", "5", 5)]
+)
+def test_a_quarter_of_the_workers_may_boot_beside_the_others(workers: str, surge: str | None, most: int) -> None:
+    assert configure({"workers": workers, "surge": surge}).options.surge == most
+
+
+def test_the_pid_file_is_found_from_the_folder_of_the_app() -> None:
+    assert configure({"pid": "run/x.pid", "chdir": "/app"}).options.pid == "/app/run/x.pid"
+    assert configure({"pid": "/run/x.pid", "chdir": "/app"}).options.pid == "/run/x.pid"
+    assert configure().options.pid == ""
+
+
 # Properties
 
 
 @given(st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=5))
 def test_variables_of_others_never_matter(environ: dict[str, str]) -> None:
-    ours = {name: text for name, text in environ.items() if not name.startswith("PREFORKD_")}
+    meant = ("PORT", "WEB_CONCURRENCY")
+    ours = {name: text for name, text in environ.items() if not name.startswith("PREFORKD_") and name not in meant}
     assert configure(environ=ours | {"LANG": "C"}).options == configure().options

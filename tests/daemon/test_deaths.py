@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 
 from preforkd.daemon.backoff import GROWN_UP
-from preforkd.daemon.deaths import cause, died_young
+from preforkd.daemon.deaths import cause, died_young, loss_of
 from preforkd.daemon.events import WorkerExited
 from preforkd.daemon.slots import Worker, WorkerState
 
@@ -37,6 +38,26 @@ def test_a_death_by_its_own_doing_in_its_first_seconds_is_young(event: WorkerExi
 
 def test_one_that_was_never_ready_has_always_died_young() -> None:
     assert died_young(worker(ready_at=None), death(signum=signal.SIGKILL, after=1000))
+
+
+@pytest.mark.parametrize(
+    ("event", "loss"),
+    [
+        (death(code=0), "exited"),
+        (death(code=1), "exited"),
+        (death(signum=signal.SIGSEGV), "crashed"),
+        (death(signum=signal.SIGKILL), "killed"),
+        (death(signum=signal.SIGKILL, oom=True), "out of memory"),
+    ],
+)
+def test_a_death_that_nobody_asked_for_is_counted_by_its_cause(event: WorkerExited, loss: str) -> None:
+    assert loss_of(worker(), event) == loss
+
+
+@pytest.mark.parametrize("loss", [None, "hung", "overdue", "not booted"])
+def test_one_that_the_master_has_ended_counts_as_what_it_was_ended_for(loss: str | None) -> None:
+    ended = replace(worker(doom="x"), state=WorkerState.KILLED, loss=loss)
+    assert loss_of(ended, death(signum=signal.SIGKILL)) == loss
 
 
 @pytest.mark.parametrize(

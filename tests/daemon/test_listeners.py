@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from preforkd.daemon import listeners
 from preforkd.daemon.address import FdAddress, TcpAddress, UnixAddress, parse
-from preforkd.daemon.listeners import BindError, Listener, bind_all, plan
+from preforkd.daemon.listeners import BindError, Listener, bind_all, permit_again, plan
+from preforkd.daemon.privileges import Identity
 
 
 @pytest.fixture
@@ -376,3 +377,66 @@ def test_a_plan_keeps_what_stays_opens_what_is_new_and_closes_the_rest(old: list
     assert {one.address for one in planned.keep} | {*planned.open} == {*new}
     assert not {one.address for one in planned.close} & {*new}
     assert [*planned.open] == [address for address in new if address not in old]
+
+
+# Owners and modes of unix sockets
+
+
+def permissions(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_unix_socket_has_the_mode_of_its_address_whatever_the_umask(bind: Bind, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        bind(f"unix:{tmp_path}/a?mode=666", f"unix:{tmp_path}/b")
+    finally:
+        os.umask(before)
+    assert (permissions(tmp_path / "a"), permissions(tmp_path / "b")) == (0o666, 0o700)
+
+
+@pytest.mark.parametrize(("setting", "said"), [("user", "there is no user 'xyzzy'"), ("group", "no group 'xyzzy'")])
+def test_an_owner_that_does_not_exist_is_refused_and_leaves_nothing(tmp_path: Path, setting: str, said: str) -> None:
+    [error] = refused(f"unix:{tmp_path}/a?{setting}=xyzzy")
+    assert said in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_may_not_give_a_socket_away_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chown(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    [error] = refused(f"unix:{tmp_path}/a?user=0")
+    assert "not permitted to give the file to that user and group: it takes root" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_unix_socket_belongs_to_who_its_address_says_or_else_to_the_workers(tmp_path: Path) -> None:
+    addresses = [parse(f"unix:{tmp_path}/a?user=31415"), parse(f"unix:{tmp_path}/b"), parse(f"unix:{tmp_path}/c")]
+    bound = [*bind_all(addresses[:2], owner=Identity(1234, 5678)), *bind_all(addresses[2:])]
+    owners = [(tmp_path / name).stat() for name in "abc"]
+    for listener in bound:
+        listener.close()
+    assert [(one.st_uid, one.st_gid) for one in owners] == [(31415, 5678), (1234, 5678), (os.geteuid(), os.getegid())]
+
+
+def test_a_unix_socket_that_stays_gets_the_mode_that_a_reload_gives_it(bind: Bind, tmp_path: Path) -> None:
+    [kept, other] = bind(f"unix:{tmp_path}/a?mode=600", f"unix:{tmp_path}/b?mode=600")
+    new = [parse(f"unix:{tmp_path}/a?mode=666"), parse(f"unix:{tmp_path}/c?mode=666")]
+    assert plan([kept, other], new).keep == (kept,)
+    for listener in (kept, other):
+        permit_again(listener, new, None)
+    assert (permissions(tmp_path / "a"), permissions(tmp_path / "b")) == (0o666, 0o600)
+    with pytest.raises(BindError, match="no group 'xyzzy'"):
+        permit_again(kept, [parse(f"unix:{tmp_path}/a?group=xyzzy")], None)
+
+
+def test_a_file_that_has_become_anothers_keeps_its_mode(bind: Bind, tmp_path: Path) -> None:
+    [listener] = bind(f"unix:{tmp_path}/a?mode=600")
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").write_text("")
+    (tmp_path / "a").chmod(0o640)
+    permit_again(listener, [parse(f"unix:{tmp_path}/a?mode=666")], None)
+    assert permissions(tmp_path / "a") == 0o640

@@ -136,6 +136,13 @@ def test_while_it_is_on_the_way_it_asks_for_time_again_and_again(heard: Heard, p
     assert notifier.next_deadline() == 100.0 + 3 * EXTEND_EVERY
 
 
+def test_each_phase_asks_for_time_as_it_begins(heard: Heard) -> None:
+    notifier = Notifier(Systemd(notify="/notify"), heard)
+    for phase in (Phase.BOOTING, Phase.SERVING, Phase.LEAVING, Phase.STOPPING, Phase.STOPPING):
+        notifier.follow(state(phase), 100.0)
+    assert heard.take("EXTEND") == ["EXTEND_TIMEOUT_USEC=15000000"] * 3
+
+
 def test_a_daemon_that_serves_asks_for_no_time_and_wakes_up_for_nothing(heard: Heard) -> None:
     notifier = started(heard)
     heard.take()

@@ -257,7 +257,31 @@ def test_a_fork_that_fails_is_tried_again() -> None:
 def test_the_log_says_why_a_worker_ended_and_what_it_cost() -> None:
     play = Play(1).booted()
     actions = play.happens(WorkerExited, 0, code=None, signum=signal.SIGSEGV, oom=False, in_flight=3)
-    assert "worker 0 (generation 1) ended: signal SIGSEGV, with 3 requests in flight" in text(actions)
+    expected = "worker 0 (generation 1) ended: signal SIGSEGV, with 3 requests in flight at its last heartbeat"
+    assert f"{expected}; crashed: 1 since the start" in text(actions)
+
+
+def test_lost_workers_are_counted_by_cause_and_summed_up_at_the_end() -> None:
+    play = Play(1, stall_timeout=3).booted()
+    play.now += 60
+    play.exits(0, None, signal.SIGKILL)
+    play.all_ready()
+    play.now += 60
+    assert "killed: 2 since the start" in text(play.exits(1, None, signal.SIGKILL))
+    play.all_ready()
+    for _ in range(8):
+        beats(play, {2: 7})
+    play.exits(2, None, signal.SIGABRT)
+    play.all_ready()
+    play.happens(StopAsked, signal.SIGTERM, delay=True)
+    assert "workers lost since the start: 2 killed, 1 hung" in text(play.exits(3))
+
+
+def test_a_worker_that_has_drained_is_not_lost() -> None:
+    play = Play(1).booted()
+    play.happens(StopAsked, signal.SIGTERM, delay=True)
+    play.exits(0)
+    assert play.state.losses == {}
 
 
 def test_a_term_from_somebody_else_drains_a_worker_and_replaces_it_at_once() -> None:
@@ -446,11 +470,12 @@ def test_a_worker_without_a_heartbeat_is_reported_once_and_then_aborted_killed_a
 
 
 def test_nobody_is_killed_because_the_master_has_slept() -> None:
-    play = Play(1, stall_timeout=30).booted()
+    play = Play(1, stall_timeout=1).booted()
     beats(play, {0: 1})
     actions = beats(play, {0: 1}, seconds=40)
     actions += beats(play, {0: 2})
     assert not kinds(actions, Kill)
+    assert not kinds(actions, DumpStacks)
 
 
 def test_a_worker_that_somebody_has_stopped_does_not_hang() -> None:

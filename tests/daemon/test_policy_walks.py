@@ -131,10 +131,8 @@ class World:
                 self.exits(leaving.serial, 0, None)
             elif worker is not None:
                 self.feed(WorkerReady(self.now, worker.serial))
-            elif self.state.phase in (Phase.RELOADING, Phase.PROVING) or self.state.backoffs:
+            elif next_deadline(self.state, self.now) is not None:
                 self.pass_time(31)
-                if self.state.phase is Phase.SERVING and self.serving_slots() == self.state.target.size:
-                    return
             else:
                 return
 

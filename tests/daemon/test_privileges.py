@@ -30,12 +30,13 @@ def as_user(monkeypatch: pytest.MonkeyPatch, uid: int, gid: int) -> None:
 def root(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of root that may change users."""
     as_user(monkeypatch, 0, 0)
-    monkeypatch.setattr(privileges, "_may_change", lambda needed: True)
+    monkeypatch.setattr(privileges, "_may", lambda needed: True)
 
 
 @pytest.mark.usefixtures("root")
 def test_a_user_by_name_brings_its_group_and_home() -> None:
-    expected = Identity(NOBODY.pw_uid, NOBODY.pw_gid, "nobody", NOBODY.pw_dir)
+    groups = tuple(os.getgrouplist("nobody", NOBODY.pw_gid))
+    expected = Identity(NOBODY.pw_uid, NOBODY.pw_gid, groups, "nobody", NOBODY.pw_dir)
     assert resolve("nobody", "") == expected
     assert resolve(str(NOBODY.pw_uid), "") == expected
 
@@ -44,7 +45,10 @@ def test_a_user_by_name_brings_its_group_and_home() -> None:
 def test_a_group_by_name_or_number_counts_before_the_users_own() -> None:
     group = grp.getgrall()[1]
     for text in (group.gr_name, str(group.gr_gid)):
-        assert resolve("nobody", text) == Identity(NOBODY.pw_uid, group.gr_gid, "nobody", NOBODY.pw_dir)
+        found = resolve("nobody", text)
+        assert found is not None
+        assert (found.uid, found.gid, found.name) == (NOBODY.pw_uid, group.gr_gid, "nobody")
+        assert group.gr_gid in found.groups
 
 
 @pytest.mark.usefixtures("root")
@@ -58,7 +62,7 @@ def test_a_group_alone_leaves_the_user() -> None:
 def test_a_number_that_the_user_database_lacks_needs_a_group() -> None:
     with pytest.raises(PrivilegeError, match=rf"user {UNKNOWN} is not in the user database.*give --group"):
         resolve(str(UNKNOWN), "")
-    assert resolve(str(UNKNOWN), "4711") == Identity(UNKNOWN, 4711, None, "/")
+    assert resolve(str(UNKNOWN), "4711") == Identity(UNKNOWN, 4711, (4711,), None, "/")
 
 
 def test_nothing_asked_for_is_nothing_to_do() -> None:
@@ -81,8 +85,8 @@ def test_only_root_can_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_root_without_the_capabilities_is_told_so_before_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     as_user(monkeypatch, 0, 0)
-    monkeypatch.setattr(privileges, "_may_change", lambda needed: False)
-    with pytest.raises(PrivilegeError, match="lacks the capabilities SETUID and SETGID"):
+    monkeypatch.setattr(privileges, "_may", lambda needed: False)
+    with pytest.raises(PrivilegeError, match="needs the capabilities SETUID, SETGID and KILL"):
         resolve("nobody", "")
 
 
@@ -93,11 +97,11 @@ def test_root_without_the_capabilities_is_told_so_before_a_fork(monkeypatch: pyt
 def test_capabilities_are_read_from_the_kernel(tmp_path: Path, effective: str, may: bool) -> None:
     status = tmp_path / "status"
     status.write_text(f"Name:\tpython3\nCapPrm:\tffffffffffffffff\nCapEff:\t{effective}\nCapBnd:\tffffffffffffffff\n")
-    assert privileges._may_change(privileges._CAP_SETUID | privileges._CAP_SETGID, status) is may
+    assert privileges._may(privileges._CAP_SETUID | privileges._CAP_SETGID, status) is may
 
 
 def test_a_system_without_capabilities_has_an_almighty_root(tmp_path: Path) -> None:
-    assert privileges._may_change(privileges._CAP_SETUID, tmp_path / "status")
+    assert privileges._may(privileges._CAP_SETUID, tmp_path / "status")
 
 
 def test_who_does_not_exist_is_named_with_near_matches() -> None:
@@ -120,6 +124,17 @@ def test_ids_are_found_by_name_and_number() -> None:
     assert find_user("nobody") == find_user(str(NOBODY.pw_uid)) == NOBODY.pw_uid
     group = grp.getgrgid(NOBODY.pw_gid)
     assert find_group(group.gr_name) == find_group(str(group.gr_gid)) == group.gr_gid
+
+
+def test_a_umask_is_set_or_left_as_it_is() -> None:
+    before = os.umask(0o022)
+    try:
+        privileges.set_umask("")
+        assert os.umask(0o022) == 0o022
+        privileges.set_umask("027")
+        assert os.umask(0o022) == 0o027
+    finally:
+        os.umask(before)
 
 
 DROP = """
@@ -151,10 +166,10 @@ def dropped(*identity: object, prefix: tuple[str, ...] = ()) -> subprocess.Compl
 
 @needs_root
 def test_a_worker_becomes_its_user_with_every_id_and_no_group_of_roots() -> None:
-    found = json.loads(dropped(NOBODY.pw_uid, NOBODY.pw_gid, "nobody", NOBODY.pw_dir).stdout)
+    found = json.loads(dropped(NOBODY.pw_uid, NOBODY.pw_gid, (NOBODY.pw_gid, 4711), "nobody", NOBODY.pw_dir).stdout)
     assert found["uids"] == [NOBODY.pw_uid] * 3
     assert found["gids"] == [NOBODY.pw_gid] * 3
-    assert found["groups"] == sorted(os.getgrouplist("nobody", NOBODY.pw_gid))
+    assert found["groups"] == sorted((NOBODY.pw_gid, 4711))
     assert found["regained"] == [False] * 4
     assert {int(one, 16) for one in found["caps"]} == {0}
     assert found["environment"] == {"HOME": NOBODY.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
@@ -163,7 +178,7 @@ def test_a_worker_becomes_its_user_with_every_id_and_no_group_of_roots() -> None
 
 @needs_root
 def test_a_user_that_no_database_knows_has_its_group_alone_and_no_name() -> None:
-    found = json.loads(dropped(UNKNOWN, 4711, None, "/").stdout)
+    found = json.loads(dropped(UNKNOWN, 4711, (4711,), None, "/").stdout)
     assert (found["uids"], found["gids"], found["groups"]) == ([UNKNOWN] * 3, [4711] * 3, [4711])
     assert found["environment"] == {"HOME": "/", "USER": None, "LOGNAME": None}
 
@@ -171,7 +186,7 @@ def test_a_user_that_no_database_knows_has_its_group_alone_and_no_name() -> None
 @needs_root
 def test_a_way_back_that_stays_open_is_noticed() -> None:
     # Under these secure bits the kernel leaves root's capabilities to whoever root becomes.
-    found = dropped(UNKNOWN, 4711, None, "/", prefix=("setpriv", "--securebits", "+no_setuid_fixup"))
+    found = dropped(UNKNOWN, 4711, (4711,), None, "/", prefix=("setpriv", "--securebits", "+no_setuid_fixup"))
     assert found.returncode != 0
     assert "PrivilegeError" in found.stderr
     assert "could become user 0 again" in found.stderr

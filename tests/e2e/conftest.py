@@ -85,5 +85,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Add the logs of the daemons to the report of a failing test."""
     report = yield
     if report.failed and STARTED in item.stash:
-        report.sections += [(f"log of the daemon {daemon.pid}", daemon.log()) for daemon in item.stash[STARTED].daemons]
+        report.sections += [(f"log of {daemon.name}", daemon.log()) for daemon in item.stash[STARTED].daemons]
     return report

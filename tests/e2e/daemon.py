@@ -30,7 +30,7 @@ APPS = ROOT / "tests" / "apps"
 EXAMPLES = ROOT / "deploy" / "examples"
 SITE = f"{APPS / 'site.py'}:Site"
 
-BOOT = 15.0  # seconds for a boot, and for whatever else no promise is made about, on a busy machine
+BOOT = 30.0  # seconds for a boot, and for whatever else no promise is made about, on a busy machine
 READY = r"stop: kill -TERM \d+"  # the last line of the start-up log
 TITLE = re.compile(r"preforkd: worker (\d+) \(generation (\d+)\)")
 # What the daemon's environment must not inherit from the one of the tests.
@@ -78,6 +78,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def catches(pid: int, signum: signal.Signals) -> bool:
+    """Whether the process has a handler for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signum - 1) & 1)
+
+
 class Daemon:
     """One `preforkd` process with its workers.
 
@@ -101,7 +108,7 @@ class Daemon:
         tolerated: str,
     ) -> None:
         self._xprocess = xprocess
-        self._name = name
+        self.name = name
         self._command = command
         self._port = port
         inherited = {key: value for key, value in os.environ.items() if not FOREIGN.fullmatch(key)}
@@ -118,7 +125,7 @@ class Daemon:
         Args:
             wait: return when it is ready; False: at once.
         """
-        self._xprocess.ensure(self._name, self._starter(wait=wait), persist_logs=False)
+        self._xprocess.ensure(self.name, self._starter(wait=wait), persist_logs=False)
 
     def _starter(self, *, wait: bool) -> type[ProcessStarter]:
         daemon = self
@@ -138,7 +145,7 @@ class Daemon:
                 resources = self.process.resources[-1]
                 daemon._popen, daemon._log_path = resources.popen, Path(str(resources.info[0].logpath))
                 # The plugin would read the log into the report of a failing test; the fixture does so for all daemons.
-                self.process.config._extlogfiles.pop(daemon._name)
+                self.process.config._extlogfiles.pop(daemon.name)
                 if wait:
                     daemon.until(self._is_ready, self.timeout, f"a line with {self.pattern!r} and a connection")
                 return True
@@ -248,6 +255,21 @@ class Daemon:
             return pid if pid not in but else None
 
         return self.until(look, within, f"an answer from another worker than {sorted(but)}")
+
+    def connect_to(self, pid: int, count: int) -> list[client.Connection]:
+        """Idle keep-alive connections that this worker holds."""
+        found: list[client.Connection] = []
+
+        def look() -> bool:
+            connection = client.Connection(self.port)
+            if connection.get().text.split()[1] == str(pid):
+                found.append(connection)
+            else:
+                connection.close()
+            return len(found) == count
+
+        self.until(look, 5, f"{count} connections to worker {pid}")
+        return found
 
     def wait_gone(self, within: float = 2.0) -> None:
         """No process of it is left."""

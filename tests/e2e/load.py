@@ -33,7 +33,7 @@ from tests.e2e.client import (
 ROOT = Path(__file__).parents[2]
 
 OK = "ok"
-REFUSED = "refused"  # nobody listens
+REFUSED = "refused"  # no connection came about: nobody listens, or nobody does any more
 RESET = "reset"  # RST: before the answer on a new connection, or in the middle of it, or instead of an orderly close
 CLOSED = "closed"  # FIN before the first byte of the answer, on a new connection
 STALE = "stale"  # the same or a reset on a reused one: the server closed an idle connection across a request
@@ -204,10 +204,8 @@ def verdict(error: AnswerError | OSError, *, reused: bool) -> str:
             return TRUNCATED
         case SilentError() | TimeoutError():
             return TIMEOUT
-        case ConnectionRefusedError():
+        case ConnectionError():  # not one of `Connection`'s own errors: connect() itself has failed
             return REFUSED
-        case ConnectionResetError():
-            return RESET
         case _:
             return WRONG
 
@@ -228,15 +226,13 @@ def load(port: int, **plan: object) -> Iterator[Result]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.e2e.load", text], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert process.stdin is not None
     assert process.stdout is not None
     with process:
         try:
             assert process.stdout.readline() == b"started\n", "the load did not start"
             yield result
-            process.stdin.close()
-            counted = process.stdout.read()
-            assert process.wait(60) == 0, "the load failed"
+            counted, _ = process.communicate(timeout=60)  # the end of its input is what it stops for
+            assert process.returncode == 0, "the load failed"
         finally:
             process.kill()
     result.merge(_read(counted))

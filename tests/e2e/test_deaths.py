@@ -10,27 +10,11 @@ import pytest
 from tests.e2e import load as names
 from tests.e2e.client import Connection, NoAnswerError, ResetError
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import Daemon, listens
+from tests.e2e.daemon import listens
 from tests.e2e.load import Failure, load
 
 BACK = 0.5  # seconds until a killed worker has a successor that serves
 GONE = 2.0  # seconds until the workers of a killed master are gone
-
-
-def connections_to(daemon: Daemon, pid: int, count: int) -> list[Connection]:
-    """Idle connections that this worker holds."""
-    found: list[Connection] = []
-
-    def look() -> bool:
-        connection = Connection(daemon.port)
-        if connection.get().text.split()[1] == str(pid):
-            found.append(connection)
-        else:
-            connection.close()
-        return len(found) == count
-
-    daemon.until(look, 5, f"{count} connections to worker {pid}")
-    return found
 
 
 def test_five_killed_workers_fail_only_their_own_requests(start: Start) -> None:
@@ -59,7 +43,7 @@ def test_five_killed_workers_fail_only_their_own_requests(start: Start) -> None:
 def test_a_killed_worker_takes_no_request_of_another_one_with_it(start: Start) -> None:
     daemon = start()
     victim, other = (worker.pid for worker in daemon.workers())
-    lost, kept = connections_to(daemon, victim, 3), connections_to(daemon, other, 3)
+    lost, kept = daemon.connect_to(victim, 3), daemon.connect_to(other, 3)
     for connection in lost + kept:
         connection.ask("/slow/0.5")
     daemon.signal(signal.SIGKILL, victim)
@@ -99,7 +83,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_request_and_is_replaced(start
         for _ in range(3):
             known = daemon.worker_pids()
             victim = min(known)
-            (busy,) = connections_to(daemon, victim, 1)
+            (busy,) = daemon.connect_to(victim, 1)
             with busy:
                 busy.ask("/slow/0.5")
                 daemon.signal(signal.SIGTERM, victim)

@@ -49,15 +49,15 @@ def test_a_worker_that_answers_again_is_left_alone(start: Start) -> None:
 
 @pytest.mark.parametrize("stopped", ["master", "worker", "all"])
 def test_nobody_is_killed_because_a_process_was_stopped(start: Start, stopped: str) -> None:
-    daemon = start("--stall-timeout", "1")
+    daemon = start("--stall-timeout", "0.5")
     before = daemon.worker_pids()
     frozen = {"master": [daemon.pid], "worker": [min(before)], "all": [daemon.pid, *before]}[stopped]
     for pid in frozen:
         daemon.signal(signal.SIGSTOP, pid)
-    time.sleep(3)  # three times --stall-timeout
+    time.sleep(1.6)  # more than --stall-timeout, and than the longest gap between two looks
     for pid in frozen:
         daemon.signal(signal.SIGCONT, pid)
-    time.sleep(1.5)  # more than the master needs to judge again
+    time.sleep(1.1)  # the master looks twice a second
     assert daemon.worker_pids() == before
     assert "SIGABRT" not in daemon.log()
     assert get(daemon.port).status == 200
@@ -65,13 +65,13 @@ def test_nobody_is_killed_because_a_process_was_stopped(start: Start, stopped: s
 
 
 def test_a_worker_that_is_blocked_while_the_master_is_stopped_is_noticed_afterwards(start: Start) -> None:
-    daemon = start("--stall-timeout", "2", tolerated=ABORTED)
+    daemon = start("--stall-timeout", "1", tolerated=ABORTED)
     before = daemon.worker_pids()
     with Connection(daemon.port) as victim:
         hung = int(victim.get().text.split()[1])
         victim.ask("/block/60")
         daemon.signal(signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(2)
         daemon.signal(signal.SIGCONT)
         daemon.wait_log("SIGABRT", 5)
     daemon.wait_workers(2, but={hung})

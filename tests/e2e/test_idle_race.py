@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import socket
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from tests.e2e.client import AnswerError, Connection
 from tests.e2e.conftest import Start
+from tests.e2e.daemon import Daemon
 
-CONNECTIONS = 200
-STEP = 0.001  # seconds between the requests of two connections
+CONNECTIONS = 500
+STEP = 0.0004  # seconds between the requests of two connections
 IDLE_GRACE = 0.4
 ESTABLISHED = 1  # <netinet/tcp.h>
 
@@ -44,29 +47,86 @@ def outcome(connection: Connection, sent: str) -> str:
         answer = connection.answer()
     except AnswerError as error:
         return f"lost: {error!r}"
-    return "answered" if answer.status == 200 and answer.closes else f"wrong: {answer}"
+    return "answered" if answer.status == 200 else f"wrong: {answer}"
 
 
-def test_requests_swept_over_the_close_of_a_drain_are_answered(start: Start) -> None:
+def sweep(daemon: Daemon, stack: ExitStack, begin: Callable[[], float], step: float) -> Counter[str]:
+    """Open idle connections, let `begin` cause their close, and ask on one after the other; the fates.
+
+    Args:
+        daemon: with any number of workers.
+        stack: closes the connections.
+        begin: gives the moment of the first request.
+        step: seconds from one request to the next.
+    """
+    connections = [stack.enter_context(Connection(daemon.port)) for _ in range(CONNECTIONS)]
+    for connection in connections:
+        connection.get()
+    first = begin()
+    sent = [ask_at(connection, first + number * step) for number, connection in enumerate(connections)]
+    return Counter(outcome(connection, fate) for connection, fate in zip(connections, sent, strict=True))
+
+
+def assert_nothing_lost(fates: Counter[str]) -> None:
+    """No request that the daemon could have seen is lost, and the sweep has covered the close."""
+    assert set(fates) <= {"answered", "closed before", "crossed"}, fates
+    assert fates["answered"] > 10, f"the sweep began before the close: {fates}"
+    assert fates["closed before"] > 10, f"the sweep ended after the close: {fates}"
+
+
+def test_requests_swept_over_the_close_of_a_stop_are_answered(start: Start) -> None:
     daemon = start("--idle-grace", str(IDLE_GRACE))
-    with ExitStack() as stack:
-        connections = [stack.enter_context(Connection(daemon.port)) for _ in range(CONNECTIONS)]
-        for connection in connections:
-            connection.get()
+
+    def stop() -> float:
         daemon.signal(signal.SIGTERM)
-        first = time.monotonic() + IDLE_GRACE - CONNECTIONS * STEP / 2
-        sent = [ask_at(connection, first + number * STEP) for number, connection in enumerate(connections)]
-        fates = [outcome(connection, fate) for connection, fate in zip(connections, sent, strict=True)]
-    counts = {fate: fates.count(fate) for fate in fates}
-    assert set(counts) <= {"answered", "closed before", "crossed"}, counts
-    assert counts["answered"] > 10, f"the sweep began before the close: {counts}"
-    assert counts["closed before"] > 10, f"the sweep ended after the close: {counts}"
-    assert daemon.wait_exit() == 0
+        return time.monotonic() + IDLE_GRACE - CONNECTIONS * STEP / 2
+
+    with ExitStack() as stack:
+        assert_nothing_lost(sweep(daemon, stack, stop, STEP))
+        assert daemon.wait_exit() == 0
+
+
+def test_requests_swept_over_a_reload_are_answered(start: Start) -> None:
+    daemon = start("--idle-grace", str(IDLE_GRACE))
+
+    def reload() -> float:
+        mark = daemon.mark()
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_log(r"worker \d \(generation 2\) is ready", since=mark)
+        return time.monotonic()
+
+    with ExitStack() as stack:
+        assert_nothing_lost(sweep(daemon, stack, reload, 5 * STEP))
+
+
+def test_requests_swept_over_the_keep_alive_time_are_answered(start: Start) -> None:
+    daemon = start("--keep-alive", "1")
+    with ExitStack() as stack:
+        assert_nothing_lost(sweep(daemon, stack, lambda: time.monotonic() + 0.5, 8 * STEP))
 
 
 def test_a_connection_that_was_never_used_does_not_delay_a_stop(start: Start) -> None:
     daemon = start()
-    with Connection(daemon.port), Connection(daemon.port) as half:
-        half.send(b"GET / HT")
+    with Connection(daemon.port):
         daemon.signal(signal.SIGTERM)
         assert daemon.wait_exit(2.5) == 0
+
+
+def test_half_a_request_is_answered_when_its_rest_comes_during_a_stop(start: Start) -> None:
+    daemon = start()
+    with Connection(daemon.port) as half:
+        half.send(b"GET / HT")
+        daemon.signal(signal.SIGTERM)
+        time.sleep(IDLE_GRACE)
+        half.send(b"TP/1.1\r\nHost: tests\r\n\r\n")
+        answer = half.answer()
+        assert (answer.status, answer.closes) == (200, True)
+    assert daemon.wait_exit(1.0) == 0
+
+
+def test_half_a_request_holds_a_stop_no_longer_than_the_budget(start: Start) -> None:
+    daemon = start("--graceful-timeout", "1")
+    with Connection(daemon.port) as half:
+        half.send(b"GET / HT")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait_exit(1.5) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,15 +14,16 @@ import pytest
 
 from tests.e2e import client
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import BOOT, Daemon, free_port, listens
+from tests.e2e.daemon import BOOT, ROOT, Daemon, free_port, listens
 from tests.e2e.deadline import until
 from tests.e2e.load import load
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+HAPROXY = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
+NGINX = ROOT / "deploy" / "nginx" / "preforkd.conf"
 NGINX_MAIN = """\
 daemon off;
 pid {folder}/nginx.pid;
-error_log stderr notice;
+error_log stderr crit;
 worker_processes 1;
 events {{}}
 http {{
@@ -48,7 +50,7 @@ def checked(command: list[str], environment: Mapping[str, str]) -> None:
     """The load balancer's own check of a configuration: it is good, and nothing in it is doubtful."""
     check = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30)
     assert check.returncode == 0, check.stderr
-    assert "warn" not in check.stderr.lower(), check.stderr
+    assert "[warn" not in check.stderr.lower(), check.stderr
 
 
 @contextmanager
@@ -65,17 +67,17 @@ def running(command: list[str], environment: Mapping[str, str], port: int) -> It
 
 
 @contextmanager
-def haproxy(first: int, second: int) -> Iterator[int]:
-    """HAProxy with deploy/haproxy/haproxy.cfg, its addresses set as the file says."""
+def haproxy(first: int, second: int, file: Path = HAPROXY, health_path: str = "/") -> Iterator[int]:
+    """HAProxy with deploy/haproxy/haproxy.cfg, its variables set as the file says."""
     path, port = program("haproxy", "haproxy"), free_port()
-    addresses = {
+    variables = {
         "FRONTEND": f"127.0.0.1:{port}",
         "INSTANCE_A": f"127.0.0.1:{first}",
         "INSTANCE_B": f"127.0.0.1:{second}",
+        "HEALTH_PATH": health_path,
     }
-    file = str(DEPLOY / "haproxy" / "haproxy.cfg")
-    checked([path, "-c", "-f", file], addresses)
-    with running([path, "-db", "-f", file], addresses, port):
+    checked([path, "-c", "-f", str(file)], variables)
+    with running([path, "-db", "-f", str(file)], variables, port):
         yield port
 
 
@@ -83,7 +85,7 @@ def haproxy(first: int, second: int) -> Iterator[int]:
 def nginx(first: int, second: int, folder: Path) -> Iterator[int]:
     """Nginx with a copy of deploy/nginx/preforkd.conf, in which the three addresses are replaced."""
     path, port = program("nginx", "nginx-light"), free_port()
-    text = (DEPLOY / "nginx" / "preforkd.conf").read_text()
+    text = NGINX.read_text()
     for shipped, ours in {"8001": first, "8002": second, "8080": port}.items():
         assert text.count(f"127.0.0.1:{shipped}") == 1, f"the configuration names port {shipped} once"
         text = text.replace(f"127.0.0.1:{shipped}", f"127.0.0.1:{ours}")
@@ -109,7 +111,12 @@ def pids(instance: Daemon) -> set[int]:
 def wait_used(balanced: int, instance: Daemon) -> None:
     """Until the load balancer sends requests to an instance."""
     workers = pids(instance)
-    instance.until(lambda: int(client.get(balanced).text.split()[1]) in workers, BOOT, f"an answer of one of {workers}")
+
+    def look() -> bool:
+        answer = client.get(balanced)
+        return answer.status == 200 and int(answer.text.split()[1]) in workers
+
+    instance.until(look, BOOT, f"an answer of one of {workers} through the load balancer")
 
 
 def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *options: str, wait: bool) -> None:
@@ -133,21 +140,26 @@ def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *optio
                 wait_used(balanced, again)
         wait_used(balanced, again)
     assert result.failed == 0, result.describe()
-    assert result.slowest < 0.9, f"as HAProxy's pause of 1 s before it tries the same server again: {result.describe()}"
+    assert result.slowest < 0.9, f"nobody waits longer than for HAProxy's pause: {result.describe()}"
     served = {int(body.split()[1]) for body in result.bodies}
     assert all(served & life for life in lives), "each life of each instance has had its share of the load"
 
 
 def test_a_rolling_restart_behind_haproxy_costs_no_request(start: Start) -> None:
     instances = [start(), start()]
-    with haproxy(*(instance.port for instance in instances)) as balanced:
+    with haproxy(instances[0].port, instances[1].port) as balanced:
         rolling_restart(balanced, instances, start, wait=True)
 
 
-def test_with_a_drain_delay_haproxy_needs_no_pause_between_the_restarts(start: Start) -> None:
-    options = ("--drain-delay", "1")
+def test_with_drain_delay_and_health_path_haproxy_needs_no_retries_and_no_pause(start: Start, tmp_path: Path) -> None:
+    options = ("--drain-delay", "3", "--health-path", "/healthz")
     instances = [start(*options), start(*options)]
-    with haproxy(*(instance.port for instance in instances)) as balanced:
+    text, replaced = re.subn(r"^ *retries \d+$", "    retries 0", HAPROXY.read_text(), flags=re.MULTILINE)
+    text, removed = re.subn(r"^ *(option redispatch|retry-on) .*$", "", text, flags=re.MULTILINE)
+    assert (replaced, removed) == (1, 2)
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(text)
+    with haproxy(instances[0].port, instances[1].port, file, "/healthz") as balanced:
         rolling_restart(balanced, instances, start, *options, wait=False)
 
 

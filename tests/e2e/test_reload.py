@@ -14,7 +14,8 @@ from tests.e2e.conftest import Start
 from tests.e2e.daemon import BOOT, Daemon
 from tests.e2e.load import load
 
-MIXED = {"paths": ("/", "/slow/0.05", "/chunks/3/0.01"), "expect": r"\d \d+(\n0\n1\n2\n)?"}
+RELOADS = "23456789ab"
+MIXED = {"paths": ("/", "/slow/0.05", "/chunks/3/0.01"), "expect": r"\w \d+(\n0\n1\n2\n)?"}
 
 
 def version(daemon: Daemon) -> str:
@@ -29,25 +30,25 @@ def wait_version(daemon: Daemon, wanted: str) -> None:
     )
 
 
-def test_five_reloads_under_load_fail_no_request(start: Start, tmp_path: Path) -> None:
+def test_ten_reloads_under_load_fail_no_request(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target)
     first = daemon.worker_pids()
     with load(daemon.port, **MIXED) as result:
-        for number in "23456":
+        for number in RELOADS:
             app.version(number)
             daemon.signal(signal.SIGHUP)
             wait_version(daemon, number)
         daemon.wait_workers(2, but=first)
     assert result.failed == 0, result.describe()
-    assert {body.split()[0] for body in result.bodies} == set("123456")
-    assert version(daemon) == "6"
+    assert {body.split()[0] for body in result.bodies} == {"1", *RELOADS}
+    assert version(daemon) == RELOADS[-1]
     assert daemon.stop() == 0
 
 
 def test_a_request_of_an_old_worker_is_completed_by_it(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
-    daemon = start(app=app.target, workers=1)
+    daemon = start("--idle-grace", "0.3", app=app.target, workers=1)  # shorter than the request takes
     with Connection(daemon.port) as connection:
         old = connection.get().text
         connection.ask("/slow/1.5")
@@ -57,8 +58,6 @@ def test_a_request_of_an_old_worker_is_completed_by_it(start: Start, tmp_path: P
         answer = connection.answer()
         assert (answer.text, answer.closes) == (old, True)
         connection.expect_close()
-    (old_pid,) = {int(old.split()[1])}
-    daemon.wait_workers(1, but={old_pid})
 
 
 def test_same_size_within_the_same_second_is_new_code_too(start: Start, tmp_path: Path) -> None:
@@ -86,7 +85,6 @@ def test_a_broken_deploy_leaves_the_old_code_serving(start: Start, tmp_path: Pat
         app.version("2")
         daemon.signal(signal.SIGHUP)
         wait_version(daemon, "2")
-        daemon.wait_workers(2, but=first)
     assert result.failed == 0, result.describe()
     assert daemon.stop() == 0
 
@@ -109,13 +107,11 @@ def test_a_removed_app_leaves_the_old_code_serving(start: Start, tmp_path: Path)
 def test_reloads_faster_than_boots_end_with_the_newest_code(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target)
-    first = daemon.worker_pids()
     with load(daemon.port, expect=r"\d \d+") as result:
         for number in "23456789":
             app.version(number)
             daemon.signal(signal.SIGHUP)
         wait_version(daemon, "9")
-        daemon.wait_workers(2, but=first)
     assert result.failed == 0, result.describe()
 
 

@@ -23,9 +23,10 @@ class ConfigFile:
         self.path.write_text(f'app = "{SITE}"\nbind = [{bind}]\nworkers = {workers}\n{more}\n')
 
     def start(self, start: Start) -> Daemon:
-        """A daemon that has nothing but this file."""
+        """A daemon that has nothing but this file, which asks for two workers."""
         daemon = start("--config", str(self.path), app=None, workers=None, port=None)
-        daemon.wait_log("worker 1 .* is ready")
+        for slot in (0, 1):
+            daemon.wait_log(f"worker {slot} .* is ready")
         return daemon
 
 

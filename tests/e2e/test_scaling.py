@@ -18,7 +18,13 @@ def test_scaling_from_one_to_six_and_back_fails_no_request(start: Start) -> None
         for worker in daemon.workers():
             daemon.wait_log(rf"worker {worker.slot} \(generation 1\) is ready")
         for count in (5, 4, 3, 2, 1):
-            daemon.signal(signal.SIGTTOU)
+            leaving = daemon.workers()[-1].pid
+            (busy,) = daemon.connect_to(leaving, 1)
+            with busy:
+                busy.ask("/slow/0.3")
+                daemon.signal(signal.SIGTTOU)
+                answer = busy.answer()
+            assert (answer.text, answer.closes) == (f"1 {leaving}", True)
             daemon.wait_workers(count)
     assert result.failed == 0, result.describe()
     assert daemon.workers()[0].slot == 0

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import AnswerError, Connection
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS, Daemon, listens
+from tests.e2e.daemon import APPS, Daemon, catches, listens
 
 AT_ONCE = 0.5  # seconds
 GRACE = 2.0  # --idle-grace: how long idle connections get
@@ -26,7 +26,7 @@ def wait_refused(daemon: Daemon, within: float = AT_ONCE) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_completes_everything_that_was_begun(start: Start, signum: signal.Signals) -> None:
-    daemon = start()
+    daemon = start("--idle-grace", "0.3")  # shorter than what has been begun takes
     idle, used, unused, slow, upload, chunks = (Connection(daemon.port) for _ in range(6))
     with idle, used, unused, slow, upload, chunks:
         idle.get()
@@ -38,8 +38,8 @@ def test_a_stop_completes_everything_that_was_begun(start: Start, signum: signal
         began = time.monotonic()
         daemon.signal(signum)
         wait_refused(daemon)
-        answer = used.get()
-        assert (answer.status, answer.closes) == (200, True), "a request on an idle connection is answered"
+        # Refused means that one worker has heard of the stop; the others do so within the same moment.
+        daemon.until(lambda: used.get().closes, 0.1, "a request on an idle connection is answered, with close")
         upload.send(b"x" * 100_000)
         answer = upload.answer()
         assert (answer.text.split()[2], answer.closes) == ("200000", True)
@@ -106,6 +106,14 @@ def test_a_blocked_worker_is_killed_at_the_end_of_the_budget(start: Start) -> No
     daemon.wait_gone(AT_ONCE)
 
 
+def test_a_stopped_worker_is_killed_at_the_end_of_the_budget(start: Start) -> None:
+    daemon = start("--graceful-timeout", "1", "--shutdown-timeout", "0.5")
+    daemon.signal(signal.SIGSTOP, min(daemon.worker_pids()))
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_exit(2.5)
+    daemon.wait_gone(AT_ONCE)
+
+
 def test_a_stop_beside_a_blocked_worker_refuses_new_clients_and_finishes_the_rest(start: Start) -> None:
     daemon = start("--graceful-timeout", "3", "--shutdown-timeout", "1")
     with Connection(daemon.port) as blocked, Connection(daemon.port) as busy:
@@ -142,7 +150,7 @@ def test_term_in_the_middle_of_a_reload_is_obeyed_at_once(start: Start, tmp_path
         wait_refused(daemon)
         answer = busy.answer()
         assert (answer.text.split()[0], answer.closes) == ("1", True)
-        assert daemon.wait_exit(AT_ONCE) == 0
+    assert daemon.wait_exit(AT_ONCE) == 0
     daemon.wait_gone(AT_ONCE)
 
 
@@ -150,10 +158,11 @@ def test_term_in_the_middle_of_a_reload_is_obeyed_at_once(start: Start, tmp_path
 def test_term_soon_after_the_start_is_obeyed_at_once(start: Start, milliseconds: int) -> None:
     daemon = start(wait=False)
     time.sleep(milliseconds / 1000)  # the moment is what is under test
+    ours = catches(daemon.pid, signal.SIGTERM)
     daemon.signal(signal.SIGTERM)
     code = daemon.wait_exit(1.0)
-    # Before the interpreter runs our first line a TERM has its default meaning.
-    assert code == 0 or (code == 128 + signal.SIGTERM and milliseconds < 50), code
+    # Before the interpreter has run our first lines a TERM has its default meaning, which is as good.
+    assert code == 0 or (code == 128 + signal.SIGTERM and not ours), code
     daemon.wait_gone(AT_ONCE)
 
 
@@ -162,12 +171,11 @@ def test_connections_that_wait_in_the_queue_are_answered(start: Start) -> None:
     blocked = Connection(daemon.port)
     blocked.ask("/block/0.5")
     time.sleep(0.1)  # the worker has begun to block; what follows stays in the kernel's queue
-    queued = [Connection(daemon.port) for _ in range(20)]
+    queued = [Connection(daemon.port) for _ in range(200)]  # more than a worker takes in one turn
     for connection in queued:
         connection.ask("/")
     daemon.signal(signal.SIGTERM)
     for connection in [blocked, *queued]:
         with closing(connection):
-            answer = connection.answer()
-            assert (answer.status, answer.closes) == (200, True)
+            assert connection.answer().status == 200
     assert daemon.wait_exit(GRACE + 1) == 0

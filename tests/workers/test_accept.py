@@ -12,7 +12,10 @@ from typing import cast
 
 import pytest
 
-from preforkd.workers.accept import TROUBLE_PAUSE, YIELD, Acceptor, AcceptState
+from preforkd.workers.accept import ALONE, TROUBLE_PAUSE, YIELD, Acceptor, AcceptState
+
+LENT = 4
+"""The descriptor of a listener that is somebody else's."""
 
 
 class Timer:
@@ -67,6 +70,11 @@ class Listener:
         self.fd = fd
         self.queue = list(queue)
         self.closed = False
+        self.shut = False
+
+    def shutdown(self, how: int) -> None:
+        assert how == socket.SHUT_RDWR
+        self.shut = True
 
     def fileno(self) -> int:
         return self.fd
@@ -88,11 +96,12 @@ class World:
         self.loop = Loop()
         self.listeners = [Listener(fd, *queue) for fd, queue in enumerate(queues, start=3)]
         self.taken: list[object] = []
-        self.least: int | None = None
+        self.least: int | None = 10**6
         self.elsewhere = 0
         self.acceptor = Acceptor(
             cast(asyncio.AbstractEventLoop, self.loop),
             cast("list[socket.socket]", self.listeners),
+            lent={LENT},
             take=self.taken.append,
             held=lambda: len(self.taken) + self.elsewhere,
             least=lambda: self.least,
@@ -138,8 +147,19 @@ def test_a_worker_with_more_than_the_least_loaded_leaves_the_socket_for_a_moment
     assert world.taken == [1], "for the next one it waits again"
 
 
-@pytest.mark.parametrize(("held", "least"), [(4, 4), (4, 5), (4, None), (0, 0)])
-def test_a_worker_that_has_no_more_than_the_least_loaded_takes_at_once(held: int, least: int | None) -> None:
+def test_a_worker_that_is_alone_takes_several_per_wake_up_within_its_limit() -> None:
+    world = World(tuple(range(100)), limit=ALONE + 3)
+    world.least = None
+    world.acceptor.accept()
+    world.loop.readable()
+    assert len(world.taken) == ALONE
+    world.loop.readable()
+    world.loop.readable()
+    assert len(world.taken) == ALONE + 3
+
+
+@pytest.mark.parametrize(("held", "least"), [(4, 4), (4, 5), (0, 0)])
+def test_a_worker_that_has_no_more_than_the_least_loaded_takes_at_once(held: int, least: int) -> None:
     world = World((1,))
     world.elsewhere, world.least = held, least
     world.acceptor.accept()
@@ -212,6 +232,27 @@ def test_closing_takes_what_is_queued_only_when_nobody_else_will() -> None:
     world.acceptor.close(take_queued=False)
     assert world.taken == []
     assert world.listeners[0].closed
+
+
+def test_closing_for_the_whole_daemon_ends_the_listening_also_on_the_copy_of_a_worker_that_hangs() -> None:
+    world = World((), ())
+    world.acceptor.close(take_queued=True)
+    assert [listener.shut for listener in world.listeners] == [True, False], "but not of a socket that was lent"
+
+    world = World((), ())
+    world.acceptor.close(take_queued=False)
+    assert [listener.shut for listener in world.listeners] == [False, False], "other workers go on"
+
+
+def test_a_listener_that_another_worker_has_ended_is_left_alone_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World((OSError(errno.EINVAL, "x"),))
+    world.acceptor.accept()
+    world.loop.readable()
+    assert world.loop.readers == {}
+    assert not caplog.records
+    world.acceptor.close(take_queued=True)
 
 
 def test_closing_without_descriptors_ends() -> None:

@@ -15,6 +15,7 @@ from preforkd.workers.channel import (
     Drain,
     Draining,
     Failed,
+    Hello,
     Message,
     Pause,
     Ready,
@@ -26,6 +27,7 @@ from preforkd.workers.channel import (
 
 TIMES = st.floats(allow_nan=False, allow_infinity=False)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Hello, st.integers(1, 1 << 22)),
     st.builds(Ready),
     st.builds(Failed, st.text(), st.text(), st.text()),
     st.builds(Draining, TIMES),
@@ -51,7 +53,20 @@ def test_a_long_text_is_cut_and_still_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b'["Ready"]', b'["Nonsense", {}]', b'["Ready", {"x": 1}]', b"\xff", b"[[], {}]"]
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'["Ready"]',
+        b'["Nonsense", {}]',
+        b'["Ready", {"x": 1}]',
+        b"\xff",
+        b"[[], {}]",
+        b'["Draining", {"left": "x"}]',
+        b'["Retire", {"reason": 7}]',
+        b'["Hello", {"pid": true}]',
+    ],
 )
 def test_what_is_not_a_message_is_an_error(body: bytes) -> None:
     with pytest.raises(ChannelError, match="not a message"):

@@ -365,10 +365,8 @@ def test_ctrl_c_during_the_import_is_not_the_apps_fault(folder: Path) -> None:
         ("number", "is an object of builtins.int"),
         ("nothing", "is None"),
         ("os", "is a module"),
-        ("Plain", "is the class Plain"),
-        ("wsgi", "is a function"),
-        ("asgi", "is a coroutine function"),
-        ("create", "is a function; only subclasses of ServerHttpProtocol can be served so far; --factory calls it"),
+        ("Plain", "is the class Plain, not an application"),
+        ("create", "is a function, which takes neither the three arguments of ASGI nor the two of WSGI; --factory calls"),
         ("instance", "is an instance of Handler: name the class itself"),
     ],
 )
@@ -380,8 +378,6 @@ def test_an_attribute_of_another_kind_is_refused_with_what_it_is(folder: Path, a
 import os
 number, nothing = 1, None
 class Plain: pass
-def wsgi(environ, start_response): pass
-async def asgi(scope, receive, send): pass
 def create(): return Handler
 instance = Handler.__new__(Handler)
 """,
@@ -389,10 +385,28 @@ instance = Handler.__new__(Handler)
     assert f'"hello.py:{attr}" {said}' in str(refused(f"hello.py:{attr}"))
 
 
-def test_an_interface_that_is_not_supported_is_refused(folder: Path) -> None:
-    write(folder, hello=APP)
-    assert 'the interface "asgi" is not supported yet' in str(refused("hello.py", interface="asgi"))
-    assert load("hello.py", interface="protocol").interface == "protocol"
+def test_an_interface_that_the_app_cannot_have_is_refused(folder: Path) -> None:
+    write(folder, hello=APP + "\nasync def asgi(scope, receive, send): pass\nnumber = 1\n")
+    assert 'the interface "ajp" is not one of protocol, asgi, wsgi' in str(refused("hello.py", interface="ajp"))
+    handler = str(refused("hello.py:Handler", interface="asgi"))
+    assert "is the class Handler, which cannot be served as --interface asgi" in handler
+    assert "cannot be served as --interface protocol" in str(refused("hello.py:asgi", interface="protocol"))
+    assert "cannot be served as --interface wsgi" in str(refused("hello.py:number", interface="wsgi"))
+
+
+def test_the_interface_is_found_out_unless_it_is_named(folder: Path) -> None:
+    write(
+        folder,
+        hello=APP
+        + """
+def wsgi(environ, start_response): pass
+async def asgi(scope, receive, send): pass
+def anything(*args): pass
+""",
+    )
+    assert [load(f"hello.py:{name}").interface for name in ("Handler", "asgi", "wsgi")] == ["protocol", "asgi", "wsgi"]
+    assert "say --interface asgi or --interface wsgi" in str(refused("hello.py:anything"))
+    assert load("hello.py:anything", interface="asgi").interface == "asgi"
 
 
 # Factories

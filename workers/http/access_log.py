@@ -55,40 +55,45 @@ def _escape_character(char: str) -> str:
 
 
 def _request_line(message: RequestMessage) -> str:
-    version = message.version
-    return escape(f"{message.method} {message.path} HTTP/{version[0]}.{version[1]}")
+    # The parser admits printable ASCII only: what is left to escape in a target are these two.
+    path = message.path
+    if '"' in path or "\\" in path:
+        path = escape(path)
+    return f"{message.method} {path} HTTP/{message.version[0]}.{message.version[1]}"
 
 
-# Fields that were looked for in a remembered head (the parser hands out the same tuple again): found once.
-_FOUND: dict[int, tuple[RawHeaders, dict[str, str | None]]] = {}
+# Fields that were looked for in a remembered head (the parser hands out the same tuple again), escaped: found once.
+_FOUND: dict[int, tuple[RawHeaders, dict[str, str]]] = {}
 _FOUND_MAX = 256
 
 
 def request_field(message: RequestMessage, name: str) -> str | None:
     """Return a field of the request as text; a dictionary of all fields would cost more than looking for two."""
-    raw = message.raw_headers
-    found = _FOUND.get(id(raw))
-    if found is None or found[0] is not raw:
-        if len(_FOUND) >= _FOUND_MAX:
-            del _FOUND[next(iter(_FOUND))]
-        found = _FOUND[id(raw)] = raw, {}
-    texts = found[1]
-    if name not in texts:
-        texts[name] = _find_field(raw, name.lower().encode("latin-1", "replace"))
-    return texts[name]
-
-
-def _find_field(raw: RawHeaders, wanted: bytes) -> str | None:
-    for key, value in raw:
+    wanted = name.lower().encode("latin-1", "replace")
+    for key, value in message.raw_headers:
         if len(key) == len(wanted) and key.lower() == wanted:
             return value.strip(b" \t").decode("utf-8", "surrogateescape")
     return None
 
 
+def _field_atom(name: str) -> Atom:
+    def atom(message: RequestMessage) -> str:
+        raw = message.raw_headers
+        found = _FOUND.get(id(raw))
+        if found is None or found[0] is not raw:
+            if len(_FOUND) >= _FOUND_MAX:
+                _FOUND.clear()
+            found = _FOUND[id(raw)] = raw, {}
+        text = found[1].get(name)
+        if text is None:
+            text = found[1][name] = escape(request_field(message, name) or "-")
+        return text
+
+    return _REQUEST, atom
+
+
 _ATOMS: dict[str, Atom] = {
-    "h": (_REMOTE, str),
-    "l": (_REMOTE, lambda _: "-"),
-    "u": (_REMOTE, lambda _: "-"),
+    "h": (_REMOTE, str),  # l and u are always "-": a part of the template
     "t": (_REMOTE, lambda _: clock.log_time),
     "r": (_REQUEST, _request_line),
     "m": (_REQUEST, lambda message: escape(message.method)),
@@ -98,8 +103,8 @@ _ATOMS: dict[str, Atom] = {
     "s": (_RESPONSE, lambda response: str(response.status)),
     "b": (_RESPONSE, lambda response: str(response.output_length or "-")),
     "B": (_RESPONSE, lambda response: str(response.output_length)),
-    "f": (_REQUEST, lambda message: escape(request_field(message, "referer") or "-")),
-    "a": (_REQUEST, lambda message: escape(request_field(message, "user-agent") or "-")),
+    "f": _field_atom("referer"),
+    "a": _field_atom("user-agent"),
     "T": (_SECONDS, lambda seconds: str(int(seconds))),
     "M": (_SECONDS, lambda seconds: str(int(seconds * 1000))),
     "D": (_SECONDS, lambda seconds: str(int(seconds * 1_000_000))),
@@ -110,7 +115,7 @@ _ATOMS: dict[str, Atom] = {
 
 def _header_atom(name: str, kind: str) -> Atom:
     if kind == "i":
-        return _REQUEST, lambda message: escape(request_field(message, name) or "-")
+        return _field_atom(name)
     if kind == "o":
         return _RESPONSE, lambda response: escape(response.headers.get(name, "-"))
     return _ENVIRON, lambda environ: escape(str(environ.get(name, "-")))
@@ -138,11 +143,16 @@ def compile_format(access_log_format: str) -> LineMaker:
         if match[0] == "%%":
             template.append("%%")
             continue
+        if match[1] in ("l", "u"):
+            template.append("-")
+            continue
         atom = _find_atom(match[1])
         if atom is None:
             raise ValueError(
                 f"unknown atom {match[0]!r} at position {match.start()} of the access log format; known are "
-                + " ".join(f"%({name})s" for name in [*_ATOMS, "{name}i", "{name}o", "{name}e"])
+                + " ".join(
+                    f"%({name})s" for name in ["h", "l", "u", *list(_ATOMS)[1:], "{name}i", "{name}o", "{name}e"]
+                )
             )
         template.append("%s")
         atoms.append(atom)
@@ -150,8 +160,11 @@ def compile_format(access_log_format: str) -> LineMaker:
     text = "".join(template)
 
     def make(sources: Sources) -> str:
-        return text % tuple(["-" if sources[index] is None else atom(sources[index]) for index, atom in atoms])
+        if sources[_REQUEST] is None or sources[_RESPONSE] is None or needs_environ:
+            return text % tuple(["-" if sources[index] is None else atom(sources[index]) for index, atom in atoms])
+        return text % tuple([atom(sources[index]) for index, atom in atoms])
 
+    needs_environ = any(index == _ENVIRON for index, _ in atoms)
     return make
 
 

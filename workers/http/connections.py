@@ -26,7 +26,7 @@ class Connections:
         accepted: connections since the start.
         draining: responses say `Connection: close`.
         limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
-        changed: called after each change of their number, while there is somebody who wants to know.
+        ended: called after each connection that has ended, while there is somebody who wants to know.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Connections:
         self.accepted = 0
         self.draining = False
         self.limit_concurrency = 0
-        self.changed: Callable[[], None] | None = None
+        self.ended: Callable[[], None] | None = None
         self._requests_before = 0
         self._bytes_before = 0
         self._classes = [0] * 10
@@ -89,8 +89,6 @@ class Connections:
         self.accepted += 1
         if self.draining:
             connection.persistent = False
-        if self.changed is not None:
-            self.changed()
         if self._timer is None:
             clock.update(time.time())
         elif interval >= self._interval:
@@ -106,8 +104,8 @@ class Connections:
         if connection not in self._live:
             return
         self._live.discard(connection)
-        if self.changed is not None:
-            self.changed()
+        if self.ended is not None:
+            self.ended()
         self._requests_before += connection.requests
         self._bytes_before += connection.writer.sent
         if not self._live:
@@ -134,10 +132,14 @@ class Connections:
     def drain(self) -> None:
         """From now on every response says `Connection: close`, decided when its head is written."""
         self.draining = True
+        for connection in self._live:
+            connection.persistent = False
 
     def resume(self) -> None:
-        """Undo `drain()`: the worker serves on. A connection that was told to close still does."""
+        """Undo `drain()`: the worker serves on. A connection of before still closes after its next response."""
         self.draining = False
+        for connection in self._live:
+            connection._marks.cut = 0.0  # what `closing()` has set: what is still at work may finish
 
     def closing(self, timeout: float) -> None:
         """The worker is about to exit: call `closing(timeout)` on every live connection.

@@ -1,8 +1,8 @@
 """When a connection has had enough time: pure functions of its marks, its limits and the time.
 
-One sweep per worker and second looks at every connection (`connections.py`). A request sets no timer and, but for a head
-that does not come in one piece, no mark: the sweep itself notes when it first saw a state. So what counts from there
-(idle, whole request, progress of body and writes) ends up to one sweep late, and costs a request nothing.
+One sweep per worker and second looks at every connection (`connections.py`). A request sets no timer and, but for a
+head that does not come in one piece, no mark: the sweep itself notes when it first saw a state. So what counts from
+there (idle, whole request, progress of body and writes) ends up to one sweep late, and costs a request nothing.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ def expired(sight: Sight, marks: Marks, allowed: Allowance, now: float) -> Deadl
     if _write_stalls(sight, marks, allowed.write, now):
         return Deadline.WRITE
     if state is ConnectionState.CLOSING:
+        if marks.linger and sight.unsent:
+            marks.linger = now  # the client is still reading the response: lingering has not begun
         return Deadline.LINGER if marks.linger and now - marks.linger >= allowed.linger else None
     if state is ConnectionState.ACTIVE:
         if 0 < allowed.request <= now - marks.since:

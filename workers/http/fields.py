@@ -19,23 +19,34 @@ _OURS = frozenset(
 )
 
 
-# Fields that are the same in most responses of an app: checked and formatted once. One lookup (the hashes of literals are
-# kept in them) instead of two checks and a formatting. Content-Length comes with its number.
+# Fields that are the same in most responses of an app: checked and formatted once. One lookup (the hashes of literals
+# are kept in them) instead of two checks and a formatting. Content-Length comes with its number.
 _FIELDS: dict[tuple[str, str], tuple[str, int | None]] = {}
 known_field = _FIELDS.get
 _FIELDS_MAX = 1024
 _FIELD_SIZE_MAX = 128
 _REPEATED = frozenset(
-    ["access-control-allow-origin", "cache-control", "content-type", "expires", "pragma", "referrer-policy", "strict-transport-security", "vary", "x-content-type-options", "x-frame-options"]
+    [
+        "access-control-allow-origin",
+        "cache-control",
+        "content-type",
+        "expires",
+        "pragma",
+        "referrer-policy",
+        "strict-transport-security",
+        "vary",
+        "x-content-type-options",
+        "x-frame-options",
+    ]
 )
 
 
 def remember(name: str, value: str, line: str, length: int | None = None) -> None:
-    """Keep a checked field for the next response; Content-Length comes with its number, others only when they repeat."""
+    """Keep a checked field for the next response: Content-Length with its number, others when they tend to repeat."""
     if length is None and (len(value) > _FIELD_SIZE_MAX or name.lower() not in _REPEATED):
         return
     if len(_FIELDS) >= _FIELDS_MAX:
-        del _FIELDS[next(iter(_FIELDS))]
+        _FIELDS.clear()
     _FIELDS[name, value] = line, length
 
 

@@ -1,10 +1,10 @@
 """Requests from bytes: llhttp through httptools, fed in portions that end where a message can end.
 
-llhttp has no pause: one call delivers every request in its input, and an error does not say where it is. So it never gets
-bytes of two messages in one call. The end of a head, and of a chunked body, is always CR LF CR LF: the input is cut
-behind each of these; a body of known length is cut at its length. So a head is measured to the byte, nothing of a second
-request is parsed before the first has been answered (a pipeline is bounded by the read buffer), bytes behind a request
-that closes are never looked at, and a refused request is known by its own bytes.
+llhttp has no pause: one call delivers every request in its input, and an error does not say where it is. So it never
+gets bytes of two messages in one call. The end of a head, and of a chunked body, is always CR LF CR LF: the input is
+cut behind each of these; a body of known length is cut at its length. So a head is measured to the byte, nothing of a
+second request is parsed before the first has been answered (a pipeline is bounded by the read buffer), bytes behind a
+request that closes are never looked at, and a refused request is known by its own bytes.
 
 No socket, clock or loop: bytes in, messages and body parts out.
 """
@@ -12,9 +12,7 @@ No socket, clock or loop: bytes in, messages and body parts out.
 from __future__ import annotations
 
 import re
-from itertools import count
 from types import SimpleNamespace
-from typing import Any
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
@@ -22,49 +20,26 @@ from preforkd.workers.http import rules
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.limits import Limits
 from preforkd.workers.http.message import HttpVersion11, RequestMessage
+from preforkd.workers.http.remembered import HEAD_SIZE_MAX, head_of, known_head, remember_block
 
 _END = b"\r\n\r\n"
+CHUNK_OVERHEAD_MAX = 16384  # bytes of chunk framing that any body may have; more only in proportion to its size
+_READ_MAX = 262144  # what a transport delivers at once (uvloop's buffer)
 _METHODS: dict[bytes, str] = {}
 
 # The fields that have a meaning here, by the spellings that clients use; other spellings go through lower().
 # One lookup per field: 0.03 us instead of 0.07.
 _MEANT = frozenset(
-    b"host connection content-length transfer-encoding expect upgrade content-encoding sec-websocket-key sec-websocket-version".split()
+    b"host connection content-length transfer-encoding expect upgrade content-encoding sec-websocket-key"
+    b" sec-websocket-version".split()
 )
 _SPELLED: dict[bytes, bytes | None] = {}
 _SPELLED_MAX = 1024
+_KEEP_ALIVE = [b"keep-alive"]
+_ORIGIN_FORM = re.compile(rb"/[!\x22\x24-\x7e]*").fullmatch
+_GOOD_HOSTS: set[bytes] = set()  # values that were checked
+_GOOD_HOSTS_MAX = 512
 _PLAIN = frozenset((b"host", b"connection"))  # the fields with a meaning that a remembered block may have
-
-# What clients repeat is parsed once. A head is its request line and its block of fields; connections (and the clients of
-# a load balancer) send the same blocks again and again. A block gets in here when llhttp and our rules took it in a
-# request without body, Upgrade or Expect, so a hit says: bodyless, and these fields. Bounded, oldest out first, and never
-# with long blocks. Measured: 6 us a request without, 1 us with (a head of ten fields, CPython 3.11).
-_Block = tuple[tuple[tuple[bytes, bytes], ...], bool]  # the fields; the client asked for the connection to end
-_BLOCKS: dict[bytes, _Block] = {}
-_BLOCKS_MAX = 512
-_BLOCK_SIZE_MAX = 2048
-_LINES: dict[bytes, tuple[str, str]] = {}
-_LINES_MAX = 1024
-_LINE_SIZE_MAX = 256
-# A line that needs no parser: strictly what llhttp and `rules` take for HTTP/1.1 in origin-form, and nothing else.
-_PLAIN_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!\x22\x24-\x7e]*) HTTP/1\.1").fullmatch
-
-
-def _remember(memo: dict[bytes, Any], key: bytes, value: object, size: int) -> None:
-    if len(memo) >= size:
-        del memo[next(iter(memo))]
-    memo[key] = value
-
-
-def _plain_line(line: bytes) -> tuple[str, str] | None:
-    """Read a request line of the plain form; None: it is for the parser."""
-    match = _PLAIN_LINE(line)
-    if match is None:
-        return None
-    entry = match[1].decode("ascii"), match[2].decode("ascii")
-    if len(line) <= _LINE_SIZE_MAX:
-        _remember(_LINES, line, entry, _LINES_MAX)
-    return entry
 
 
 def _spelling(name: bytes) -> bytes | None:
@@ -91,17 +66,17 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_blank_lines", "_chunks", "_headers", "_http", "_incomplete", "_judging", "_left", "_limits", "_overhead",
-        "_plain_fields_max", "_plain_line_max", "_target", "body", "body_received", "consumed", "in_body", "partial",
+        "_blank_lines", "_headers", "_http", "_incomplete", "_judging", "_last", "_left", "_limits", "_memo_max",
+        "_overhead", "_plain_fields_max", "_target", "_trailing", "body", "body_received", "consumed", "in_body",
+        "partial",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         # A remembered block was within the limits of the connection that it came by; these are ours.
-        self._plain_line_max = limits.limit_request_line or 1 << 30
-        if 0 < limits.limit_header_size < _BLOCK_SIZE_MAX + _LINE_SIZE_MAX:
-            self._plain_line_max = -1
         self._plain_fields_max = limits.limit_headers or 1 << 30
+        sizes = (size for size in (limits.limit_header_size, limits.limit_request_line, HEAD_SIZE_MAX) if size)
+        self._memo_max = min(sizes)
         self._target: list[bytes] = []
         self._headers: list[tuple[bytes, bytes]] = []
         self.body: list[bytes] = []
@@ -112,12 +87,13 @@ class RequestParser:
         self._judging = False
         self._blank_lines = 0
         self._http = self._new_parser()
-        self._left = self.body_received = self._overhead = 0
-        self._chunks = count()
+        self._left = self.body_received = self._overhead = self._trailing = 0
+        self._last = b""
 
     def _new_parser(self) -> HttpRequestParser:
-        # Methods of C objects where they do the work: a call without a Python frame costs a third. The list `_incomplete`
-        # is a flag that way: on_message_complete empties it. on_headers_complete is not needed: the input ends there.
+        # Methods of C objects where they do the work: a call without a Python frame costs a third. The list
+        # `_incomplete` is a flag that way: on_message_complete empties it. on_headers_complete is not needed: the input
+        # ends there.
         append = self._headers.append
         return HttpRequestParser(
             SimpleNamespace(
@@ -136,14 +112,11 @@ class RequestParser:
         """
         # Flat, down to the message: every request passes here.
         if self.partial is None:
-            split = data.find(b"\r")
-            block = _BLOCKS.get(data[split:])
-            if block is not None and split <= self._plain_line_max:
-                line = data[:split]
-                entry = _LINES.get(line) or _plain_line(line)
-                if entry is not None and len(block[0]) <= self._plain_fields_max:
+            if len(data) <= self._memo_max:
+                head = head_of(data) or known_head(data, self._limits)
+                if head is not None and len(head[2]) <= self._plain_fields_max:
                     self.consumed = len(data)
-                    return RequestMessage(entry[0], entry[1], HttpVersion11, block[0], block[1])
+                    return RequestMessage(head[0], head[1], HttpVersion11, head[2], head[3])
             end = data.find(_END) + 4
             if end != 3 and data[0] > 13:
                 if end != len(data):
@@ -186,11 +159,10 @@ class RequestParser:
     def _check_partial(self, head: bytearray) -> None:
         limits = self._limits
         if self._judging:
-            fault = rules.fault_of_method(bytes(head))
-            if fault is not None:
-                raise fault
+            self._judge_method(bytes(head))
         line = head.find(b"\r\n", 0, limits.limit_request_line + 2)
-        if 0 < limits.limit_request_line < len(head) and (line == -1 or line > limits.limit_request_line):
+        size = line if line >= 0 else len(head) - 1  # its CR may be there without the LF
+        if 0 < limits.limit_request_line < size:
             raise BadRequestError("Request line too long", code=414)
         if 0 < limits.limit_header_size < len(head):
             raise BadRequestError("Request header fields too large", code=431)
@@ -204,17 +176,18 @@ class RequestParser:
         except HttpParserUpgrade:
             pass
         except HttpParserInvalidMethodError:
-            head = bytes(self.partial) if self.partial is not None else data
-            fault = rules.fault_of_method(head)
-            if fault is not None:
-                raise fault from None
             self._judging = True
-        except HttpParserError as exc:
-            head = bytes(self.partial) if self.partial is not None else data
-            fault = rules.fault_of_head(head, self._headers)
-            raise fault from exc
+            self._judge_method(bytes(self.partial or data))
+        except HttpParserError:
+            raise rules.fault_of_head(bytes(self.partial or data), self._headers) from None
 
-    def _complete(self, data: bytes, head: bytes) -> RequestMessage:
+    def _judge_method(self, head: bytes) -> None:
+        """Refuse an unknown method as soon as there is enough of it to say how."""
+        fault = rules.fault_of_method(head)
+        if fault is not None:
+            raise fault
+
+    def _complete(self, data: bytes, head: bytes) -> RequestMessage:  # noqa: C901 -- flat, see below
         """Feed the last portion of a head and make the message. Flat: every request passes here (0.3 us in calls)."""
         limits = self._limits
         upgrade = False
@@ -227,8 +200,8 @@ class RequestParser:
             upgrade = True
         except HttpParserInvalidMethodError:
             raise rules.fault_of_method(head) or BadRequestError("Invalid method") from None
-        except HttpParserError as exc:
-            raise rules.fault_of_head(head, self._headers) from exc
+        except HttpParserError:
+            raise rules.fault_of_head(head, self._headers) from None
         self.partial = None
         self._blank_lines = 0
 
@@ -249,56 +222,73 @@ class RequestParser:
         if len(raw_headers) > limits.limit_headers > 0:
             raise BadRequestError("Too many header fields", code=431)
         fields: dict[bytes, list[bytes]] = {}
+        spelled = _SPELLED.get
         for name, value in raw_headers:
-            lower = _SPELLED[name] if name in _SPELLED else _spelling(name)
-            if lower is not None:
+            lower = spelled(name, b"")
+            if lower is None:  # most
+                continue
+            if lower or (lower := _spelling(name)):
                 fields.setdefault(lower, []).append(value.strip(b" \t"))
         message = RequestMessage(
             _METHODS.get(method) or _METHODS.setdefault(method, method.decode("ascii")),
             target.decode("latin-1"), version, raw_headers, should_close,
         )  # fmt: skip
-        self._interpret(message, method, target, fields, upgrade)
+        hosts = fields.get(b"host")
+        if hosts is None or len(hosts) != 1 or hosts[0] not in _GOOD_HOSTS or upgrade or _ORIGIN_FORM(target) is None:
+            self._check_target(message, method, target, fields)
+        if len(fields) > 1 or (fields and not hosts):
+            self._interpret(message, method, fields, upgrade)
         if self._incomplete:
             self._begin_body(message)
         else:
             self._incomplete.append(True)
             if message.content_length or message.chunked:
                 self._skipped_body(message)
-            elif (
-                size <= _BLOCK_SIZE_MAX and version is HttpVersion11 and target[:1] == b"/" and fields.keys() <= _PLAIN
-            ):
-                _remember(_BLOCKS, head[head.find(b"\r") :], (raw_headers, message.should_close), _BLOCKS_MAX)
+            elif version is HttpVersion11 and target[:1] == b"/" and fields.keys() <= _PLAIN:
+                remember_block(head, raw_headers, message.should_close)
         return message
 
     def _begin_body(self, message: RequestMessage) -> None:
         if message.content_length is None and not message.chunked:
             raise BadRequestError("Invalid request")  # impossible: the parser saw a body where we saw none
         self.in_body = True
-        self.body_received = self._overhead = 0
+        self.body_received = self._overhead = self._trailing = 0
+        self._last = b""
         self._left = -1 if message.chunked else message.content_length or 0
 
-    def _interpret(
-        self,
-        message: RequestMessage,
-        method: bytes,
-        target: bytes,
-        fields: dict[bytes, list[bytes]],
-        upgrade: bool,
+    def _check_target(
+        self, message: RequestMessage, method: bytes, target: bytes, fields: dict[bytes, list[bytes]]
     ) -> None:
-        """Keep the rules for the fields and targets that are not the most usual."""
-        version = message.version
+        """Keep the rules for the target and for Host, other than a known host and a path."""
         authority = rules.authority_of(target, method) if method != b"CONNECT" else None
-        rules.check_host(fields.get(b"host", []), version)
+        hosts = fields.get(b"host", [])
+        rules.check_host(hosts, message.version)
         if method == b"CONNECT":
             raise BadRequestError("CONNECT is not implemented", code=501)
         if authority is not None:
             others = [(name, value) for name, value in message.raw_headers if name.lower() != b"host"]
             message.raw_headers = ((b"Host", authority), *others)
-        connection = [token for value in fields.get(b"connection", ()) for token in rules.tokens(value)]
-        if b"close" in connection:
-            message.should_close = True
-        elif message.should_close and b"keep-alive" in connection:
+        if hosts:
+            if len(_GOOD_HOSTS) >= _GOOD_HOSTS_MAX:
+                _GOOD_HOSTS.clear()
+            _GOOD_HOSTS.add(hosts[0])
+
+    def _interpret(
+        self, message: RequestMessage, method: bytes, fields: dict[bytes, list[bytes]], upgrade: bool
+    ) -> None:
+        """Keep the rules for the fields that have a meaning, other than Host."""
+        version = message.version
+        connections = fields.get(b"connection")
+        if connections is not None and connections != _KEEP_ALIVE:
+            tokens = [token for value in connections for token in rules.tokens(value)]
+            if b"close" in tokens:
+                message.should_close = True
+            elif message.should_close and b"keep-alive" in tokens:
+                message.should_close = False
+        elif connections is not None:
             message.should_close = False
+        if len(fields) == 1 + (connections is not None) and b"host" in fields:
+            return
         lengths = fields.get(b"content-length")
         codings = fields.get(b"transfer-encoding")
         if codings:
@@ -363,28 +353,47 @@ class RequestParser:
         size = len(data)
         body = self.body
         while position < size and self.in_body:
-            end = data.find(_END, position) + 4
-            if end == 3:
-                end = size
+            end = self._chunked_portion(data, position)
             part = data[position:end]
             parts = len(body)
             try:
                 self._http.feed_data(part)
-            except HttpParserError as exc:
-                raise BadRequestError("Invalid chunked body") from exc
+            except HttpParserError:
+                raise BadRequestError("Invalid chunked body") from None
             position = end
+            self._last = part[-3:] if len(part) >= 3 else (self._last + part)[-3:]
             received = sum(map(len, body[parts:]))
             self.body_received += received
             self._overhead += len(part) - received
+            self._trailing = len(part) if received else self._trailing + len(part)
             if not self._incomplete:
                 self._incomplete.append(True)
                 self.in_body = False
+            self._check_chunked()
         self.consumed = position
-        self._check_chunked()
+
+    def _chunked_portion(self, data: bytes, position: int) -> int:
+        """Return where the next portion ends: behind CR LF CR LF, also when that is divided between two reads."""
+        if position == 0 and self._last:
+            divided = (self._last + data[:3]).find(_END)
+            if divided >= 0:
+                return divided + 4 - len(self._last)
+        end = data.find(_END, position)
+        return end + 4 if end >= 0 else len(data)
 
     def _check_chunked(self) -> None:
+        """Bound what a chunked body costs besides its bytes: extensions and trailers have no limit in the parser."""
         limits = self._limits
         if 0 < limits.limit_body < self.body_received:
             raise BadRequestError("Request body too large", code=413)
+        # A chunk of one byte has 5 bytes of framing; an honest sender stays far below 16.
+        if self._overhead > CHUNK_OVERHEAD_MAX + 16 * self.body_received:
+            raise BadRequestError("Too much chunk overhead")
+        # Trailers: counted, never shown to the app (RFC 9110 section 6.5.1).
+        if self._trailing > CHUNK_OVERHEAD_MAX + _READ_MAX or len(self._headers) > limits.limit_headers > 0:
+            raise BadRequestError("Trailers too large", code=431)
         if not self.in_body:
-            self._headers.clear()  # trailers: counted, never shown to the app (RFC 9110 section 6.5.1)
+            # llhttp takes `Connection: close` in trailers to heart: the next request gets a parser that has not seen
+            # it.
+            self._headers.clear()
+            self._http = self._new_parser()

@@ -48,14 +48,19 @@ class PayloadStream:
 
     # The connection's side.
 
-    def feed(self, chunk: bytes) -> None:
-        """Append bytes that have arrived."""
+    def feed(self, chunk: bytes, is_last: bool = False) -> None:
+        """Append bytes that have arrived.
+
+        Args:
+            chunk: the bytes.
+            is_last: the body ends with them: then there is nothing more to hold back.
+        """
         if not chunk or self._exception is not None:
             return
         self._buffer.append(chunk)
         self._size += len(chunk)
         self.total += len(chunk)
-        if self._size > HIGH_WATER and not self._paused and self._source is not None:
+        if self._size > HIGH_WATER and not is_last and not self._paused and self._source is not None:
             self._paused = True
             self._source.pause_body()
         self._wake()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import traceback
 from collections.abc import Iterable, Mapping
 from html import escape
 from time import monotonic
-from typing import cast
 
 from preforkd.workers.http.access_log import DEFAULT_FORMAT, AccessLog, compile_format
-from preforkd.workers.http.connection import BODY, DISCARD, HEAD, HOLD, HttpConnection
+from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
+from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.deadlines import Allowance
 from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError, HeaderPairs, HttpProcessingError
 from preforkd.workers.http.fields import PHRASES
@@ -19,7 +20,7 @@ from preforkd.workers.http.limits import limits_from
 from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.response import Response
-from preforkd.workers.http.states import ON_KEPT, ON_REQUEST, ConnectionEvent, ConnectionState, following
+from preforkd.workers.http.states import AFTER_KEPT, ON_REQUEST, ConnectionEvent, ConnectionState, following
 
 server_logger = logging.getLogger("preforkd.server")
 
@@ -102,7 +103,7 @@ class ServerHttpProtocol(HttpConnection):
         """
         raise HttpProcessingError(404)
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: C901 -- flat on purpose, see below
         """Process the requests of this connection, one after the other, until it closes.
 
         Reads request line, headers and payload, calls `handle_request()`, and answers what it raises. The connection
@@ -112,6 +113,7 @@ class ServerHttpProtocol(HttpConnection):
         connections = self.connections
         writer = self.writer
         logs = self._logs
+        last = self.limits.keep_alive_requests
         started = 0.0
         while True:
             message = self._message
@@ -120,12 +122,17 @@ class ServerHttpProtocol(HttpConnection):
                     return
                 await self._wakeup
                 continue
+            state = ON_REQUEST[self.state]
+            if state is None:  # closed before this task had its turn
+                return
+            self.state = state
             self._message = None
             self.request = message
-            self.state = ON_REQUEST[self.state]  # type: ignore[assignment]  # the table admits both states of here
             self.keep_alive_wish = None
             self._marks.head = 0.0
             self.requests += 1
+            if 0 < last <= self.requests:
+                self.persistent = False
             connections.active += 1
             if logs:
                 started = monotonic()
@@ -138,7 +145,7 @@ class ServerHttpProtocol(HttpConnection):
                     or connections.limit_concurrency
                 ):
                     self._check_request(message, payload)
-                await self.handle_request(cast("RequestMessage", message), payload)
+                await self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
             except BaseException as exc:  # noqa: BLE001 -- _answer_failure re-raises what is not for it
                 connections.active -= 1
                 if not await self._answer_failure(exc, message, payload):
@@ -148,7 +155,12 @@ class ServerHttpProtocol(HttpConnection):
             response = writer.response
             if writer.due:
                 writer.flush()
-            if response is None or not response.ended or not response.keeps or self._intake != HOLD:
+            if (
+                response is None
+                or not (response.ended and response.keeps and self.keep_alive_wish)
+                or self._intake != HOLD
+                or self._client_finished
+            ):
                 if not await self._finish_request(message, payload, started):
                     return
                 continue
@@ -158,7 +170,7 @@ class ServerHttpProtocol(HttpConnection):
             if logs:
                 self._log_request(message, response, monotonic() - started)
             writer.response = self.request = None
-            self.state = ON_KEPT[ConnectionState.ACTIVE]  # type: ignore[assignment]  # see above
+            self.state = AFTER_KEPT
             self._intake = HEAD
             if payload is not EMPTY_PAYLOAD:
                 self._payload = EMPTY_PAYLOAD
@@ -171,7 +183,10 @@ class ServerHttpProtocol(HttpConnection):
         bad = self._bad or payload.exception()
         self._bad = None
         if bad is not None:
-            raise bad
+            try:
+                raise bad
+            finally:
+                del bad  # a frame and an exception that hold each other wait for the collector
         connections = self.connections
         if 0 < connections.limit_concurrency < connections.active:
             raise HttpProcessingError(503, headers={"Retry-After": "1"})
@@ -185,6 +200,7 @@ class ServerHttpProtocol(HttpConnection):
             BaseException: what is not for us: the loop's own cancellation, KeyboardInterrupt, SystemExit.
         """
         if self.transport is None or self.state is not ConnectionState.ACTIVE:
+            self._count(self.writer.response)
             return False
         if isinstance(exc, asyncio.CancelledError):
             task = self._task
@@ -209,7 +225,7 @@ class ServerHttpProtocol(HttpConnection):
         """Call `handle_error()`, which a subclass may have overridden and which may fail in turn."""
         try:
             await self.handle_error(*args)  # type: ignore[arg-type]  # passed on as they came
-        except Exception:
+        except Exception:  # noqa: BLE001 -- a subclass's own: the connection closes whatever it did
             self.log_exception("Error in handle_error()")
         self.keep_alive_wish = False
 
@@ -225,23 +241,31 @@ class ServerHttpProtocol(HttpConnection):
             self._log_error("The handler has not finished its response to %s", message)
         if response is not None and not response.is_complete:
             response.fail()
-        self.connections.count_other(response.status if response is not None else 0)
+        self._count(response)
         return response if response is not None and response.headers_sent else None
+
+    def _count(self, response: Response | None) -> None:
+        status = response.status if response is not None else 0
+        if not 200 <= status < 300:
+            self.connections.count_other(status)
 
     async def _finish_request(self, message: RequestMessage | None, payload: PayloadStream, started: float) -> bool:
         """End a request, whatever has become of it; false: the connection ends too."""
         response = self.writer.response
         if response is None or not response.is_complete:
             response = await self._answer_nothing(message, payload)
-        elif not 200 <= response.status < 300:
-            self.connections.count_other(response.status)
+        else:
+            self._count(response)
         if self._logs:
             self._log_request(message, response, monotonic() - started)
         self.writer.response = self.request = None
         if self.state is not ConnectionState.ACTIVE:  # closed meanwhile, or taken over by another protocol
             return False
+        if response is not None and response.ends_with_connection and not response.is_complete:
+            self.reset()
+            return False
         is_over = self._intake == DISCARD or (self._client_finished and not self._tail)
-        if is_over or response is None or not response.keeps or not response.is_complete:
+        if is_over or response is None or not (response.keeps and response.is_complete and self.keep_alive_wish):
             # Lingering costs a turn more: not when the client has said that it sends nothing more, and has not.
             self.close(linger=self._intake != HOLD or bool(self._tail) or message is None or not message.should_close)
             return False
@@ -256,7 +280,7 @@ class ServerHttpProtocol(HttpConnection):
         return True
 
     def expire_request(self) -> None:
-        """The request takes longer than `request_timeout`: cancel the handler, answer 503; abort when it does not end."""
+        """The request takes too long: cancel the handler and answer 503; abort when it does not end even then."""
         if self._request_expired:
             self.abort()
         self._request_expired = True
@@ -331,7 +355,7 @@ class ServerHttpProtocol(HttpConnection):
             elif log is not None:
                 line = compile_format(self.access_log_format)((message, response, environ, time, self.remote))
                 log.info("%s", line)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- a broken log must not reach the client
             self.log_exception("Error in the access log")
 
     def _log_request(self, message: RequestMessage | None, response: Response | None, seconds: float) -> None:
@@ -340,27 +364,21 @@ class ServerHttpProtocol(HttpConnection):
             return
         try:
             self.log_access(message, None, response, seconds)
-        except Exception:  # a subclass's own
+        except Exception:  # noqa: BLE001 -- a subclass's own
             self.log_exception("Error in log_access()")
         self._access_was_logged = False
 
     def log_debug(self, *args: object) -> None:
         """Log for debugging when `debug` is on; arguments as for `logging.Logger.debug`."""
         if self.debug:
-            try:
+            with contextlib.suppress(Exception):
                 self.logger.debug(*args)
-            except Exception:  # noqa: BLE001, S110 -- see above
-                pass
 
     def log_exception(self, *args: object) -> None:
         """Log with the traceback of the current exception; arguments as for `logging.Logger.exception`."""
-        try:
+        with contextlib.suppress(Exception):
             self.logger.exception(*args)
-        except Exception:  # noqa: BLE001, S110 -- see above
-            pass
 
     def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
-        try:
+        with contextlib.suppress(Exception):
             self.logger.error(*args, exc_info=exc)
-        except Exception:  # noqa: BLE001, S110 -- see above
-            pass

@@ -14,13 +14,14 @@ from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ \r\n]+)(?: ([^\r\n]*))?(?:\r|\Z)")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+)(?: ([^\r\n]*))?(?:\r|\Z)")
 _HTTP_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])\Z")
 _REG_NAME = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")  # RFC 3986 section 3.2.2
 _HOST = re.compile(
     rb"(?:\[(?P<literal>[0-9A-Za-z:.\-_~!$&'()*+,;=]+)\]|(?P<name>" + _REG_NAME.pattern + rb"))(?::(?P<port>[0-9]*))?"
 )
 _IP_FUTURE = re.compile(rb"[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+,;=:]+")
+_PRINTABLE = re.compile(rb"[!-~]+")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(?:[/?]|\Z)")
 
 # Methods that llhttp knows, of RTSP only.
@@ -53,7 +54,7 @@ def authority_of(target: bytes, method: bytes) -> bytes | None:
     Raises:
         BadRequestError: the target has none of the forms that its method allows.
     """
-    if not target.isascii() or not target.decode("ascii").isprintable():
+    if _PRINTABLE.fullmatch(target) is None:
         raise BadRequestError("Invalid character in the request target")
     if b"#" in target:
         raise BadRequestError("A request target has no fragment")
@@ -173,7 +174,7 @@ def fault_of_head(head: bytes, headers: Iterable[tuple[bytes, bytes]]) -> BadReq
         version = _HTTP_VERSION.match(line[3])
         if version is not None and (version[1], version[2]) not in ((b"1", b"1"), (b"1", b"0")):
             return BadRequestError("HTTP version not supported", code=505)
-        if _RTSP_METHOD.match(head) and version is not None:
+        if _RTSP_METHOD.match(head) and line[3].startswith(b"H"):
             return BadRequestError("Unknown method", code=501)
     headers = list(headers)
     codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]

@@ -40,11 +40,13 @@ class Wakeup:
         if callback is None:
             return
         self.callback = None
-        if asyncio.current_task(self._loop) is None:
-            self._context.run(callback, self)  # type: ignore[union-attr]  # set together with the callback
-        else:
-            # Tasks do not nest: called from within one, this one has to wait for its turn.
-            self._loop.call_soon(callback, self, context=self._context)
+        context = self._context
+        try:
+            context.run(callback, self)  # type: ignore[union-attr]  # set together with the callback
+        except RuntimeError:
+            # Tasks do not nest, nor do contexts: called from within one, this one has to wait for its turn. Nothing
+            # else comes out of the call: what the task's own code raises is kept in the task.
+            self._loop.call_soon(callback, self, context=context)
 
     # What asyncio.Task asks of a future.
 

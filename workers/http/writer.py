@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 from preforkd.workers.http.errors import ClientDisconnectedError
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
     from preforkd.workers.http.response import Response
 
 _JOIN_BELOW = 32768  # joining costs a copy, a second write a call: they break even at about this size
+_HOLD_BELOW = 65536  # what drain() leaves for the end of the loop's turn
 _FLUSH_ABOVE = 1 << 20  # no more than this is kept back within a turn of the loop
+
+
+# asyncio's writelines() in 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 never calls pause_writing(): a client that does not read
+# would fill the memory (CVE-2024-12254).
+_WRITELINES_PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
 
 
 class _Done:
@@ -36,7 +43,7 @@ class ResponseWriter:
     whether the connection stays open is decided when the handler has had its chance to call `keep_alive()`.
 
     Attributes:
-        connection: the connection that this is the way out of.
+        connection: the connection that this is the way out of; None when it is gone.
         response: the response to the current request, from `send_headers()` on.
         sent: bytes given to the transport since the connection was made.
         parts, due: what is kept back, and whether anything is (the head of the response is not in `parts`).
@@ -52,7 +59,7 @@ class ResponseWriter:
     def __init__(
         self, connection: HttpConnection, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.connection = connection
+        self.connection: HttpConnection | None = connection
         self.response: Response | None = None
         self.sent = 0
         self.due = False
@@ -110,8 +117,12 @@ class ResponseWriter:
                 return
             first = parts[0]
             if len(parts) == 1 and len(first) < _JOIN_BELOW:
-                self._give(head + first)
+                data = head + first
                 parts.clear()
+                transport = self._transport
+                if transport is not None and not transport.is_closing():
+                    self.sent += len(data)
+                    transport.write(data)
                 return
             parts.insert(0, head)
         if not parts:
@@ -129,7 +140,11 @@ class ResponseWriter:
         transport = self._transport
         if transport is not None and not transport.is_closing():
             self.sent += size
-            transport.writelines(parts)
+            if _WRITELINES_PAUSES:
+                transport.writelines(parts)
+            else:
+                for part in parts:
+                    transport.write(part)
 
     def _give(self, data: bytes) -> None:
         transport = self._transport
@@ -143,6 +158,8 @@ class ResponseWriter:
         Raises:
             ClientDisconnectedError: the client is gone.
         """
+        if self.flushed_by_caller and not self.paused and sum(map(len, self.parts)) < _HOLD_BELOW:
+            return DONE  # so little can wait for the end of the turn
         self.flush()
         if self.paused or self._transport is None:
             return self._wait_drained()

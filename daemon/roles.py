@@ -1,0 +1,118 @@
+"""What a forked process becomes: a worker, or the mold that a generation's workers are forked from."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import setproctitle
+
+from preforkd.daemon import mold
+from preforkd.daemon.actions import Fork
+from preforkd.daemon.config import Config
+from preforkd.daemon.listeners import Listener
+from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
+from preforkd.daemon.spawn import die_with
+from preforkd.workers import log
+from preforkd.workers.blame import AppError
+from preforkd.workers.channel import Failed, encode
+from preforkd.workers.scoreboard import Scoreboard
+
+if TYPE_CHECKING:
+    from preforkd.workers.loader import LoadedApp
+
+# The event loop and the parser are imported in the functions: they are the workers' and not in the master.
+
+
+def be_worker(
+    config: Config,
+    listeners: Sequence[Listener],
+    board: Scoreboard,
+    order: Fork,
+    channel: socket.socket,
+    app: LoadedApp | None = None,
+) -> int:
+    """Be a worker; returns the exit code of the process.
+
+    Args:
+        config: the options of its generation.
+        listeners: what it accepts on.
+        board: the scoreboard.
+        order: which worker it is.
+        channel: its end of the channel.
+        app: what its mold has imported; None: it imports the app itself.
+    """
+    from preforkd.workers import main
+
+    options = config.options
+    log.configure(f"worker {order.slot}", level=options.log_level, form=options.log_format)
+    setproctitle.setproctitle(f"{options.proc_name}: worker {order.slot} (generation {order.generation})")
+    if app is None:
+        faulthandler.enable()  # a boot that takes too long gets ABRT, and shows where it hangs
+        try:
+            enter(config)
+        except AppError as exc:
+            channel.sendall(encode(Failed("start", str(exc), exc.details)))
+            return main.BOOT_FAILED
+    sockets = main.Listeners(
+        [listener.socket for listener in listeners],
+        frozenset(listener.socket.fileno() for listener in listeners if listener.is_lent),
+    )
+    return main.run(options.worker_settings(), sockets, channel, board, order.row, app)
+
+
+def be_mold(
+    config: Config, listeners: Sequence[Listener], board: Scoreboard, generation: int, control: socket.socket
+) -> int:
+    """Be the mold of a generation; returns the exit code of the process.
+
+    Args:
+        config: the options of the generation.
+        listeners: what its workers accept on.
+        board: the scoreboard.
+        generation: its number.
+        control: where the orders come from.
+    """
+    from preforkd.workers import main
+
+    options = config.options
+    log.configure("mold", level=options.log_level, form=options.log_format)
+    setproctitle.setproctitle(f"{options.proc_name}: mold (generation {generation})")
+    settings = options.worker_settings()
+
+    def load() -> LoadedApp:
+        enter(config, mold.ORPHANED)
+        return main.preload(settings)
+
+    def live(channel: socket.socket, order: Fork, app: LoadedApp) -> int:
+        return be_worker(config, listeners, board, order, channel, app)
+
+    return mold.serve(control, options.app, load, live)
+
+
+def enter(config: Config, orphaned: int = signal.SIGTERM) -> None:
+    """Do what comes before any code of the app: a worker from a mold has it from there.
+
+    Args:
+        config: the options.
+        orphaned: the signal that the kernel sends this process when its parent dies.
+
+    Raises:
+        AppError: the folder cannot be entered, or the user not be changed.
+    """
+    # preforkd and the interpreter may be in a folder that is root's alone.
+    import_module("preforkd.workers.main")
+    parent = os.getppid()
+    try:
+        os.chdir(config.options.chdir)
+        set_umask(config.options.umask)
+        if config.identity is not None:
+            drop(config.identity)
+            die_with(parent, orphaned)
+    except (OSError, PrivilegeError) as exc:
+        raise AppError(f"the process cannot be set up for the app: {exc}") from exc

@@ -1,0 +1,62 @@
+"""The routes of tests/frameworks in Litestar."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from litestar import Litestar, MediaType, Request, WebSocket, get, post, websocket
+from litestar.exceptions import WebSocketDisconnect
+from litestar.response import Stream
+
+
+@get("/hello", media_type=MediaType.TEXT)
+async def hello(name: str) -> str:
+    return f"hello {name}"
+
+
+@post("/form", status_code=200)
+async def form(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return dict(await request.form())
+
+
+@post("/json", status_code=200)
+async def json(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return {"got": await request.json()}
+
+
+@post("/upload", status_code=200, media_type=MediaType.TEXT, request_max_body_size=None)
+async def upload(request: Request[Any, Any, Any]) -> str:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+    return str(size)
+
+
+@get("/stream")
+async def stream() -> Stream:
+    async def lines() -> AsyncIterator[bytes]:
+        for number in range(5):
+            yield b"%d\n" % number
+            await asyncio.sleep(0.005)
+
+    return Stream(lines(), media_type="text/plain")
+
+
+@get("/error")
+async def error() -> None:
+    raise LookupError("a bug in the app")
+
+
+@websocket("/echo")
+async def echo(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    try:
+        while True:
+            await socket.send_text(await socket.receive_text())
+    except WebSocketDisconnect:
+        return
+
+
+app = Litestar([hello, form, json, upload, stream, error, echo])

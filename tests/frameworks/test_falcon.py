@@ -1,0 +1,43 @@
+"""Falcon, as released, on the daemon: in a thread, in several, and on the loop."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.daemon import APPS, Daemon
+from tests.frameworks import wsgi_promises
+
+pytest.importorskip("falcon", reason="Falcon is not installed: pip install falcon")
+
+FILE = APPS / "frameworks" / "falcon_app.py"
+
+
+@pytest.fixture(params=["1", "4", "0"], ids=["thread", "threads", "loop"])
+def daemon(request: pytest.FixtureRequest, start: Start) -> Daemon:
+    tolerated = "Traceback|Exception on|ClientDisconnected|InputError|UnreadablePostError"  # of the requests that fail
+    return start("--threads", request.param, app=f"{FILE}:app", workers=1, tolerated=tolerated)
+
+
+def test_get_forms_and_json(daemon: Daemon) -> None:
+    wsgi_promises.answers_get_form_and_json(daemon, files=False)
+
+
+def test_an_upload_of_50_mb(daemon: Daemon) -> None:
+    wsgi_promises.takes_an_upload_of_50_mb(daemon)
+
+
+def test_streams(daemon: Daemon) -> None:
+    wsgi_promises.streams(daemon)
+
+
+def test_files(daemon: Daemon) -> None:
+    wsgi_promises.sends_files(daemon, FILE)
+
+
+def test_clients_that_leave(daemon: Daemon) -> None:
+    wsgi_promises.survives_clients_that_leave(daemon)
+
+
+def test_errors(daemon: Daemon) -> None:
+    wsgi_promises.answers_errors(daemon)

@@ -1,0 +1,31 @@
+"""Litestar behind the real daemon."""
+
+from __future__ import annotations
+
+from tests.e2e.conftest import Start
+from tests.frameworks import suite
+
+pytestmark = suite.need("litestar")
+APP = "litestar"
+
+
+def test_get_and_forms_and_json(start: Start) -> None:
+    daemon = suite.run(start, APP)
+    suite.gets(daemon)
+    suite.posts(daemon)
+
+
+def test_an_upload_of_50_mb(start: Start) -> None:
+    suite.uploads(suite.run(start, APP))
+
+
+def test_a_stream(start: Start) -> None:
+    suite.streams(suite.run(start, APP))
+
+
+def test_an_error(start: Start) -> None:
+    suite.errors(suite.run(start, APP), logged=False)
+
+
+def test_a_websocket(start: Start) -> None:
+    suite.echoes(suite.run(start, APP))

@@ -1,0 +1,307 @@
+"""Tasks, contexts and time-outs work in ASGI apps as in any asyncio program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import socket
+import time
+import weakref
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from preforkd.workers.gateways.asgi import AsgiGateway
+from tests.workers.gateways.serving import LOOPS, Receive, Scope, Send, body, http, serve, start, text
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+def test_the_current_task_is_there() -> None:
+    @text
+    async def app(scope: Scope, receive: Receive, send: Send) -> bool:
+        before = asyncio.current_task()
+        await asyncio.sleep(0)
+        return before is not None and asyncio.current_task() is before
+
+    with serve(app) as server, server.connect() as connection:
+        assert {connection.get().text for _ in range(3)} == {"True"}
+
+
+def test_each_request_has_a_context_of_its_own() -> None:
+    @text
+    async def app(scope: Scope, receive: Receive, send: Send) -> list[str]:
+        said = [variable.get()]
+        variable.set(scope["path"])
+        await asyncio.sleep(0.001)
+        said.append(variable.get())
+        said.append(await asyncio.create_task(read()))
+        return said
+
+    async def read() -> str:
+        return variable.get()
+
+    with serve(app) as server, server.connect() as one, server.connect() as other:
+        for path in ("/a", "/b"):
+            one.ask(path)
+            other.ask(path + "2")
+            assert one.answer().text == repr(["unset", path, path])
+            assert other.answer().text == repr(["unset", path + "2", path + "2"])
+
+
+def test_a_context_is_left_behind_by_a_request_that_goes_on() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        said = variable.get()
+        variable.set(scope["path"])
+        await asyncio.sleep(0)
+        await send(start())
+        await send(body(said.encode()))
+        await asyncio.sleep(0.01)
+
+    with serve(app) as server, server.connect() as connection:
+        assert [connection.get(f"/{number}").text for number in range(4)] == ["unset"] * 4
+
+
+def test_timeouts_work_and_leave_the_task_alone() -> None:
+    @text
+    async def app(scope: Scope, receive: Receive, send: Send) -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(10)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(10), 0.01)
+        with anyio.move_on_after(0.01) as scope_of_anyio:
+            await anyio.sleep(10)
+        task = asyncio.current_task()
+        return f"{scope_of_anyio.cancelled_caught} {task.cancelling() if task else None}"
+
+    with serve(app) as server, server.connect() as connection:
+        for _ in range(3):
+            assert connection.get().text == "'True 0'"
+
+
+def test_a_receive_that_times_out_loses_nothing() -> None:
+    @text
+    async def app(scope: Scope, receive: Receive, send: Send) -> list[Any]:
+        said: list[Any] = []
+        for _ in range(3):
+            try:
+                async with asyncio.timeout(0.02):
+                    said.append((await receive())["body"])
+            except TimeoutError:
+                said.append(None)
+        said.append((await receive())["body"])
+        return said
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(method="POST", headers=[("Content-Length", "6")])
+        connection.send(b"one")
+        time.sleep(0.15)
+        connection.send(b"two")
+        assert connection.answer().text == repr([b"one", None, None, b"two"])
+
+
+def test_anyio_groups_threads_and_cancelled_scopes_work() -> None:
+    @text
+    async def app(scope: Scope, receive: Receive, send: Send) -> list[Any]:
+        said: list[Any] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 10)
+            said.append(await anyio.to_thread.run_sync(lambda: variable.get()))
+            group.cancel_scope.cancel()
+        said.append(anyio.get_current_task().id > 0)
+        return said
+
+    with serve(app) as server, server.connect() as connection:
+        for _ in range(3):
+            assert connection.get().text == repr(["unset", True])
+
+
+def test_an_app_that_cancels_its_own_task_ends_its_request_only() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body(b"ok"))
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    with serve(app) as server:
+        assert server.get().text == "ok"
+        with server.connect() as connection:
+            assert connection.get().text == "ok"
+        assert server.get().text == "ok"
+
+
+# Apps that go on
+
+
+class Background:
+    """An app that works on behind its response until it is told to end."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.ended = 0
+        self.cancelled = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        if scope["path"] == "/slow":
+            await asyncio.sleep(0.001)
+        await send(start())
+        await send(body(scope["path"].encode()))
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        self.ended += 1
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("path", ["/", "/slow"])
+def test_a_background_task_does_not_delay_the_next_request(path: str, loop: str) -> None:
+    app = Background()
+    with serve(app, loop=loop) as server, server.connect() as connection:
+        for _ in range(5):
+            assert connection.get(path).text == path
+        assert app.ended == 0
+        connections = server.connections
+        assert server.call(lambda: (connections.active, connections.requests)) == (0, 5)
+        server.call(app.go.set)
+        server.until(lambda: app.ended == 5, "all have ended")
+        assert connection.get(path).text == path
+        server.until(lambda: app.ended == 6, "it has ended")
+        assert server.call(lambda: connections.active) == 0
+
+
+def test_a_background_task_does_not_delay_a_close() -> None:
+    app = Background()
+    with serve(app) as server, server.connect() as connection:
+        assert connection.get(headers=[("Connection", "close")]).closes
+        connection.expect_close()
+        assert app.ended == 0
+        server.call(app.go.set)
+        server.until(lambda: app.ended == 1, "it has ended, though its client is gone")
+
+
+def test_pipelined_requests_are_not_delayed_by_background_tasks() -> None:
+    app = Background()
+    with serve(app) as server, server.connect() as connection:
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: t\r\n\r\n" * 5)
+        assert [connection.answer().text for _ in range(5)] == ["/slow"] * 5
+        assert app.ended == 0
+        server.call(app.go.set)
+
+
+def test_a_background_task_outlives_its_connection_and_the_garbage_collector() -> None:
+    app = Background()
+    with serve(app) as server:
+        with server.connect() as connection:
+            connection.get()
+        server.until(lambda: not len(connections(server)), "the connection is gone")
+        server.call(gc.collect)
+        server.call(app.go.set)
+        server.until(lambda: app.ended == 1, "it has ended")
+
+
+def test_a_worker_waits_for_background_tasks_and_cancels_them_at_its_deadline() -> None:
+    app = Background()
+    with serve(app) as server:
+        server.get()
+        before = time.monotonic()
+        server.run(server.gateway.finish(server.loop.time() + 0.2))
+        assert 0.1 < time.monotonic() - before < 3
+        assert app.cancelled == 1
+        assert "still at work" in server.log[-1]
+
+
+def connections(server: Any) -> Any:
+    from preforkd.workers.http.connections import connections_of
+
+    return connections_of(server.loop)
+
+
+def test_an_app_whose_client_is_gone_is_not_cancelled() -> None:
+    app = Background()
+    done: list[str] = []
+
+    @http
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await app.go.wait()
+        done.append("worked to the end")
+
+    with serve(slow) as server:
+        with server.connect() as connection:
+            connection.ask()
+            server.until(lambda: connections(server).active == 1, "it is at work")
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+        server.until(lambda: not len(connections(server)), "the connection is gone")
+        server.call(app.go.set)
+        server.until(lambda: bool(done), "it has ended")
+        server.until(lambda: connections(server).active == 0, "nothing is counted any more")
+
+
+def test_a_request_that_takes_too_long_is_cancelled_and_answered_503() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(30)
+
+    with serve(app, request_timeout=0.2) as server, server.connect() as connection:
+        assert connection.get().status == 503
+
+
+def test_nothing_is_left_of_ten_thousand_requests() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/on":
+            await send(start())
+            await send(body(b"ok"))
+            await asyncio.sleep(0)
+            return
+        await receive()
+        await send(start())
+        await send(body(b"ok", more_body=True))
+        await send(body(b"ok"))
+
+    with serve(app) as server:
+        with server.connect() as connection:
+            for number in range(20):
+                connection.send(b"GET /%s HTTP/1.1\r\nHost: t\r\n\r\n" % (b"on" if number % 2 else b"") * 50)
+                for _ in range(50):
+                    connection.answer()
+            kept = weakref.ref(next(iter(server.connections)))
+        server.until(lambda: not len(connections(server)), "the connection is gone")
+
+        def left() -> int:
+            gc.collect()
+            return len(asyncio.all_tasks(server.loop))
+
+        server.until(lambda: left() <= 2, "no task is left but the server's own")
+        assert kept() is None or not server.call(gc.collect)
+        assert not server.gateway._tasks
+
+
+def test_the_gateway_works_without_the_daemon() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body(b"ok"))
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(AsgiGateway(app).handler, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        server.close()
+        return answer
+
+    for factory in LOOPS.values():
+        with asyncio.Runner(loop_factory=factory) as runner:
+            assert runner.run(main()).endswith(b"\r\n\r\nok")

@@ -1,0 +1,657 @@
+"""A WebSocket of an ASGI app, to the letter of RFC 6455 and of the ASGI message format."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.sync.client import ClientConnection, connect
+
+from preforkd.workers.gateways import websocket as websocket_module
+from preforkd.workers.gateways.asgi import AsgiOptions
+from tests.workers.gateways.serving import App, Receive, Scope, Send, Served, body, http, serve, start
+
+HANDSHAKE = [
+    ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]  # fmt: skip
+
+
+class Echo:
+    """Sends back what comes; keeps what it has received."""
+
+    def __init__(self, **accept: Any) -> None:
+        self.accept = accept
+        self.scopes: list[Scope] = []
+        self.events: list[dict[str, Any]] = []
+        self.raised: list[BaseException] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket", scope["type"]
+        self.scopes.append(scope)
+        self.events.append(await receive())
+        await send({"type": "websocket.accept", **self.accept})
+        try:
+            while True:
+                event = await receive()
+                self.events.append(event)
+                if event["type"] == "websocket.disconnect":
+                    return
+                await send({"type": "websocket.send", "text": event["text"], "bytes": event["bytes"]})
+        except BaseException as exc:
+            self.raised.append(exc)
+            raise
+
+    @property
+    def end(self) -> tuple[int, str]:
+        """Code and reason of the last event."""
+        return self.events[-1]["code"], self.events[-1]["reason"]
+
+
+@contextlib.contextmanager
+def client(server: Served, path: str = "/", **options: Any) -> Iterator[ClientConnection]:
+    with connect(f"ws://127.0.0.1:{server.port}{path}", close_timeout=2, **options) as connection:
+        yield connection
+
+
+def ended(server: Served, app: Echo) -> tuple[int, str]:
+    server.until(lambda: bool(app.events) and app.events[-1]["type"] == "websocket.disconnect", "the app is told")
+    return app.end
+
+
+# The opening handshake
+
+
+def test_the_scope_is_complete() -> None:
+    app = Echo()
+    with serve(app, AsgiOptions(root_path="/api")) as server:
+        with client(server, "/a%20b?x=1", subprotocols=["one", "two"], additional_headers={"X-A": "b"}) as connection:
+            connection.send("hi")
+            connection.recv()
+        (scope,) = app.scopes
+        assert {key: scope[key] for key in ("type", "scheme", "path", "raw_path", "query_string", "root_path")} == {
+            "type": "websocket",
+            "scheme": "ws",
+            "path": "/api/a b",
+            "raw_path": b"/api/a%20b",
+            "query_string": b"x=1",
+            "root_path": "/api",
+        }
+        assert "method" not in scope
+        assert (scope["http_version"], scope["subprotocols"]) == ("1.1", ["one", "two"])
+        assert (b"x-a", b"b") in scope["headers"]
+        assert sorted(scope["extensions"]) == ["preforkd.draining", "websocket.http.response"]
+        assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
+        assert (scope["client"][0], scope["server"][1], scope["state"]) == ("127.0.0.1", server.port, {})
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_messages_go_both_ways(compression: str | None, loop: str) -> None:
+    app = Echo()
+    with serve(app, loop=loop) as server, client(server, compression=compression, max_size=None) as connection:
+        for message in ("", "hello", "é" * 100_000, b"", b"\x00\xff", bytes(1_000_000)):
+            connection.send(message)
+            assert connection.recv(5) == message
+        connection.send(["frag", "men", "", "ts"])
+        assert connection.recv(5) == "fragments"
+        assert bool(connection.protocol.extensions) == bool(compression)
+        connection.close(1000, "bye")
+        assert ended(server, app) == (1000, "bye")
+        assert not server.log
+        server.until(lambda: not server.gateway.websockets, "nothing is left")
+
+
+def test_compression_can_be_switched_off() -> None:
+    with serve(Echo(), AsgiOptions(websocket_compression=False)) as server, client(server) as connection:
+        assert not connection.protocol.extensions
+
+
+def test_subprotocol_and_headers_of_the_app_are_in_the_answer() -> None:
+    app = Echo(subprotocol="two", headers=[(b"x-a", b"b"), (b"set-cookie", b"c=1")])
+    with serve(app) as server, client(server, subprotocols=["one", "two"]) as connection:
+        assert connection.subprotocol == "two"
+        assert connection.response is not None
+        assert (connection.response.headers["x-a"], connection.response.headers["set-cookie"]) == ("b", "c=1")
+        assert "date" in connection.response.headers
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [{"subprotocol": "three"}, {"headers": [(b"sec-websocket-protocol", b"x")]}, {"headers": [(b"upgrade", b"x")]}],
+)
+def test_an_answer_that_would_break_the_handshake_is_the_apps_error(accept: dict[str, Any]) -> None:
+    with serve(Echo(**accept)) as server:
+        with pytest.raises(InvalidStatus) as raised:
+            client(server, subprotocols=["one"]).__enter__()
+        assert raised.value.response.status_code == 500
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"Sec-WebSocket-Version": "8"}, 426),
+        ({"Sec-WebSocket-Version": None}, 426),
+        ({"Sec-WebSocket-Key": "short"}, 400),
+        ({"Sec-WebSocket-Key": "!!!!!!!!!!!!!!!!!!!!!!!!"}, 400),
+        ({"Sec-WebSocket-Key": None}, 400),
+        ({"Content-Length": "3"}, 400),
+        ({"Transfer-Encoding": "chunked"}, 400),
+    ],
+)
+def test_a_bad_handshake_is_refused(change: dict[str, str | None], status: int) -> None:
+    app = Echo()
+    fields = {**dict(HANDSHAKE), **change}
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=[(name, value) for name, value in fields.items() if value is not None])
+        answer = connection.answer()
+        assert (answer.status, answer.closes) == (status, True)
+        if status == 426:
+            assert answer.header("Sec-WebSocket-Version") == "13"
+        assert not app.scopes, "the app is not asked"
+
+
+def test_an_upgrade_that_does_not_ask_for_a_websocket_is_an_ordinary_request() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body(scope["type"].encode()))
+
+    with serve(app) as server, server.connect() as connection:
+        assert connection.get(headers=[("Connection", "Upgrade"), ("Upgrade", "h2c")]).text == "http"
+        assert connection.get(headers=[("Upgrade", "websocket")]).text == "http"
+        connection.send(b"GET / HTTP/1.0\r\nConnection: Upgrade, keep-alive\r\nUpgrade: websocket\r\n\r\n")
+        assert connection.answer().text == "http"
+
+
+def test_without_the_library_a_handshake_is_answered_501_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from preforkd.workers.gateways import websocket_handshake
+
+    monkeypatch.setitem(sys.modules, "preforkd.workers.gateways.websocket", None)
+    monkeypatch.setattr(websocket_handshake, "_told", set())
+    with serve(Echo()) as server:
+        for _ in range(2):
+            assert server.get(headers=HANDSHAKE).status == 501
+        assert [line for line in server.log if "pip install" in line] == server.log
+        assert len(server.log) == 1
+
+
+def test_frames_behind_the_handshake_are_not_lost() -> None:
+    with serve(Echo()) as server, server.connect() as connection:
+        head = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE)
+        frame = Frame(Opcode.TEXT, b"early").serialize(mask=True)
+        connection.send(f"GET / HTTP/1.1\r\nHost: t\r\n{head}\r\n".encode() + frame)
+        data = b""
+        while b"early" not in data:
+            data += connection.socket.recv(1000)
+        assert data.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+
+
+# Denials
+
+
+def deny(*messages: dict[str, Any]) -> App:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+def test_a_close_before_accept_is_403() -> None:
+    with serve(deny({"type": "websocket.close"})) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        assert connection.answer().status == 403
+        connection.expect_close()
+        assert not server.log
+
+
+def test_a_denial_response_is_the_apps_own() -> None:
+    app = deny(
+        {"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-a", b"b")]},
+        {"type": "websocket.http.response.body", "body": b"who ", "more_body": True},
+        {"type": "websocket.http.response.body", "body": b"are you?"},
+    )
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        answer = connection.answer()
+        assert (answer.status, answer.text, answer.header("x-a"), answer.closes) == (401, "who are you?", "b", True)
+        connection.expect_close()
+        assert not server.log
+
+
+@pytest.mark.parametrize("messages", [[], [{"type": "websocket.send", "text": "x"}], [{"type": "http.response.start"}]])
+def test_an_app_that_does_not_answer_the_handshake_is_500(messages: list[dict[str, Any]]) -> None:
+    with serve(deny(*messages)) as server:
+        assert server.get(headers=HANDSHAKE).status == 500
+        assert server.log
+
+
+# The end
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "received"),
+    [(1000, "", (1000, "")), (3999, "é" * 61, (3999, "é" * 61)), (1001, "going", (1001, "going"))],
+)
+def test_a_close_of_the_client_is_told_with_code_and_reason(code: int, reason: str, received: Any) -> None:
+    app = Echo()
+    with serve(app) as server:
+        with client(server) as connection:
+            connection.close(code, reason)
+            assert connection.close_code == code
+        assert ended(server, app) == received
+
+
+def test_a_close_without_a_code_is_1005_and_no_close_is_1006() -> None:
+    app = Echo()
+    with serve(app) as server:
+        with client(server) as connection:
+            connection.socket.sendall(Frame(Opcode.CLOSE, b"").serialize(mask=True))
+            assert ended(server, app) == (1005, "")
+        app.events.clear()
+        with client(server) as connection:
+            connection.socket.shutdown(2)
+            assert ended(server, app) == (1006, "")
+        assert not server.log
+
+
+def test_messages_before_a_close_are_all_received() -> None:
+    app = Echo()
+    with serve(app) as server:
+        with client(server) as connection:
+            frames = [Frame(Opcode.TEXT, b"%d" % number) for number in range(50)] + [Frame(Opcode.CLOSE, b"")]
+            connection.socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+            server.until(lambda: len(app.events) >= 2 and not server.gateway.websockets, "all has come")
+        received = [event["text"] for event in app.events if event["type"] == "websocket.receive"]
+        assert received == [str(number) for number in range(len(received))]
+        assert received
+
+
+@pytest.mark.parametrize(
+    ("message", "closed"),
+    [
+        ({}, (1000, "")), ({"code": 4000, "reason": "enough"}, (4000, "enough")),
+        ({"code": None, "reason": None}, (1000, "")),
+    ],
+)  # fmt: skip
+def test_a_close_of_the_app_reaches_the_client(message: dict[str, Any], closed: tuple[int, str]) -> None:
+    events: list[Any] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", **message})
+        events.append(await receive())
+        with pytest.raises(RuntimeError):
+            await send({"type": "websocket.send", "text": "late"})
+        with pytest.raises(RuntimeError):
+            await send({"type": "websocket.close"})
+
+    with serve(app) as server, client(server) as connection:
+        with pytest.raises(ConnectionClosed):
+            connection.recv(5)
+        assert (connection.close_code, connection.close_reason) == closed
+        server.until(lambda: bool(events), "the app is told")
+        assert (events[0]["type"], events[0]["code"]) == ("websocket.disconnect", closed[0])
+        assert not server.log
+
+
+@pytest.mark.parametrize("message", [{"code": 1005}, {"code": 1006}, {"code": 99}, {"reason": "x" * 124}])
+def test_a_close_that_must_not_be_sent_is_the_apps_error(message: dict[str, Any]) -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", **message})
+
+    with serve(app) as server, client(server) as connection:
+        with pytest.raises(ConnectionClosed):
+            connection.recv(5)
+        assert connection.close_code == 1011
+        assert "Error in the app" in server.log[0]
+
+
+def test_an_app_that_raises_closes_with_1011_and_one_that_returns_with_1000() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if scope["path"] == "/raise":
+            raise LookupError("a bug")
+
+    with serve(app) as server:
+        for path, code in (("/", 1000), ("/raise", 1011)):
+            with client(server, path) as connection:
+                with pytest.raises(ConnectionClosed):
+                    connection.recv(5)
+                assert connection.close_code == code
+        assert [line for line in server.log if "LookupError" in line] == server.log
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (Frame(Opcode.TEXT, b"\xff\xfe").serialize(mask=True), 1007),
+        (Frame(Opcode.TEXT, b"not masked").serialize(mask=False), 1002),
+        (Frame(Opcode.CONT, b"of nothing").serialize(mask=True), 1002),
+        (b"\xf1\x80\0\0\0\0", 1002),
+        (Frame(Opcode.TEXT, b"a", fin=False).serialize(mask=True)
+         + Frame(Opcode.TEXT, b"b").serialize(mask=True), 1002),
+        (Frame(Opcode.BINARY, bytes(2000)).serialize(mask=True), 1009),
+        (Frame(Opcode.BINARY, bytes(600), fin=False).serialize(mask=True)
+         + Frame(Opcode.CONT, bytes(600)).serialize(mask=True), 1009),
+        (Frame(Opcode.CLOSE, b"\x03").serialize(mask=True), 1002),
+        (Frame(Opcode.CLOSE, b"\x03\xed").serialize(mask=True), 1002),
+    ],
+)  # fmt: skip
+def test_what_breaks_the_protocol_is_closed_with_its_code(data: bytes, code: int) -> None:
+    app = Echo()
+    with serve(app, AsgiOptions(limit_websocket_message=1000)) as server:
+        with client(server, compression=None) as connection:
+            connection.socket.sendall(data)
+            with pytest.raises(ConnectionClosed):
+                connection.recv(5)
+            assert connection.close_code == code
+        assert ended(server, app)[0] == code
+
+
+def test_a_compressed_bomb_is_1009() -> None:
+    app = Echo()
+    with serve(app, AsgiOptions(limit_websocket_message=100_000)) as server, client(server) as connection:
+        connection.send(bytes(10_000_000))
+        with pytest.raises(ConnectionClosed):
+            connection.recv(5)
+        assert connection.close_code == 1009
+
+
+def test_sending_to_a_client_that_is_gone_raises_an_oserror() -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        try:
+            await send({"type": "websocket.send", "text": "late"})
+        except OSError as exc:
+            raised.append(exc)
+            raise
+
+    with serve(app) as server:
+        with client(server):
+            pass
+        server.until(lambda: bool(raised), "the app is told")
+        assert not server.log
+
+
+def test_a_client_that_leaves_before_it_is_accepted_is_a_disconnect() -> None:
+    events: list[str] = []
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        events.append((await receive())["type"])
+        events.append((await receive())["type"])
+        await send({"type": "websocket.accept"})
+
+    with serve(app) as server:
+        with server.connect() as connection:
+            connection.ask(headers=HANDSHAKE)
+            connection.socket.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER: a reset
+            time.sleep(0.05)
+        server.until(lambda: len(server.gateway._tasks) == 1, "the connection is gone")
+        server.call(go.set)
+        server.until(lambda: events == ["websocket.connect", "websocket.disconnect"], "the app is told")
+        server.until(lambda: not server.gateway._tasks, "the app has ended")
+        assert not server.log
+
+
+@pytest.mark.parametrize("message", [{}, {"text": None, "bytes": None}, {"text": "a", "bytes": b"b"}, {"text": 5}])
+def test_a_message_without_one_content_is_the_apps_error(message: dict[str, Any]) -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await send({"type": "websocket.send", **message})
+        except (RuntimeError, AttributeError) as exc:
+            raised.append(exc)
+        await send({"type": "websocket.send", "text": "fine"})
+
+    with serve(app) as server, client(server) as connection:
+        assert connection.recv(5) == "fine"
+        assert raised
+
+
+# Backpressure and pings
+
+
+def test_an_app_that_does_not_receive_stops_the_client() -> None:
+    go = asyncio.Event()
+    count = 0
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal count
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while (await receive())["type"] != "websocket.disconnect":
+            count += 1
+
+    with serve(app) as server, client(server, compression=None) as connection:
+        frame = Frame(Opcode.BINARY, bytes(60_000)).serialize(mask=True)
+        connection.socket.settimeout(0.5)
+        sent, rest = 0, b""
+        with contextlib.suppress(TimeoutError):
+            while sent < 400:
+                rest = rest or frame
+                size = connection.socket.send(rest)
+                rest = rest[size:]
+                sent += not rest
+        assert sent < 400, "24 MB are not in memory"
+        server.call(go.set)
+        connection.socket.settimeout(10)
+        connection.socket.sendall(rest)
+        server.until(lambda: count == sent + bool(rest), "all messages have come")
+
+
+def test_a_client_that_does_not_receive_stops_the_app() -> None:
+    sent = 0
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await receive()
+        await send({"type": "websocket.accept"})
+        while sent < 1000:
+            await send({"type": "websocket.send", "bytes": bytes(60_000)})
+            sent += 1
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        seen: list[int] = []
+
+        def held() -> bool:
+            seen.append(sent)
+            return len(seen) > 50 and len(set(seen[-50:])) == 1
+
+        server.until(held, "the app waits")
+        assert sent < 400, "60 MB are not in memory"
+
+
+def test_pings_are_answered() -> None:
+    with serve(Echo()) as server, client(server) as connection:
+        assert connection.ping("are you there").wait(5)
+
+
+def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_cut() -> None:
+    app = Echo()
+    with serve(app, AsgiOptions(websocket_ping=0.05, websocket_ping_timeout=0.1)) as server:
+        with client(server) as connection:
+            time.sleep(0.4)
+            connection.send("still here")
+            assert connection.recv(5) == "still here"
+        app.events.clear()
+        with server.connect() as mute:
+            mute.ask(headers=HANDSHAKE)
+            assert ended(server, app) == (1011, "keepalive ping timeout")
+
+
+# Draining
+
+
+def test_a_drain_closes_with_1012_spread_over_its_first_half() -> None:
+    app = Echo()
+    with serve(app) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(client(server)) for _ in range(8)]
+        began = time.monotonic()
+        server.call(server.gateway.drain, server.loop.time() + 2.0)
+        ends = []
+        for connection in clients:
+            with pytest.raises(ConnectionClosed):
+                connection.recv(5)
+            assert (connection.close_code, connection.close_reason) == (1012, "service restart")
+        server.until(lambda: not server.gateway.websockets, "all are closed")
+        ends.append(time.monotonic() - began)
+        assert 0.7 < max(ends) < 1.3, "not at once, and in the first half"
+        assert {event["code"] for event in app.events if event["type"] == "websocket.disconnect"} == {1012}
+        assert not server.log
+
+
+def test_what_the_client_has_sent_until_it_knows_of_the_drain_is_received() -> None:
+    app = Echo()
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        connection.read_some()
+        server.until(lambda: bool(server.gateway.websockets), "it is open")
+        server.call(server.gateway.drain, server.loop.time() + 5.0)
+        connection.send(Frame(Opcode.TEXT, b"on its way").serialize(mask=True))
+        server.until(lambda: any(event.get("text") == "on its way" for event in app.events), "it has come")
+
+
+def test_a_websocket_that_is_opened_while_the_worker_drains_is_closed_with_1012() -> None:
+    with serve(Echo()) as server:
+        server.call(server.gateway.drain, server.loop.time() + 5.0)
+        with client(server) as connection:
+            with pytest.raises(ConnectionClosed):
+                connection.recv(5)
+            assert connection.close_code == 1012
+
+
+def test_an_open_websocket_is_no_active_request() -> None:
+    from preforkd.workers.http.connections import connections_of
+
+    with serve(Echo()) as server:
+        with client(server) as connection:
+            connection.send("x")
+            connection.recv(5)
+            assert server.call(lambda: connections_of(server.loop).active) == 0
+        server.until(lambda: not len(connections_of(server.loop)), "it is closed")
+        assert server.call(lambda: connections_of(server.loop).active) == 0
+
+
+def test_a_client_that_does_not_answer_a_close_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    from preforkd.workers.http.connections import connections_of
+
+    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT", 0.1)
+    with serve(Echo()) as server, server.connect() as mute:
+        mute.ask(headers=HANDSHAKE)
+        server.until(lambda: bool(server.gateway.websockets), "it is open")
+        server.call(server.gateway.drain, server.loop.time() + 5.0)
+        server.until(lambda: not len(connections_of(server.loop)), "it is cut")
+
+
+def test_a_worker_that_is_resumed_keeps_its_websockets() -> None:
+    with serve(Echo()) as server, client(server) as first, client(server) as second:
+        first.send("open")
+        first.recv(5)
+        second.send("open")
+        second.recv(5)
+        server.call(server.gateway.drain, server.loop.time() + 10.0)
+        server.call(server.gateway.resume)
+        assert not server.gateway.draining.is_set()
+        left = []
+        for connection in (first, second):  # at most the one that was told at once is gone
+            with contextlib.suppress(ConnectionClosed):
+                connection.send("still here?")
+                left.append(connection.recv(5))
+        assert left
+        with client(server) as third:
+            third.send("new")
+            assert third.recv(5) == "new"
+
+
+def test_many_small_bombs_are_decoded_only_as_the_app_receives_them() -> None:
+    sizes: list[int] = []
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            sizes.append(len(message["bytes"]))
+
+    with serve(app) as server, client(server) as connection:
+        for _ in range(40):
+            connection.send(bytes(4_000_000))  # 4 kB on the wire
+        (one,) = server.gateway.websockets
+        server.until(lambda: one._queued > 0, "the first has come")
+        time.sleep(0.1)
+        assert server.call(lambda: one._queued) < 40_000_000, "not 160 MB"
+        server.call(go.set)
+        server.until(lambda: sizes == [4_000_000] * 40, "all have come")
+
+
+def test_what_was_held_back_when_the_client_left_is_still_received() -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                events.append(message["code"])
+                return
+            events.append(message["text"][:2])
+
+    with serve(app) as server:
+        with client(server, compression=None) as connection:
+            server.until(lambda: bool(server.gateway.websockets), "it is open")
+            frames = [Frame(Opcode.TEXT, b"%02d" % number + bytes(20_000)) for number in range(10)]
+            close = Frame(Opcode.CLOSE, b"\x0f\xa0bye")
+            connection.socket.sendall(b"".join(frame.serialize(mask=True) for frame in [*frames, close]))
+            (one,) = server.gateway.websockets
+            server.until(lambda: one._queued > 65536, "some are held back")
+        server.call(go.set)
+        server.until(lambda: len(events) == 11, "all have come")
+        assert events == [f"{number:02d}" for number in range(10)] + [4000]
+
+
+def test_a_handshake_with_bytes_that_no_field_has_is_refused() -> None:
+    with serve(Echo()) as server, server.connect() as connection:
+        head = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE).encode()
+        connection.send(b"GET / HTTP/1.1\r\nHost: t\r\n" + head + b"Sec-WebSocket-Protocol: \xff\xfe\r\n\r\n")
+        assert connection.answer().status == 400

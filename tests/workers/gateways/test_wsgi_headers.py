@@ -1,0 +1,73 @@
+"""The checks of `start_response`, whatever is remembered of earlier calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from preforkd.workers.gateways import wsgi_headers
+from preforkd.workers.gateways.wsgi_headers import check_field, check_start, parse_status, wire_text
+
+
+def test_a_head_is_what_the_app_has_said() -> None:
+    for _ in range(2):  # anew, and remembered
+        head = check_start("200 OK", [("Content-Type", "text/plain"), ("content-length", "13"), ("X-A", "b")])
+        assert (head.code, head.reason, head.length) == (200, None, 13)
+        assert head.lines == ["Content-Type: text/plain\r\n", "X-A: b\r\n"]
+        assert not head.has_date
+        assert not head.has_server
+
+
+def test_what_one_response_does_to_its_head_is_not_seen_by_the_next() -> None:
+    check_start("200 OK", [("X-A", "b")]).lines.append("X-Evil: 1\r\n")
+    assert check_start("200 OK", [("X-A", "b")]).lines == ["X-A: b\r\n"]
+
+
+def test_the_apps_list_may_be_used_again() -> None:
+    headers = [("X-A", "b")]
+    head = check_start("200 OK", headers)
+    headers.append(("X-B", "c"))
+    assert head.lines == ["X-A: b\r\n"]
+
+
+def test_date_and_server_are_noticed_in_any_case() -> None:
+    head = check_start("200 OK", [("DATE", "x"), ("server", "y")])
+    assert (head.has_date, head.has_server) == (True, True)
+
+
+def test_what_was_refused_once_is_refused_again() -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match="belongs to the connection"):
+            check_start("200 OK", [("Connection", "close")])
+        with pytest.raises(TypeError, match="must be str"):
+            check_start("200 OK", [("X-A", ["unhashable"])])
+        with pytest.raises(ValueError, match="invalid status"):
+            parse_status("nothing")
+
+
+def test_equal_length_twice_is_one_length() -> None:
+    assert check_start("200 OK", [("Content-Length", "5"), ("content-length", "5")]).length == 5
+
+
+def test_memory_for_fields_and_statuses_is_bounded() -> None:
+    for number in range(3 * wsgi_headers._FIELDS_MAX):
+        check_field(("X-Number", str(number)))
+        parse_status(f"200 {number}")
+    assert len(wsgi_headers._FIELDS) <= wsgi_headers._FIELDS_MAX
+    assert len(wsgi_headers._STATUSES) <= wsgi_headers._STATUSES_MAX
+    check_field(("X-Long", "x" * 1000))
+    assert ("X-Long", "x" * 1000) not in wsgi_headers._FIELDS
+    assert check_start("200 1500", [("X-Number", "0")]).lines == ["X-Number: 0\r\n"]
+
+
+@pytest.mark.parametrize("subclass", [type("Text", (str,), {}), type("Pair", (tuple,), {})])
+def test_subclasses_of_the_types_are_not_the_types(subclass: Any) -> None:
+    value = subclass("ab")
+    with pytest.raises(TypeError):
+        check_start("200 OK", [("X-A", value)] if isinstance(value, str) else [value])
+
+
+def test_the_apps_bytes_are_the_bytes_on_the_wire() -> None:
+    every_byte = bytes(range(256)).decode("latin-1")
+    assert wire_text(every_byte).encode("utf-8", "surrogateescape") == bytes(range(256))

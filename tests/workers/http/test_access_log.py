@@ -1,0 +1,240 @@
+"""The access log: its atoms, its escaping, its writing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from preforkd.workers import HttpVersion11, RequestMessage
+from preforkd.workers.http.access_log import AccessLog, compile_format, escape, json_line
+from tests.workers.http.wire import GET, Echo, converse, talk, turns
+
+
+def message(path: str = "/p?q=1", *fields: tuple[bytes, bytes]) -> RequestMessage:
+    return RequestMessage("GET", path, HttpVersion11, ((b"Host", b"a"), *fields), False)
+
+
+class FakeResponse:
+    status = 201
+    output_length = 42
+    headers = CIMultiDict({"X-A": "out"})
+
+
+RESPONSE: Any = FakeResponse()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%(h)s", "192.0.2.1"),
+        ("%(l)s %(u)s", "- -"),
+        ("%(r)s", "GET /p?q=1 HTTP/1.1"),
+        ("%(m)s %(U)s %(q)s %(H)s", "GET /p q=1 HTTP/1.1"),
+        ("%(s)s %(b)s %(B)s", "201 42 42"),
+        ("%(f)s|%(a)s", "from|agent"),
+        ("%(T)s %(M)s %(D)s %(L)s", "1 1234 1234567 1.234567"),
+        ("%({x-a}i)s %({X-a}o)s %({WHO}e)s", "in out env"),
+        ("%({none}i)s %({none}o)s %({none}e)s", "- - -"),
+        ("100%% (%(s)s)", "100% (201)"),
+        ("", ""),
+    ],
+)
+def test_each_atom(text: str, expected: str) -> None:
+    request = message("/p?q=1", (b"Referer", b"from"), (b"user-agent", b" agent\t"), (b"X-A", b"in"))
+    assert compile_format(text)((request, RESPONSE, {"WHO": "env"}, 1.234567, "192.0.2.1")) == expected
+
+
+def test_time_and_process() -> None:
+    line = compile_format("%(t)s %(p)s")((message(), RESPONSE, None, 0, "-"))
+    assert re.fullmatch(r"\[\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] <\d+>", line)
+    assert f"<{os.getpid()}>" in line
+
+
+def test_what_is_not_there_is_a_dash() -> None:
+    text = "%(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(b)s %(f)s %(a)s %({x}i)s %({x}o)s %({x}e)s"
+    assert compile_format(text)((None, None, None, 0.0, "-")) == " ".join("-" * 12)
+
+
+@pytest.mark.parametrize("text", ["%(z)s", "%(h)d", "%h", "%", "%(h)", "%({a}x)s", "%({}i)s", "%(hh)s", "a % b"])
+def test_an_unknown_atom_is_refused_at_construction(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown atom"):
+        AccessLog(tmp_path / "log", text)
+    with pytest.raises(ValueError, match="unknown atom"):
+        Echo(access_log_format=text)
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        ("plain é", "plain é"),
+        ('a" 200 1', 'a\\" 200 1'),
+        ("a\\", "a\\\\"),
+        ("a\tb\x1b[31m\x7f", "a\\x09b\\x1b[31m\\x7f"),
+        ("a\r\nb", "a\\x0d\\x0ab"),
+        ("\u2028\x85", "\\u2028\\x85"),
+        ("\udcff", "\\xff"),
+    ],
+)
+def test_a_value_cannot_leave_its_quotes_or_its_line(value: str, escaped: str) -> None:
+    assert escape(value) == escaped
+
+
+def test_a_client_cannot_forge_a_line(tmp_path: Path) -> None:
+    log_file = tmp_path / "log"
+
+    async def main() -> None:
+        log = AccessLog(log_file)
+        forged = b'GET /"%20200 HTTP/1.1\r\nHost: a\r\nUser-Agent: x" 200 0 "-" "\tevil\xe2\x80\xa8\r\n\r\n'
+        await converse(Echo(access_log=log), [forged])
+        await turns()
+        log.close()
+
+    asyncio.run(main())
+    text = log_file.read_text()
+    assert len(text.splitlines()) == 1
+    assert text.count('"') - text.count('\\"') == 6  # of the format: request line, referer, agent
+
+
+def test_json_lines_come_from_an_encoder() -> None:
+    request = message('/p"?q=1', (b"User-Agent", b'a"b\xff'))
+    record = json.loads(json_line((request, RESPONSE, None, 1.5, "h")))
+    assert record["path"] == '/p"'
+    assert record["query"] == "q=1"
+    assert record["user_agent"] == 'a"b\udcff'
+    assert (record["status"], record["bytes"], record["seconds"], record["remote"]) == (201, 42, 1.5, "h")
+    nothing = json.loads(json_line((None, None, None, 0.0, "h")))
+    assert nothing.keys() == record.keys()
+    assert nothing["method"] is nothing["status"] is None
+
+
+def record_writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    writes: list[bytes] = []
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        writes.append(bytes(data))
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    return writes
+
+
+def test_lines_are_written_once_per_turn_of_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = record_writes(monkeypatch)
+
+    async def main() -> None:
+        log = AccessLog(tmp_path / "log", "%(s)s")
+        for _ in range(3):
+            log.log((message(), RESPONSE, None, 0, "-"))
+        assert writes == []
+        await asyncio.sleep(0)
+        assert writes == [b"201\n201\n201\n"]
+        log.close()
+
+    asyncio.run(main())
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) & 0o022 == 0
+
+
+def test_lines_to_a_pipe_are_never_torn(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = record_writes(monkeypatch)
+
+    async def main() -> None:
+        readable, writable = os.pipe()
+        log = AccessLog(writable, "%(U)s")
+        for _ in range(10):
+            log.log((message("/" + "x" * 1000), RESPONSE, None, 0, "-"))
+        log.flush()
+        os.close(readable)
+        os.close(writable)
+
+    asyncio.run(main())
+    assert all(len(data) <= 4096 and data.endswith(b"\n") for data in writes)
+    assert b"".join(writes) == (b"/" + b"x" * 1000 + b"\n") * 10
+
+
+def test_it_is_reopened_on_request(tmp_path: Path) -> None:
+    async def main() -> None:
+        log = AccessLog(tmp_path / "log", "%(U)s")
+        log.log((message("/1"), None, None, 0, "-"))
+        (tmp_path / "log").rename(tmp_path / "log.1")  # a line in between belongs to the old file
+        log.log((message("/2"), None, None, 0, "-"))
+        log.reopen()
+        log.log((message("/3"), None, None, 0, "-"))
+        await asyncio.sleep(0)
+        log.close()
+
+    asyncio.run(main())
+    assert (tmp_path / "log.1").read_text() == "/1\n/2\n"
+    assert (tmp_path / "log").read_text() == "/3\n"
+
+
+def test_a_log_that_cannot_be_written_does_not_reach_the_client() -> None:
+    async def main() -> None:
+        readable, writable = os.pipe()
+        os.close(readable)
+        log = AccessLog(writable)
+        result = await converse(Echo(access_log=log), [GET, GET])
+        assert result.statuses == [200, 200]
+        await turns()
+        assert log.dropped == 2
+        os.close(writable)
+
+    asyncio.run(main())
+
+
+# log_access of the protocol.
+
+
+def test_a_logger_gets_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    logger = logging.getLogger("access")
+    data = GET.replace(b"\r\n\r\n", b"\r\nReferer: r\r\nUser-Agent: a\r\n\r\n")
+    talk(data, access_log=logger)
+    assert re.fullmatch(r'192\.0\.2\.1 - - \[.*\] "GET / HTTP/1.1" 200 7 "r" "a"', caplog.messages[0])
+
+
+def test_errors_are_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    talk(b"GET / HTTP/7.0\r\n\r\n", access_log=logging.getLogger("access"), access_log_format="%(r)s %(s)s")
+    assert caplog.messages == ["- 505"]
+
+
+def test_a_handler_that_logs_by_itself_is_not_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    class Own(Echo):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            await super().handle_request(message, payload)
+            self.log_access(message, {"WHO": "me"}, None, 0.0)
+
+    talk(GET, GET, handler=Own, access_log=logging.getLogger("access"), access_log_format="%({WHO}e)s")
+    assert caplog.messages == ["me", "me"]
+
+
+def test_a_broken_logger_never_reaches_the_client() -> None:
+    class Broken(logging.Logger):
+        def handle(self, record: Any) -> None:
+            raise RuntimeError("broken")
+
+    broken = Broken("broken")
+    result = talk(GET, GET, access_log=broken, logger=broken, debug=True)
+    assert result.statuses == [200, 200]
+    assert not result.ended
+
+
+def test_an_overridden_log_access_that_fails_never_reaches_the_client() -> None:
+    class Failing(Echo):
+        def log_access(self, *args: Any) -> None:
+            raise RuntimeError("broken")
+
+    assert talk(GET, GET, handler=Failing).statuses == [200, 200]

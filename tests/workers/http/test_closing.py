@@ -1,0 +1,192 @@
+"""`closing()` and `cancel_slow_request()`, in every state of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from preforkd.workers import (
+    ConnectionState,
+    Response,
+)
+from preforkd.workers.http.connections import connections_of
+from tests.workers.http.test_protocol import Hello, run
+from tests.workers.http.wire import GET, Echo, FakeTransport, converse, turns
+
+
+class Waiting(Echo):
+    """Waits in the handler until it is cancelled or released."""
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        self.seen.append((message.method, message.path, b""))
+        self.released = asyncio.Event()
+        self.cancelled = False
+        self.keep_alive(True)
+        try:
+            await self.released.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        response = Response(self.writer, 200)
+        response.add_header("Content-Length", "0")
+        response.send_headers()
+        await response.write_eof()
+
+
+def test_closing_closes_a_new_and_an_idle_connection_now() -> None:
+    async def main() -> None:
+        for portions in ([], [GET]):
+            result = await converse(Echo(), portions, close=False)
+            result.protocol.closing(10)
+            assert result.transport.closed
+            await turns()
+            assert result.protocol.state is ConnectionState.CLOSED
+
+    run(main)
+
+
+def test_closing_lets_a_request_finish_with_close() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        result.protocol.closing(10)
+        await turns()
+        assert not result.transport.closed
+        result.protocol.released.set()
+        await turns()
+        assert [reply.headers["Connection"] for reply in result.replies] == ["close"]
+        assert result.ended
+        result.protocol.connection_lost(None)
+
+    run(main)
+
+
+def test_closing_waits_for_a_head_that_has_begun() -> None:
+    async def main() -> None:
+        result = await converse(Echo(), [GET, GET[:10]], close=False)
+        result.protocol.closing(10)
+        await turns()
+        assert not result.transport.closed
+        result.protocol.data_received(GET[10:])
+        await turns()
+        assert [reply.headers["Connection"] for reply in result.replies] == ["keep-alive", "close"]
+        result.protocol.connection_lost(None)
+
+    run(main)
+
+
+def test_closing_looks_for_unread_bytes_in_the_socket_first() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            protocol = Echo()
+            transport = FakeTransport(protocol, extra={"socket": ours})
+            protocol.connection_made(transport)
+            theirs.send(GET)
+            protocol.closing(10)
+            assert not transport.closed
+            protocol.data_received(ours.recv(100))
+            await turns()
+            assert b"Connection: close" in transport.output
+            protocol.connection_lost(None)
+
+    run(main)
+
+
+def test_closing_cuts_a_request_after_its_time() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        result.protocol.closing(10)
+        now = asyncio.get_running_loop().time()
+        result.protocol.check_deadlines(now + 9)
+        await turns()
+        assert not result.transport.closed
+        result.protocol.check_deadlines(now + 11)
+        await turns()
+        assert result.transport.aborted
+        assert result.protocol.cancelled
+
+    run(main)
+
+
+def test_closing_without_time_cuts_at_once() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        result.protocol.closing(0)
+        await turns()
+        assert result.transport.aborted
+        assert result.protocol.cancelled
+
+    run(main)
+
+
+def test_closing_ends_a_lingering_connection_unless_bytes_still_come() -> None:
+    async def main() -> None:
+        quiet = await converse(Hello(), [GET], close=False)
+        assert quiet.protocol.state is ConnectionState.CLOSING
+        quiet.protocol.closing(10)
+        assert quiet.transport.closed
+        busy = await converse(Hello(), [GET, GET], close=False)
+        busy.protocol.closing(10)
+        assert not busy.transport.closed
+        busy.protocol.check_deadlines(asyncio.get_running_loop().time() + 11)
+        assert busy.transport.closed
+        await turns()
+        busy.protocol.closing(10)
+        assert busy.protocol.state is ConnectionState.CLOSED
+
+    run(main)
+
+
+def test_cancel_slow_request_cancels_the_handler_and_closes() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        result.protocol.cancel_slow_request()
+        await turns()
+        assert result.protocol.cancelled
+        assert result.transport.closed
+        assert result.output == b""
+        assert result.protocol.state is ConnectionState.CLOSED
+
+    run(main)
+
+
+def test_draining_decides_about_close_when_the_head_is_written() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        connections = connections_of(asyncio.get_running_loop())
+        connections.drain()
+        result.protocol.released.set()
+        await turns()
+        assert [reply.headers["Connection"] for reply in result.replies] == ["close"]
+        later = await converse(Echo(), [GET])
+        assert [reply.headers["Connection"] for reply in later.replies] == ["close"]
+        result.protocol.connection_lost(None)
+
+    run(main)
+
+
+def test_a_client_that_is_gone_cancels_the_handler() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        result.protocol.connection_lost(ConnectionResetError())
+        await turns()
+        assert result.protocol.cancelled
+        assert result.protocol.state is ConnectionState.CLOSED
+
+    run(main)
+
+
+def test_over_the_concurrency_limit_503_with_retry_after() -> None:
+    async def main() -> None:
+        connections_of(asyncio.get_running_loop()).limit_concurrency = 1
+        first = await converse(Waiting(), [GET], close=False)
+        second = await converse(Echo(), [GET])
+        assert second.statuses == [503]
+        assert second.replies[0].headers["Retry-After"] == "1"
+        assert second.seen == []
+        first.protocol.connection_lost(None)
+        await turns()
+        assert (await converse(Echo(), [GET])).statuses == [200]
+
+    run(main)

@@ -1,0 +1,295 @@
+"""Deadlines: pure, the clock passed in; then that each is acted on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from preforkd.workers import ConnectionState, Response, ServerHttpProtocol
+from preforkd.workers.http.deadlines import MIN_RATE, Allowance, Deadline, Marks, Sight, expired
+from tests.workers.http.wire import GET, Echo, FakeTransport, converse, turns
+
+NEW, ACTIVE, IDLE, CLOSING, CLOSED, UPGRADED = ConnectionState
+ALL = Allowance(head=10, keep_alive=20, body=30, request=40, write=50, linger=2)
+
+
+def first_expiry(sights: dict[int, Sight], marks: Marks, allowed: Allowance = ALL) -> tuple[int, Deadline] | None:
+    """Sweep once a second from 100 on; the sight of a second holds until the next one given."""
+    sight = sights[100]
+    for now in range(100, 400):
+        sight = sights.get(now, sight)
+        deadline = expired(sight, marks, allowed, now)
+        if deadline is not None:
+            return now - 100, deadline
+    return None
+
+
+@pytest.mark.parametrize(
+    ("sight", "marks", "expected"),
+    [
+        (Sight(NEW), Marks(head=100), (10, Deadline.HEAD)),
+        (Sight(IDLE), Marks(head=100), (10, Deadline.HEAD)),
+        (Sight(IDLE), Marks(), (20, Deadline.KEEP_ALIVE)),
+        (Sight(ACTIVE), Marks(), (40, Deadline.REQUEST)),
+        (Sight(ACTIVE, body_bytes=5), Marks(), (30, Deadline.BODY)),
+        (Sight(IDLE, body_bytes=5), Marks(), (2, Deadline.REST)),
+        (Sight(CLOSING), Marks(linger=100), (2, Deadline.LINGER)),
+        (Sight(CLOSING), Marks(), None),
+        (Sight(CLOSED), Marks(head=1, linger=1, cut=1), None),
+        (Sight(UPGRADED), Marks(), None),
+        (Sight(UPGRADED, unsent=5), Marks(), (50, Deadline.WRITE)),
+        (Sight(IDLE, unsent=5), Marks(head=100), (10, Deadline.HEAD)),
+        (Sight(CLOSING, unsent=5), Marks(linger=100), (50, Deadline.WRITE)),
+        (Sight(ACTIVE), Marks(cut=115), (15, Deadline.CUT)),
+        (Sight(NEW), Marks(head=100, cut=105), (5, Deadline.CUT)),
+    ],
+)
+def test_each_state_runs_out_of_its_own_time(sight: Sight, marks: Marks, expected: object) -> None:
+    assert first_expiry({100: sight}, marks) == expected
+
+
+def test_zero_is_for_ever() -> None:
+    for state in (NEW, ACTIVE, IDLE, UPGRADED):
+        assert first_expiry({100: Sight(state, body_bytes=None, unsent=1)}, Marks(head=100), Allowance()) is None
+
+
+def test_a_new_request_starts_the_time_anew() -> None:
+    sights = {100: Sight(ACTIVE, 1), 130: Sight(ACTIVE, 2), 160: Sight(ACTIVE, 3)}
+    assert first_expiry(sights, Marks()) == (100, Deadline.REQUEST)
+
+
+def test_a_body_that_dribbles_runs_out_and_one_at_the_minimum_rate_does_not() -> None:
+    allowed = Allowance(body=30)
+    dribble = {now: Sight(ACTIVE, body_bytes=now) for now in range(100, 400)}
+    assert first_expiry(dribble, Marks(), allowed) == (30, Deadline.BODY)
+    steady = {now: Sight(ACTIVE, body_bytes=now * MIN_RATE) for now in range(100, 400)}
+    assert first_expiry(steady, Marks(), allowed) is None
+
+
+def test_a_body_that_our_own_side_does_not_read_has_all_the_time() -> None:
+    assert first_expiry({100: Sight(ACTIVE, body_bytes=None)}, Marks(), Allowance(body=30)) is None
+
+
+def test_any_progress_of_writes_starts_the_time_anew() -> None:
+    sights = {now: Sight(ACTIVE, written=now // 40, unsent=9) for now in range(100, 400)}
+    assert first_expiry(sights, Marks(), Allowance(write=50)) is None
+    assert first_expiry({100: Sight(ACTIVE, written=7, unsent=9)}, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
+
+
+def test_lingering_begins_when_all_is_sent() -> None:
+    sights = {100: Sight(CLOSING, unsent=9), 120: Sight(CLOSING)}
+    assert first_expiry(sights, Marks(linger=100), ALL) == (21, Deadline.LINGER)
+
+
+def test_short_times_are_looked_at_more_often() -> None:
+    assert Allowance().sweep_interval() == 1
+    assert Allowance(keep_alive=75, head=15).sweep_interval() == 1
+    assert Allowance(keep_alive=75, head=1).sweep_interval() == 0.25
+    assert Allowance(head=0.001).sweep_interval() == 0.05
+
+
+# What is done about it.
+
+
+class Stuck(ServerHttpProtocol):
+    cancelled = False
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+def sweep(protocol: Any, *seconds: float) -> None:
+    now = asyncio.get_running_loop().time()
+    for second in seconds:
+        protocol.check_deadlines(now + second)
+
+
+def test_a_slow_head_is_answered_408() -> None:
+    async def main() -> None:
+        result = await converse(Echo(timeout=5), [GET[:9]], close=False)
+        sweep(result.protocol, 4)
+        assert result.output == b""
+        sweep(result.protocol, 6)
+        await turns()
+        assert result.statuses == [408]
+        assert result.ended
+        result.protocol.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_a_silent_connection_is_closed_without_an_answer() -> None:
+    async def main() -> None:
+        result = await converse(Echo(timeout=5), [], close=False)
+        sweep(result.protocol, 4)
+        assert not result.transport.closed
+        sweep(result.protocol, 6)
+        assert result.transport.closed
+        assert result.output == b""
+
+    asyncio.run(main())
+
+
+def test_the_header_timeout_of_a_later_request_counts_from_its_first_byte() -> None:
+    async def main() -> None:
+        result = await converse(Echo(timeout=5, keep_alive=60), [GET], close=False)
+        sweep(result.protocol, 0, 50)
+        assert not result.ended
+        result.protocol.data_received(GET[:9])
+        sweep(result.protocol, 4)
+        assert not result.ended
+        sweep(result.protocol, 6)
+        await turns()
+        assert result.replies[-1].status == 408
+        result.protocol.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_a_request_that_waits_for_its_turn_in_the_loop_is_not_late() -> None:
+    async def main() -> None:
+        protocol = Echo(timeout=5)
+        transport = FakeTransport(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(GET)
+        sweep(protocol, 6)  # before its task has begun
+        await turns()
+        assert bytes(transport.output).startswith(b"HTTP/1.1 200 ")
+        protocol.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_a_connection_closed_before_its_task_has_begun_answers_nothing() -> None:
+    async def main() -> None:
+        protocol = Echo()
+        transport = FakeTransport(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(GET)
+        protocol.close()
+        await turns()
+        assert transport.output == b""
+        assert protocol.state is CLOSING
+        protocol.connection_lost(None)
+        await turns()
+        assert protocol.state is CLOSED
+
+    asyncio.run(main())
+
+
+def test_an_idle_connection_is_closed_after_keep_alive() -> None:
+    async def main() -> None:
+        result = await converse(Echo(keep_alive=10), [GET], close=False)
+        sweep(result.protocol, 0, 9)
+        assert not result.transport.closed
+        sweep(result.protocol, 11)
+        assert result.transport.closed
+        assert result.statuses == [200]
+
+    asyncio.run(main())
+
+
+def test_a_body_without_progress_is_answered_408() -> None:
+    async def main() -> None:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx"
+        result = await converse(Echo(body_timeout=10), [head], close=False)
+        sweep(result.protocol, 0, 9)
+        assert result.output == b""
+        sweep(result.protocol, 11)
+        await turns()
+        assert result.statuses == [408]
+        assert result.seen == [("POST", "/", "BadRequestError")]
+        assert result.ended
+        result.protocol.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_a_request_that_takes_too_long_is_cancelled_and_answered_503() -> None:
+    async def main() -> None:
+        result = await converse(Stuck(request_timeout=10), [GET], close=False)
+        sweep(result.protocol, 0, 9)
+        assert result.output == b""
+        sweep(result.protocol, 11)
+        await turns()
+        assert result.statuses == [503]
+        assert result.protocol.cancelled
+        assert result.ended
+        result.protocol.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_a_handler_that_ignores_its_cancellation_is_cut() -> None:
+    class Stubborn(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            while self.transport is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+    async def main() -> None:
+        result = await converse(Stubborn(request_timeout=10), [GET], close=False)
+        sweep(result.protocol, 0, 11)
+        await turns()
+        sweep(result.protocol, 12)
+        await turns()
+        assert result.transport.aborted
+        assert result.protocol.state is CLOSED
+
+    asyncio.run(main())
+
+
+def test_a_client_that_does_not_read_is_cut() -> None:
+    async def main() -> None:
+        result = await converse(Stuck(write_timeout=10), [GET], close=False)
+        result.transport.unsent = 1000
+        sweep(result.protocol, 0, 9)
+        assert not result.transport.aborted
+        sweep(result.protocol, 11)
+        assert result.transport.aborted
+
+    asyncio.run(main())
+
+
+def test_a_client_that_does_not_close_is_not_waited_for_longer_than_the_linger() -> None:
+    class Bye(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            response = Response(self.writer, 200)
+            response.send_headers()
+            await response.write_eof()
+
+    async def main() -> None:
+        result = await converse(Bye(), [GET], close=False)
+        assert result.transport.half_closed
+        sweep(result.protocol, 1)
+        assert not result.transport.closed
+        sweep(result.protocol, 3)
+        assert result.transport.closed
+
+    asyncio.run(main())
+
+
+def test_the_rest_of_an_unread_body_is_not_waited_for() -> None:
+    class Unread(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            self.keep_alive(True)
+            response = Response(self.writer, 200)
+            response.send_headers()
+            await response.write_eof()
+
+    async def main() -> None:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx"
+        result = await converse(Unread(), [head], close=False)
+        assert not result.ended
+        sweep(result.protocol, 0, 3)
+        assert result.transport.half_closed
+        result.protocol.connection_lost(None)
+
+    asyncio.run(main())

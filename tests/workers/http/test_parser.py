@@ -1,0 +1,159 @@
+"""The parser by itself: whole, byte by byte, with bytes left over; and that what it remembers changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from preforkd.workers import RequestMessage
+from preforkd.workers.http import parser as parser_module
+from preforkd.workers.http import remembered
+from preforkd.workers.http.errors import BadRequestError
+from preforkd.workers.http.limits import DEFAULT_LIMITS, Limits
+from preforkd.workers.http.parser import RequestParser
+
+Event = tuple[object, ...]
+
+REQUESTS = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /p?q HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: \t y \r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nT: u\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n",
+    b"POST /u HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhello",
+    b"OPTIONS * HTTP/1.0\r\n\r\n",
+    b"\r\nHEAD http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+]
+JOINED = b"".join(data for data in REQUESTS if b"close" not in data and b"HTTP/1.0" not in data)
+REFUSED = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    b"\x00",
+]
+
+
+def describe(message: RequestMessage) -> Event:
+    return (
+        message.method, message.path, tuple(message.version), message.raw_headers, message.should_close,
+        message.chunked, message.content_length, message.compression, message.upgrade, message.expect_continue,
+    )  # fmt: skip
+
+
+def events(portions: list[bytes], limits: Limits = DEFAULT_LIMITS) -> list[Event]:
+    """Feed portions and return what came of them: heads, bodies, and the error that ended it."""
+    parser = RequestParser(limits)
+    found: list[Event] = []
+    body = b""
+    try:
+        for portion in portions:
+            data = portion
+            while data:
+                if parser.in_body:
+                    parser.feed_body(data)
+                    body += b"".join(parser.body)
+                    parser.body.clear()
+                else:
+                    message = parser.feed_head(data)
+                    if message is not None:
+                        found.append(describe(message))
+                        body = b""
+                assert 0 < parser.consumed <= len(data)
+                data = data[parser.consumed :]
+                if not parser.in_body and found and parser.partial is None and found[-1] and len(found[-1]) > 1:
+                    found.append((body,))
+    except BadRequestError as exc:
+        found.append((exc.code,))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    remembered._BLOCKS.clear()
+    remembered._HEADS.clear()
+    remembered._SEEN.clear()
+
+
+@pytest.mark.parametrize("data", [*REQUESTS, *REFUSED, JOINED, REQUESTS[0] * 3 + REFUSED[2]])
+def test_the_division_into_portions_changes_nothing(data: bytes) -> None:
+    whole = events([data])
+    assert whole
+    assert events([data[i : i + 1] for i in range(len(data))]) == whole
+    for cut in range(1, len(data)):
+        assert events([data[:cut], data[cut:]]) == whole
+    for size in (2, 3, 5, 7):
+        assert events([data[i : i + size] for i in range(0, len(data), size)]) == whole
+
+
+@pytest.mark.parametrize("data", REQUESTS)
+def test_bytes_left_over_are_not_taken(data: bytes) -> None:
+    parser = RequestParser(DEFAULT_LIMITS)
+    rest = b"GET /next"
+    message = parser.feed_head(data + rest)
+    assert message is not None
+    left = (data + rest)[parser.consumed :]
+    while parser.in_body:
+        parser.feed_body(left)
+        left = left[parser.consumed :]
+    assert left == rest
+
+
+@pytest.mark.parametrize("data", REQUESTS)
+def test_what_is_remembered_changes_nothing(data: bytes) -> None:
+    fresh = events([data])
+    assert events([data]) == events([data]) == fresh
+    for line in (b"GET /other?x HTTP/1.1", b"DELETE /%41 HTTP/1.1", b"GET /a#b HTTP/1.1", b"get / HTTP/1.1"):
+        other = line + data[data.find(b"\r", 2) :]
+        remembered._BLOCKS.clear()
+        expected = events([other])
+        for _ in range(3):
+            events([data])
+            assert events([other]) == expected
+
+
+def test_only_plain_requests_are_remembered() -> None:
+    for data in REQUESTS[2:]:
+        events([data])
+        events([data])
+    assert not remembered._BLOCKS
+    events([REQUESTS[0]])
+    assert not remembered._BLOCKS  # it came once
+    events([REQUESTS[0]])
+    assert len(remembered._BLOCKS) == 1
+
+
+def test_a_remembered_head_is_still_limited() -> None:
+    data = b"GET /" + b"a" * 100 + b" HTTP/1.1\r\nHost: a\r\nB: c\r\n\r\n"
+    assert len(events([data])) == 2
+    assert events([data], Limits(limit_request_line=50)) == [(414,)]
+    assert events([data], Limits(limit_headers=1)) == [(431,)]
+    assert events([data], Limits(limit_header_size=100)) == [(431,)]
+
+
+def test_memory_of_heads_is_bounded() -> None:
+    for number in range(3000):
+        events([f"GET /{number} HTTP/1.1\r\nHost: a\r\nX-{number}: y\r\n\r\n".encode()] * 3)
+        events([f"GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n".encode()])
+    assert len(remembered._BLOCKS) <= 512
+    assert len(remembered._HEADS) <= 512
+    assert len(parser_module._SPELLED) <= 1024
+    events([b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 4000 + b"\r\n\r\n"] * 3)
+    assert len(remembered._SEEN) <= 4096
+    assert max(map(len, remembered._BLOCKS)) <= 2048
+
+
+def test_messages_are_not_shared_between_requests() -> None:
+    parser = RequestParser(DEFAULT_LIMITS)
+    first, second = parser.feed_head(REQUESTS[0]), parser.feed_head(REQUESTS[0])
+    assert first is not None
+    assert first is not second
+
+
+def test_the_rest_of_a_body_of_known_length_is_known() -> None:
+    parser = RequestParser(DEFAULT_LIMITS)
+    parser.feed_head(REQUESTS[2][:-5])
+    parser.feed_body(b"he")
+    assert parser.body_left() == 3
+    parser.feed_body(b"llo")
+    parser.feed_head(REQUESTS[3].partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    assert parser.body_left() is None

@@ -1,0 +1,162 @@
+"""The class on real loops and sockets: asyncio and uvloop, with and without TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import uvloop
+
+from preforkd.workers import (
+    Response,
+    ServerHttpProtocol,
+)
+from preforkd.workers.http.connections import connections_of
+from tests.workers.http.test_protocol import Hello, HelloKeptBefore
+from tests.workers.http.wire import GET
+
+CERTIFICATE = Path(__file__).parent / "localhost.pem"  # made for these tests; it opens nothing
+
+
+async def ask(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None
+    )
+    writer.write(data)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+def port_of(server: asyncio.Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
+
+
+RUNNERS: dict[str, Callable[..., None]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_class_works_without_the_daemon(loop: str, tls: bool) -> None:
+    async def main() -> None:
+        context = client = None
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATE)
+            client = ssl.create_default_context(cafile=str(CERTIFICATE))
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Hello(debug=True, keep_alive=75), "127.0.0.1", 0, ssl=context
+        )
+        async with asyncio.timeout(10):
+            answer = await ask(port_of(server), GET, client)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"\r\n\r\n<h1>It Works!</h1>")
+            server.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+
+    RUNNERS[loop](main())
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+def test_a_client_that_only_half_closes_reads_its_answer(loop: str) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(HelloKeptBefore, "127.0.0.1", 0)
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+            writer.write(GET)
+            writer.write_eof()
+            assert (await reader.read()).endswith(b"It Works!</h1>")
+            writer.close()
+            server.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+
+    RUNNERS[loop](main())
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+def test_the_answer_to_a_refused_upload_is_not_destroyed_by_a_reset(loop: str) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(lambda: Hello(limit_body=10), "127.0.0.1", 0)
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n")
+            for _ in range(40):  # as a client that reads only when it has sent everything
+                writer.write(b"x" * 100000)
+                await writer.drain()
+            assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+            writer.close()
+            server.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+
+    RUNNERS[loop](main())
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+def test_an_upload_larger_than_the_buffers_streams_with_bounded_memory(loop: str) -> None:
+    size = 20 << 20
+    most = 0
+
+    class Counting(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            nonlocal most
+            total = 0
+            async for chunk in payload:
+                total += len(chunk)
+                most = max(most, len(chunk))
+                if total % 7 == 0:
+                    await asyncio.sleep(0)
+            response = Response(self.writer, 200)
+            response.send_headers()
+            response.write(str(total).encode())
+            await response.write_eof()
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Counting, "127.0.0.1", 0)
+        async with asyncio.timeout(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+            writer.write(f"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode())
+            for _ in range(size >> 16):
+                writer.write(b"x" * 65536)
+                await writer.drain()
+            assert str(size).encode() in await reader.read()
+            writer.close()
+            server.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+
+    RUNNERS[loop](main())
+    assert most <= 65536 + 262144
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+def test_a_client_that_does_not_read_pauses_the_handler_in_drain(loop: str) -> None:
+    class Endless(ServerHttpProtocol):
+        written: ClassVar[int] = 0
+
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            response = Response(self.writer, 200)
+            response.send_headers()
+            while True:
+                response.write(b"x" * 65536)
+                type(self).written += 65536
+                await response.drain()
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Endless, "127.0.0.1", 0)
+        async with asyncio.timeout(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=65536)
+            writer.write(GET)
+            before = -1
+            while before != Endless.written or not before:  # until it stands still
+                before = Endless.written
+                await asyncio.sleep(0.2)
+            assert Endless.written < 32 << 20  # what the kernel's buffers take, and no more
+            writer.transport.abort()
+            server.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+
+    RUNNERS[loop](main())

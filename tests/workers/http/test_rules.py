@@ -1,0 +1,82 @@
+"""The pure rules over bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from preforkd.workers import HttpVersion10, HttpVersion11
+from preforkd.workers.http import rules
+from preforkd.workers.http.errors import BadRequestError
+
+
+def test_hosts() -> None:
+    for good in (b"a", b"A.B", b"1.2.3.4:0", b"a:65535", b"[::]", b"[v1.x]:1", b"a%20b", b"a_b", b"a!$&'()*+,;=b"):
+        assert rules.is_valid_host(good), good
+    for bad in (
+        b"",
+        b"[]",
+        b"[v.x]",
+        b"a:65536",
+        b"a:123456",
+        b"a:-1",
+        b"a\n",
+        b"a%2",
+        b"[::1]a",
+        b"\xc3\xa4",
+        b"[1.2.3.4]",
+    ):
+        assert not rules.is_valid_host(bad), bad
+
+
+def test_targets() -> None:
+    assert rules.authority_of(b"/a", b"GET") is None
+    assert rules.authority_of(b"*", b"OPTIONS") is None
+    assert rules.authority_of(b"https://a:1/x?y", b"GET") == b"a:1"
+    for bad in (b"/a b", b"/\x7f", b"x", b"*", b"http://", b"http://@a", b"//#", b"a:1"):
+        with pytest.raises(BadRequestError):
+            rules.authority_of(bad, b"GET")
+
+
+def test_lengths() -> None:
+    assert rules.content_length([b"0" * 18 + b"7"]) == 7
+    for bad in ([b"1", b"1"], [b""], [b"+1"], [b"1 "], [b"9" * 20], [b"\xb2"], [b"1_0"]):
+        with pytest.raises(BadRequestError):
+            rules.content_length(bad)
+
+
+def test_codings() -> None:
+    rules.check_transfer_encoding([b" Chunked\t"], HttpVersion11, has_length=False)
+    for values, version, has_length, code in (
+        ([b"chunked"], HttpVersion10, False, 400),
+        ([b"chunked"], HttpVersion11, True, 400),
+        ([b"gzip", b"chunked"], HttpVersion11, False, 501),
+        ([b"chunked", b"gzip"], HttpVersion11, False, 400),
+        ([b"chunked", b""], HttpVersion11, False, 400),
+    ):
+        with pytest.raises(BadRequestError) as caught:
+            rules.check_transfer_encoding(values, version, has_length)
+        assert caught.value.code == code
+
+
+def test_request_lines() -> None:
+    assert rules.check_request_line(b"GET / HTTP/1.0\r\n", b"GET", b"/") is HttpVersion10
+    for line, code in (
+        (b"GET  / HTTP/1.1", 400), (b"GET / HTTP/1.1 ", 400), (b"GET /", 400), (b"GET / HTTP/2.1", 505),
+        (b"GET / HTTP/1.2", 505), (b"GET /  HTTP/1.1", 400), (b"GET / HTTP/11", 400),
+    ):  # fmt: skip
+        with pytest.raises(BadRequestError) as caught:
+            rules.check_request_line(line + b"\r\n", b"GET", b"/")
+        assert caught.value.code == code, line
+
+
+def test_methods_are_judged_when_there_is_enough_of_them() -> None:
+    for some in (b"", b"F", b"FOO", b"F" * 64):
+        assert rules.fault_of_method(some) is None
+    for head, code in ((b"FOO ", 501), (b"FOO\r", 400), (b"F(", 400), (b" ", 400), (b"F" * 65, 400)):
+        fault = rules.fault_of_method(head)
+        assert fault is not None
+        assert fault.code == code
+
+
+def test_tokens_are_lower_case_without_white_space() -> None:
+    assert rules.tokens(b"A,\tb ,, C d") == [b"a", b"b", b"", b"c d"]

@@ -1,0 +1,350 @@
+"""ASGI 3 apps on the HTTP protocol: `AsgiGateway` is the app in one worker, `AsgiProtocol` a connection.
+
+The app runs in the connection's own task: a request that is answered at once costs no task and no turn of the loop.
+When the app goes on after its response (a background task), the connection lets that task go and takes another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from preforkd.workers.gateways.asgi_context import call_in, go_on_in, makes_coroutines
+from preforkd.workers.gateways.asgi_draining import DrainingEvent, disconnect_streams
+from preforkd.workers.gateways.asgi_exchange import COMPLETE, HttpExchange
+from preforkd.workers.gateways.asgi_scope import Templates, lower_headers
+from preforkd.workers.gateways.lifespan import Lifespan
+from preforkd.workers.gateways.websocket_handshake import serve_websocket, wants_websocket
+from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.errors import ClientDisconnectedError
+from preforkd.workers.http.payload import EMPTY_PAYLOAD
+from preforkd.workers.http.protocol import ServerHttpProtocol
+
+if TYPE_CHECKING:
+    from preforkd.workers.gateways.asgi_scope import AsgiApp
+    from preforkd.workers.gateways.websocket import WebSocket
+    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.payload import PayloadStream
+    from preforkd.workers.http.response import Response
+    from preforkd.workers.settings import WorkerSettings
+
+LOGGER = logging.getLogger("preforkd.asgi")
+
+
+@dataclass(frozen=True, slots=True)
+class AsgiOptions:
+    """What the gateway acts on; names and units are those of the daemon's options.
+
+    Attributes:
+        root_path: where the app is mounted; a proxy in front has stripped it from the paths.
+        drain_streams: tell streams of a drain at once, not only shortly before they are cut.
+        limit_websocket_message: bytes of a message; 0: no limit.
+        websocket_ping: seconds between two pings; 0: none.
+        websocket_ping_timeout: seconds that a client gets to answer one; 0: for ever.
+        websocket_compression: accept permessage-deflate.
+    """
+
+    root_path: str = ""
+    drain_streams: bool = False
+    limit_websocket_message: int = 16 * 1024 * 1024
+    websocket_ping: float = 20.0
+    websocket_ping_timeout: float = 20.0
+    websocket_compression: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: WorkerSettings) -> AsgiOptions:
+        """Return those of a worker."""
+        values = {name: getattr(settings, name) for name in cls.__dataclass_fields__}
+        return cls(**{**values, "root_path": settings.root_path.rstrip("/")})
+
+
+class _LetGo(Exception):  # noqa: N818 -- no error: it ends a task that has been let go
+    """The app has ended long after its response: its connection has been served by another task for a while."""
+
+
+class AsgiGateway:
+    """An ASGI app in one worker; without the daemon too: `loop.create_server(AsgiGateway(app).handler, host, port)`.
+
+    Args:
+        app: the application.
+        options: see `AsgiOptions`.
+        logger: where the app's errors are reported.
+
+    Attributes:
+        app, options: as given.
+        makes_coroutines: calling the app runs nothing of it yet.
+        handler: the protocol class of its connections.
+        draining: the event of the extension `preforkd.draining`.
+        lifespan: its startup and shutdown.
+        websockets: those that are open.
+    """
+
+    def __init__(self, app: AsgiApp, options: AsgiOptions | None = None, logger: logging.Logger = LOGGER) -> None:
+        self.app = app
+        self.options = options or AsgiOptions()
+        self.logger = logger
+        self.makes_coroutines = makes_coroutines(app)
+        self.lifespan = Lifespan(app, logger)
+        self.draining = DrainingEvent()
+        self.websockets: set[WebSocket] = set()
+        self.drained_by: float | None = None
+        # What the gateway's own code sets in context variables would be seen by all requests: there is none of it.
+        self.context = contextvars.Context()
+        self.handler: type[AsgiProtocol] = type("AsgiHandler", (AsgiProtocol,), {"gateway": self, "__slots__": ()})
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def startup(self) -> None:
+        """Start the app.
+
+        Raises:
+            StartupError: its lifespan has failed.
+        """
+        self.context = contextvars.copy_context()
+        await self.lifespan.startup()
+
+    def exchanges(self) -> Iterator[HttpExchange]:
+        """The requests that are being handled and whose client is still there."""
+        for connection in connections_of(asyncio.get_running_loop()):
+            exchange = getattr(connection, "exchange", None)
+            if exchange is not None:
+                yield exchange
+
+    def drain(self, deadline: float) -> None:
+        """Tell the app that the worker leaves, and begin to close its WebSockets.
+
+        Args:
+            deadline: when what is left is cut, seconds of the loop's clock.
+        """
+        loop = asyncio.get_running_loop()
+        self.drained_by = deadline
+        self.draining.set()
+        left = max(deadline - loop.time(), 0.0)
+        disconnect_streams(self, 0.0 if self.options.drain_streams else left - min(2.0, left / 5))
+        for number, websocket in enumerate(list(self.websockets)):
+            # Over the first half, so that they do not all come back at once; a few need no more than a second each.
+            loop.call_later(number * min(1.0, left / 2 / len(self.websockets)), self._send_away, websocket)
+
+    def _send_away(self, websocket: WebSocket) -> None:
+        if self.drained_by is not None:
+            websocket.go_away()
+
+    def resume(self) -> None:
+        """The worker serves on after all: its successor was not good."""
+        self.drained_by = None
+        self.draining.clear()
+
+    def keep(self, task: asyncio.Task[Any] | None) -> None:
+        """Hold on to a task that has outlived its response or its connection; asyncio does not."""
+        if task is not None and not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, deadline: float) -> None:
+        """Wait for what the app does behind its responses, and cancel it at the deadline.
+
+        Args:
+            deadline: seconds of the loop's clock.
+        """
+        loop = asyncio.get_running_loop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(deadline - loop.time(), 0.0))
+        if self._tasks:
+            self.logger.warning("%d tasks of the app are still at work: cancelled", len(self._tasks))
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    async def shutdown(self, seconds: float) -> None:
+        """Have the app shut down.
+
+        Args:
+            seconds: that it gets.
+        """
+        await self.lifespan.shutdown(seconds)
+
+
+class AsgiProtocol(ServerHttpProtocol):
+    """A connection of an ASGI app.
+
+    Attributes:
+        gateway: the app; set in the class that `AsgiGateway` makes.
+        exchange: the request that is being handled; None between two, and for WebSocket.
+        websocket: the one that this connection has become, from its handshake on.
+    """
+
+    __slots__ = ("_nobody_waits", "_templates", "exchange", "websocket")
+
+    gateway: ClassVar[AsgiGateway]
+    decodes_bodies = False  # an ASGI app gets the bytes of the wire
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.exchange: HttpExchange | None = None
+        self.websocket: WebSocket | None = None
+        self._templates: Templates | None = None
+        self._nobody_waits = False
+
+    @property
+    def templates(self) -> Templates:
+        """What the scopes of this connection's requests have in common; made with the first."""
+        if self._templates is None:
+            gateway = self.gateway
+            if self.transport is None:
+                raise ClientDisconnectedError("the client is gone")
+            self._templates = Templates(
+                self.transport, gateway.options.root_path, gateway.draining, gateway.lifespan.state
+            )
+        return self._templates
+
+    async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:
+        """Have the app answer a request."""
+        # Flat: every request passes here.
+        headers, has_upgrade = lower_headers(message)
+        templates = self._templates or self.templates
+        if has_upgrade and wants_websocket(message):
+            await serve_websocket(self, message, templates.websocket(message, headers))
+            return
+        gateway = self.gateway
+        self.keep_alive_wish = True
+        exchange = self.exchange = HttpExchange(self, message, payload)
+        if self._logs:
+            exchange.started = monotonic()
+        try:
+            # run_in() without its frame, 0.1 us; the first step is mostly the last one.
+            context = gateway.context.copy()
+            scope = templates.http(message, headers)
+            if gateway.makes_coroutines:
+                steps: Any = gateway.app(scope, exchange.receive, exchange.send)
+            else:
+                steps = call_in(context, gateway.app, scope, exchange.receive, exchange.send)
+            try:
+                waiting = context.run(steps.send, None)
+            except StopIteration:
+                pass
+            else:
+                if exchange.phase == COMPLETE:
+                    self._look_whether_app_goes_on(exchange)
+                await go_on_in(context, steps, waiting)
+        except BaseException as exc:  # noqa: BLE001 -- _app_has_failed() raises again what is not dealt with there
+            self._app_has_failed(exchange, exc)
+        if exchange.is_detached:
+            self._end_detached()
+        if self._client_finished and exchange.response is None:
+            self._nobody_waits = exchange.is_disconnected
+        self.exchange = None
+        if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.has_listener:
+            exchange.end()
+
+    def _app_has_failed(self, exchange: HttpExchange, exc: BaseException) -> None:
+        """Deal with an exception of the app; what the core answers better is raised again.
+
+        Raises:
+            BaseException: the app has not finished its response: the core answers 500, or cuts the connection.
+        """
+        if exchange.is_detached:
+            if not isinstance(exc, asyncio.CancelledError):
+                self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
+            self._end_detached()
+        self.exchange = None
+        exchange.end()
+        if not isinstance(exc, Exception):
+            raise exc
+        if self._client_finished and is_disconnect(exc):
+            self._nobody_waits = exchange.response is None
+            return
+        if exchange.phase == COMPLETE:
+            self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
+            return
+        if exchange.is_gone:
+            if not is_disconnect(exc):
+                self._log_error("Error in the app for %s, whose client is gone", exchange.message, exc=exc)
+            raise ClientDisconnectedError("the client is gone") from exc
+        fault = exchange.payload_fault
+        if fault is not None and exchange.response is None:
+            raise fault  # the app has only told us that its body was bad: 400, 408 or 413 says it better than 500
+        raise exc
+
+    def _end_detached(self) -> NoReturn:
+        """End a task whose connection has gone on without it."""
+        self.connections.active += 1  # start() counts it down again for an exception
+        raise _LetGo
+
+    async def _answer_failure(self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream) -> bool:
+        if isinstance(exc, _LetGo):
+            return False
+        return await super()._answer_failure(exc, message, payload)
+
+    async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
+        if self._nobody_waits:
+            return None  # the app was told that its client has closed, and has rightly not answered
+        return await super()._answer_nothing(message, payload)
+
+    # An app that goes on after its response.
+
+    def response_is_complete(self, exchange: HttpExchange) -> None:
+        """The app has sent all of its response. Mostly it returns right then; else the connection goes on alone."""
+        if not self.writer.flushed_by_caller:  # else handle_request() is about to look
+            self._loop.call_soon(self._look_whether_app_goes_on, exchange, context=self.gateway.context)
+
+    def _look_whether_app_goes_on(self, exchange: HttpExchange) -> None:
+        if self.exchange is not exchange or self.writer.paused:
+            return
+        self.exchange = None
+        exchange.is_detached = True
+        exchange.end()
+        if self._task is not None:
+            self.gateway.keep(self._task)
+            self._task.remove_done_callback(self._task_is_done)
+        self._task = self._loop.create_task(self._go_on_without(exchange), context=self.gateway.context.copy())
+        self._task.add_done_callback(self._task_is_done)
+
+    async def _go_on_without(self, exchange: HttpExchange) -> None:
+        self.connections.active -= 1
+        if await self._finish_request(exchange.message, exchange.payload, exchange.started):
+            await self.start()
+
+    # The client goes.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone (asyncio's call): the app is told."""
+        exchange, websocket = self.exchange, self.websocket
+        super().connection_lost(exc)
+        if exchange is not None:
+            self.keep_alive_wish = False  # nobody is to blame for an unfinished response
+            exchange.lose()
+        elif websocket is not None:
+            websocket.lose()
+        if exchange is not None or websocket is not None:
+            self.gateway.keep(self._task)
+
+    def lose_handler(self) -> None:
+        """An app is not cancelled when its client is gone: it receives `http.disconnect`."""
+
+    def eof_received(self) -> bool:
+        """The client will send no more (asyncio's call).
+
+        Mostly it is gone: the app is told. If it has only closed its side (RFC 9112 section 9.6), it still gets what
+        the app sends, as with Go's net/http.
+        """
+        stays = super().eof_received()
+        if self.exchange is not None:
+            self.exchange.disconnect()
+        return stays
+
+
+def is_disconnect(exc: BaseException | None) -> bool:
+    """Whether an exception, or what it came from, is what `send()` raises when the client is gone."""
+    seen = 0
+    while exc is not None and seen < 50:
+        if isinstance(exc, BaseExceptionGroup):
+            return all(is_disconnect(one) for one in exc.exceptions)
+        if isinstance(exc, ClientDisconnectedError) or type(exc).__name__ == "ClientDisconnect":
+            return True
+        exc = exc.__cause__ or exc.__context__
+        seen += 1
+    return False

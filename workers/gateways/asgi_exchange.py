@@ -1,0 +1,239 @@
+"""One HTTP request of an ASGI app: its `receive` and `send`, and what may be sent when.
+
+The rules (ASGI HTTP message format):
+
+* HEAD: `http.response.start` has to come; early hints may. A head is kept back until the first part of the body.
+* BODY: parts of the body, or one file, or early hints until the first of them. The last part has no `more_body`.
+* TRAILERS: only if `http.response.start` has announced them.
+* COMPLETE: nothing more. What is sent all the same is an error of the app and changes nothing on the wire.
+
+An error of the app is raised into the app. Once the client is gone `send()` raises `ClientDisconnectedError`, an
+`OSError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from preforkd.workers.gateways.asgi_file import send_file
+from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
+from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError
+from preforkd.workers.http.message import HttpVersion11
+from preforkd.workers.http.payload import EMPTY_PAYLOAD
+
+if TYPE_CHECKING:
+    from preforkd.workers.gateways.asgi import AsgiProtocol
+    from preforkd.workers.gateways.asgi_scope import Message
+    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.payload import PayloadStream
+
+HEAD, BODY, TRAILERS, COMPLETE = range(4)
+_EXPECTED = ("http.response.start", "http.response.body", "http.response.trailers", "nothing: the response is complete")
+
+
+class AsgiProtocolError(RuntimeError):
+    """The app has sent a message that cannot be sent now, or is none."""
+
+
+class HttpExchange:
+    """The `receive` and `send` of one request; it may outlive its connection and its response.
+
+    Attributes:
+        message, payload: the request.
+        response: None until the app has sent `http.response.start`.
+        phase: what the app has to send next.
+        is_gone: the client is gone: `send()` raises.
+        is_disconnected: `receive()` says `http.disconnect` from now on.
+        is_detached: the response is complete, the app went on, and the connection went on without it.
+        started: when the request began, seconds of the monotonic clock; 0 when nobody wants to know.
+    """
+
+    # Class attributes until a request needs another value: making an exchange costs 0.25 us instead of 0.45.
+    response: AsgiResponse | None = None
+    phase = HEAD
+    started = 0.0
+    is_gone = False
+    is_detached = False
+    is_disconnected = False
+    _wants_trailers = False
+    _body_was_read = False
+    _disconnect: asyncio.Event | None = None
+
+    def __init__(self, protocol: AsgiProtocol, message: RequestMessage, payload: PayloadStream) -> None:
+        self._protocol = protocol
+        self.message = message
+        self.payload = payload
+
+    # What the app calls.
+
+    async def receive(self) -> Message:
+        """The next part of the request's body; then `http.disconnect`, when the client is gone or has its answer."""
+        if not self._body_was_read and not self.is_gone and self.phase != COMPLETE:
+            # Also when the client has closed its side meanwhile: what it has asked for is still answered.
+            payload = self.payload
+            if payload is EMPTY_PAYLOAD:
+                self._body_was_read = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            try:
+                data = await payload.readany()
+            except (ClientDisconnectedError, HttpProcessingError):
+                return {"type": "http.disconnect"}
+            self._body_was_read = payload.at_eof()
+            return {"type": "http.request", "body": data, "more_body": not self._body_was_read}
+        if not self.is_disconnected and self.phase != COMPLETE:
+            if self._disconnect is None:
+                self._disconnect = asyncio.Event()
+            await self._disconnect.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the app.
+
+        Raises:
+            AsgiProtocolError: it is not one that can be sent now.
+            ClientDisconnectedError: the client is gone.
+            ResponseError: more or fewer bytes than Content-Length.
+            TypeError, ValueError: it has a wrong type or value in it.
+        """
+        # Flat: every response passes here twice. _begin() and _write() have the rules.
+        kind = message["type"]
+        if kind == "http.response.body" and self.phase == BODY:
+            response = self.response
+            if self.is_gone:
+                raise ClientDisconnectedError("the client is gone")
+            body = message.get("body", b"")
+            if message.get("more_body", False) or self._wants_trailers or response.headers_sent:  # type: ignore[union-attr]  # set in this phase
+                await self._send_part(response, body, message)  # type: ignore[arg-type]  # as above
+            elif response.send_whole(body, self.message.method):  # type: ignore[union-attr]  # as above
+                self.phase = COMPLETE
+            else:
+                await self._send_whole(response, body)  # type: ignore[arg-type]  # as above
+        elif kind == "http.response.start" and self.phase == HEAD:
+            if self.is_gone:
+                raise ClientDisconnectedError("the client is gone")
+            status = message["status"]
+            if status.__class__ is not int or not 200 <= status <= 999:
+                self._refuse_status(status)
+            response = AsgiResponse(self._protocol.writer, status, self.message.version)
+            response.add_pairs(message.get("headers", ()))
+            if message.get("trailers", False):
+                self._wants_trailers = True
+            self.response = response
+            self.phase = BODY
+        else:
+            await self._send_unusual(kind, message)
+
+    def _send_whole(self, response: AsgiResponse, body: bytes) -> Any:
+        """A response whose body comes in one part, which is most of them: what awaits it waits for slow readers."""
+        if response._length is None and self.message.method != "HEAD" and response.status not in (204, 304):
+            response.set_length(len(body))
+        response.send_headers()
+        if body:
+            response.write(body)
+        waiting = response.write_eof()
+        self._complete()
+        return waiting
+
+    async def _send_part(self, response: AsgiResponse, body: bytes, message: Message) -> None:
+        if not response.headers_sent:
+            if self._wants_trailers and self._may_have_trailers():
+                response.enable_chunked_encoding()
+            response.send_headers()
+        if body:
+            response.write(body)
+        if message.get("more_body", False):
+            await response.drain()
+        elif self._wants_trailers:
+            self.phase = TRAILERS
+            await response.drain()
+        else:
+            waiting = response.write_eof()
+            self._complete()
+            await waiting
+
+    def _may_have_trailers(self) -> bool:
+        """Whether the client takes trailers: ASGI has them sent to those only that say `TE: trailers`."""
+        te = [token for value in self.message.headers.getall("TE", []) for token in value.lower().split(",")]
+        return self.message.version >= HttpVersion11 and any(token.strip(" \t") == "trailers" for token in te)
+
+    async def _send_unusual(self, kind: str, message: Message) -> None:
+        response = self.response
+        if self.is_gone and self.phase != COMPLETE:
+            raise ClientDisconnectedError("the client is gone")
+        if kind == "http.response.trailers" and self.phase == TRAILERS and response is not None:
+            if self._may_have_trailers():
+                response.add_trailers(pairs_of(message))
+            if not message.get("more_trailers", False):
+                response.end_with_trailers()
+                self._complete()
+                await response.drain()
+        elif kind == "http.response.pathsend" and self.phase == BODY and response is not None:
+            await self._send_file(response, message["path"])
+        elif kind == "http.response.early_hint" and self.phase in (HEAD, BODY):
+            self._send_early_hint(message.get("links", ()))
+        else:
+            self._refuse(kind)
+
+    async def _send_file(self, response: AsgiResponse, path: str) -> None:
+        if response.headers_sent or self._wants_trailers:
+            raise AsgiProtocolError("http.response.pathsend is the whole body of a response, without trailers")
+        await send_file(response, self._protocol, path)
+        if self.is_gone:
+            raise ClientDisconnectedError("the client is gone")
+        waiting = response.write_eof()
+        self._complete()
+        await waiting
+
+    def _send_early_hint(self, links: Any) -> None:
+        """An interim response 103 (RFC 8297); not to HTTP/1.0, and not behind the head: there it comes too late."""
+        if self.message.version < HttpVersion11 or (self.response is not None and self.response.headers_sent):
+            return
+        hint = AsgiResponse(self._protocol.writer, 103)
+        hint.add_pairs([(b"Link", link) for link in links])
+        hint.send_headers()
+        self._protocol.writer.flush()
+
+    def _refuse_status(self, status: object) -> None:
+        """An enum of integers is fine; what is no final status is not."""
+        if not isinstance(status, int) or not 200 <= status <= 999:
+            raise ValueError(f"the status of http.response.start must be an integer from 200 to 999, not {status!r}")
+
+    def _refuse(self, kind: object) -> NoReturn:
+        raise AsgiProtocolError(f"the app has sent {kind!r}, expected was {_EXPECTED[self.phase]}")
+
+    def _complete(self) -> None:
+        self.phase = COMPLETE
+        self._protocol.response_is_complete(self)
+
+    # What the connection calls.
+
+    @property
+    def has_listener(self) -> bool:
+        """Whether the app has waited for `http.disconnect`, and may still do."""
+        return self._disconnect is not None
+
+    @property
+    def payload_fault(self) -> HttpProcessingError | None:
+        """What was wrong with the request's body, if something was."""
+        fault = self.payload.exception()
+        return fault if isinstance(fault, HttpProcessingError) else None
+
+    def disconnect(self) -> None:
+        """From now on the app receives `http.disconnect`."""
+        self.is_disconnected = True
+        if self._disconnect is not None:
+            self._disconnect.set()
+
+    def lose(self) -> None:
+        """The client is gone."""
+        self.is_gone = True
+        self.disconnect()
+
+    def end(self) -> None:
+        """The connection is done with this request: wake what still waits for something of it."""
+        self.is_disconnected = True
+        if self._disconnect is not None:
+            self._disconnect.set()
+        if self.payload is not EMPTY_PAYLOAD and not self.payload.is_complete and self.payload.exception() is None:
+            self.payload.set_exception(ClientDisconnectedError("the response is complete"))

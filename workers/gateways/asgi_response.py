@@ -1,0 +1,178 @@
+"""The response of an ASGI app: its head comes as byte pairs, its end may have trailers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.http.message import HttpVersion, HttpVersion11
+from preforkd.workers.http.response import Response
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.writer import ResponseWriter
+
+# Fields that are the same in most responses of an app, checked and formatted once: a lookup costs 0.1 us, the checks
+# 0.7. Content-Length comes with its number. Bounded, oldest out first.
+_FIELDS: dict[tuple[bytes, bytes], tuple[str, int | None]] = {}
+_FIELDS_MAX = 1024
+_FIELD_SIZE_MAX = 128
+_REPEATED = frozenset(
+    b"access-control-allow-origin cache-control content-length content-type expires pragma referrer-policy"
+    b" strict-transport-security vary x-content-type-options x-frame-options".split()
+)
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+
+# RFC 9110 section 6.5.1: a trailer must not be needed for framing, routing, authentication or the content's form.
+_NO_TRAILERS = frozenset(
+    b"authorization cache-control connection content-encoding content-length content-range content-type date expect"
+    b" host keep-alive max-forwards proxy-authenticate proxy-authorization range server set-cookie te trailer"
+    b" transfer-encoding upgrade www-authenticate".split()
+)
+
+
+class AsgiResponse(Response):
+    """A `Response` that takes its fields as ASGI has them."""
+
+    _trailers: bytes = b""
+    _close = False
+    _reason = None
+
+    def __init__(self, writer: ResponseWriter, status: int, http_version: HttpVersion = HttpVersion11) -> None:
+        # Not the inherited one: its checks of the status have been made, and most values are class attributes (0.2 us).
+        self._writer = writer
+        self.status = status
+        self._version = http_version
+        self._lines = []
+
+    def add_pairs(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add the fields of `http.response.start`.
+
+        Raises:
+            TypeError: a name or a value is not bytes.
+            ValueError: it would break the head, or is an invalid length.
+        """
+        for name, value in pairs:
+            try:
+                field = _FIELDS.get((name, value))
+            except TypeError:
+                field = None  # a bytearray, say: refused below
+            if field is None:
+                self._add_pair(name, value)
+            elif field[1] is None:
+                self._lines.append(field[0])
+            elif self._length is None:
+                self._length = field[1]
+                self._length_line = field[0]
+            else:
+                self._add_pair(name, value)
+
+    def _add_pair(self, name: bytes, value: bytes) -> None:
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise TypeError(f"header names and values are bytes in ASGI, not {name!r}: {value!r}")
+        lower = name.lower()
+        if lower == b"transfer-encoding":
+            return  # the framing is the server's business (ASGI: to be ignored)
+        if not value.isascii():
+            self._add_opaque(name, value)
+            return
+        before = len(self._lines)
+        self.add_header(name.decode("latin-1"), value.decode("ascii"))
+        if lower in _REPEATED and len(value) <= _FIELD_SIZE_MAX:
+            if len(_FIELDS) >= _FIELDS_MAX:
+                del _FIELDS[next(iter(_FIELDS))]
+            if lower == b"content-length":
+                _FIELDS[name, value] = self._length_line, self._length
+            elif len(self._lines) == before + 1:
+                _FIELDS[name, value] = self._lines[-1], None
+
+    def _add_opaque(self, name: bytes, value: bytes) -> None:
+        """A value that is not ASCII goes out byte for byte as it is, whatever its encoding (RFC 9110 section 5.5)."""
+        if _CONTROL(value) or not _TOKEN(name):
+            raise ValueError(f"invalid header: {name!r}: {value!r}")
+        self._lines.append(f"{name.decode('ascii')}: {value.decode('utf-8', 'surrogateescape')}\r\n")
+
+    def has_length(self) -> bool:
+        """Whether the app has said how long the body is."""
+        return self._length is not None
+
+    def set_length(self, length: int) -> None:
+        """Say how long the body is, when the app has not and it is known before the head goes out."""
+        self._length = length
+        self._length_line = f"Content-Length: {length}\r\n"
+
+    def send_whole(self, body: bytes, method: str) -> bool:
+        """Send head and body of the most usual response; false: it is another one, and nothing has been done.
+
+        Flat: what `send_headers()`, `write()` and `write_eof()` do for it, in a fifth of the time (1 us less).
+        """
+        writer = self._writer
+        if (
+            self._length != len(body)
+            or method != "GET"
+            or body.__class__ is not bytes
+            or self.status == 204
+            or self.status == 304
+            or not writer.flushed_by_caller
+            or writer.paused
+            or writer.due
+            or writer.response is not None
+        ):
+            return False
+        self._left = 0
+        self._lines.append(self._length_line)
+        self.headers_sent = self.head_is_due = self.ended = writer.due = True
+        writer.response = self
+        writer.parts.append(body)
+        return True
+
+    def add_trailers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add fields for the end of the body.
+
+        Raises:
+            TypeError: a name or a value is not bytes.
+            ValueError: it would break the framing, or may not be a trailer.
+        """
+        for name, value in pairs:
+            if not isinstance(name, bytes) or not isinstance(value, bytes):
+                raise TypeError(f"trailer names and values are bytes in ASGI, not {name!r}: {value!r}")
+            if not _TOKEN(name) or _CONTROL(value) or name.lower() in _NO_TRAILERS:
+                raise ValueError(f"not a valid trailer: {name!r}: {value!r}")
+            self._trailers += name + b": " + value + b"\r\n"
+
+    def end_with_trailers(self) -> None:
+        """End the body with the trailers; without chunks there is no place for them, and it just ends."""
+        if not self._chunked or self._no_body or not self._trailers:
+            self._finish()
+            return
+        if self.ended or not self.headers_sent:
+            raise ResponseError("a response ends once, after its body")
+        self.ended = True
+        self._writer.write(b"0\r\n" + self._trailers + b"\r\n")
+
+    def body_left(self) -> int | None:
+        """Bytes of Content-Length that have not been written; None: there is no Content-Length."""
+        return self._left
+
+    def takes_body(self) -> bool:
+        """Whether body bytes are sent at all: not after HEAD, with 204 or 304; known once the headers are sent."""
+        return not self._no_body
+
+    def count_sent(self, size: int) -> None:
+        """Account for bytes of a body with Content-Length that went to the socket without `write()`."""
+        if self._left is not None:
+            self._left -= size
+        self._unframed += size
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body goes out in chunks; known once the headers are sent."""
+        return self._chunked and not self._no_body
+
+
+def pairs_of(message: Any) -> Iterable[tuple[bytes, bytes]]:
+    """Return the header pairs of an ASGI message; they are optional."""
+    pairs: Iterable[tuple[bytes, bytes]] = message.get("headers", ())
+    return pairs

@@ -1,0 +1,135 @@
+"""The lifespan of an ASGI app (lifespan protocol 2.0): startup before the worker is ready, shutdown after its drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from preforkd.workers.gateways import StartupError
+
+if TYPE_CHECKING:
+    from preforkd.workers.gateways.asgi_scope import AsgiApp, Message
+
+CALM_PART = 0.8  # of the time for a shutdown; the rest is for an app that has to be cancelled
+_ANSWERS = frozenset(("startup.complete", "startup.failed", "shutdown.complete", "shutdown.failed"))
+
+
+class _ForeignMessageError(RuntimeError):
+    """The app has answered the lifespan as if it were a request: it knows none."""
+
+
+class Lifespan:
+    """The lifespan task of one worker.
+
+    An app has none when it raises, or returns, before it has received anything, or answers with a message of another
+    protocol. One that has received `lifespan.startup` and raises has failed to start: it must not be served.
+
+    Args:
+        app: the application.
+        logger: where trouble is reported.
+
+    Attributes:
+        state: what the app has left in `scope["state"]` while it started.
+        is_supported: the app takes part; known after `startup()`.
+    """
+
+    def __init__(self, app: AsgiApp, logger: logging.Logger) -> None:
+        self.state: dict[str, Any] = {}
+        self.is_supported = False
+        self._app = app
+        self._logger = logger
+        self._task: asyncio.Task[None] | None = None
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: asyncio.Queue[Message] = asyncio.Queue()
+        self._has_received = False
+
+    async def startup(self) -> None:
+        """Have the app start.
+
+        Raises:
+            StartupError: it has said `lifespan.startup.failed`, or raised.
+        """
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._events.put_nowait({"type": "lifespan.startup"})
+        answer = await self._answer()
+        if answer is None:
+            self._judge_end(self._task)
+        elif answer["type"] == "lifespan.startup.complete":
+            self.is_supported = True
+        else:
+            text = str(answer.get("message", "")).strip()
+            # Starlette gives a whole traceback; its last line says what happened.
+            raise StartupError(f"the app's startup failed: {_last_line(text)}", text if "\n" in text else "")
+
+    def _judge_end(self, task: asyncio.Task[None]) -> None:
+        """The lifespan has ended before the app said that it has started."""
+        exc = task.exception() if not task.cancelled() else asyncio.CancelledError()
+        if exc is None or isinstance(exc, _ForeignMessageError) or not self._has_received:
+            self._logger.debug("the app has no lifespan: %r", exc)
+            return
+        details = "".join(traceback.format_exception(exc))
+        raise StartupError(f"the app's startup failed: {_last_line(details)}", details) from exc
+
+    async def shutdown(self, seconds: float) -> None:
+        """Have the app shut down, and end its lifespan whatever it does.
+
+        Args:
+            seconds: that it gets.
+        """
+        task = self._task
+        if task is None:
+            return
+        if self.is_supported and not task.done():
+            self._events.put_nowait({"type": "lifespan.shutdown"})
+            try:
+                async with asyncio.timeout(CALM_PART * seconds):
+                    await self._await_shutdown(task)
+            except TimeoutError:
+                self._logger.warning("the app has not shut down within %g s: cancelled", CALM_PART * seconds)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=max((1 - CALM_PART) * seconds, 0.05))
+        if task.done() and not task.cancelled() and task.exception() is not None and self.is_supported:
+            self._logger.error("the app's lifespan has failed", exc_info=task.exception())
+
+    async def _await_shutdown(self, task: asyncio.Task[None]) -> None:
+        answer = await self._answer()
+        if answer is None:
+            return
+        if answer["type"] != "lifespan.shutdown.complete":
+            self._logger.error("the app's shutdown failed: %s", answer.get("message", ""))
+        await asyncio.wait([task])  # what it does behind its answer, `finally` blocks for instance, is part of it
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        self._has_received = True
+        return await self._events.get()
+
+    async def _send(self, message: Message) -> None:
+        prefix, _, kind = message["type"].partition(".")
+        if prefix != "lifespan" or kind not in _ANSWERS:
+            raise _ForeignMessageError(f"the app has sent {message['type']!r} in its lifespan")
+        self._answers.put_nowait(message)
+
+    async def _answer(self) -> Message | None:
+        """The next message of the app; None: it has ended without one."""
+        if self._task is None:
+            return None
+        waiting = asyncio.ensure_future(self._answers.get())
+        try:
+            await asyncio.wait([waiting, self._task], return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done() and not self._answers.empty():
+                await waiting
+            return waiting.result() if waiting.done() else None
+        finally:
+            waiting.cancel()
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it gave no reason"

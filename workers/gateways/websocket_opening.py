@@ -1,0 +1,76 @@
+"""The two halves of an opening handshake that need the library `websockets`: checking it, and answering it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
+from websockets.http11 import Request
+
+from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError
+from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
+from preforkd.workers.http.errors import HttpProcessingError
+
+if TYPE_CHECKING:
+    from websockets.http11 import Response as HandshakeResponse
+    from websockets.server import ServerProtocol
+
+    from preforkd.workers.gateways.asgi_scope import Message
+    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.writer import ResponseWriter
+
+_OURS = frozenset(
+    (b"connection", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol", b"upgrade")
+)
+
+
+def check(server: ServerProtocol, message: RequestMessage) -> HandshakeResponse:
+    """Have the library check a handshake and negotiate the extensions; return its answer.
+
+    Raises:
+        HttpProcessingError: the handshake is not valid.
+    """
+    headers = Headers()
+    try:
+        for name, value in message.headers.items():
+            if name.lower() in ("connection", "upgrade") or name.lower().startswith("sec-websocket-"):
+                headers[name] = value
+    except InvalidHandshake:  # a value with bytes that no such field has
+        raise HttpProcessingError(400, "Invalid WebSocket handshake") from None
+    answer = server.accept(Request(message.path, headers))
+    if answer.status_code != 101:
+        raise HttpProcessingError(answer.status_code, "Invalid WebSocket handshake")
+    return answer
+
+
+def response_to(
+    writer: ResponseWriter, message: RequestMessage, answer: HandshakeResponse, accept: Message
+) -> AsgiResponse:
+    """Return the 101 response: the library's answer, and what the app has chosen.
+
+    Args:
+        writer: of the connection.
+        message: the handshake.
+        answer: of the library.
+        accept: the app's message: a subprotocol, of those that the client knows, and headers.
+
+    Raises:
+        AsgiProtocolError: the app has chosen what it must not.
+    """
+    response = AsgiResponse(writer, 101)
+    for name, value in answer.headers.raw_items():
+        if name != "Date":
+            response.add_header(name, value)
+    chosen = accept.get("subprotocol")
+    if chosen is not None:
+        offered = message.headers.getall("Sec-WebSocket-Protocol", [])
+        if chosen not in [one.strip(" \t") for value in offered for one in value.split(",")]:
+            raise AsgiProtocolError(f"the subprotocol {chosen!r} is none of those that the client has offered")
+        response.add_header("Sec-WebSocket-Protocol", chosen)
+    pairs = list(pairs_of(accept))
+    for name, _ in pairs:
+        if name.lower() in _OURS:
+            raise AsgiProtocolError(f"the header {name!r} of websocket.accept is the server's to send")
+    response.add_pairs(pairs)
+    return response

@@ -1,0 +1,65 @@
+"""`wsgi.file_wrapper`: files that the kernel sends (PEP 3333, "Optional Platform-Specific File Handling")."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tempfile
+from typing import Any, NamedTuple
+
+
+class FileWrapper:
+    """A file as the body of a response, from where it stands.
+
+    Args:
+        filelike: has `read(size)`, and `close()` if there is something to close.
+        blksize: bytes to read at a time, when the kernel cannot send it.
+    """
+
+    def __init__(self, filelike: Any, blksize: int = 65536) -> None:
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> FileWrapper:
+        return self
+
+    def __next__(self) -> bytes:
+        data: bytes = self.filelike.read(self.blksize)
+        if data:
+            return data
+        raise StopIteration
+
+
+class Range(NamedTuple):
+    """A part of an open file."""
+
+    descriptor: int
+    offset: int
+    size: int
+
+
+def sendable(wrapper: FileWrapper) -> Range | None:
+    """Return what the kernel can send of a wrapper's file; None: it has to be read.
+
+    A `fileno()` alone says nothing: that of `gzip.GzipFile` is the compressed file's. Only Python's own plain files
+    will do, opened for bytes.
+    """
+    file = wrapper.filelike
+    if isinstance(file, tempfile._TemporaryFileWrapper):
+        file = file.file
+    raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+    if type(raw) is not io.FileIO:
+        return None
+    try:
+        status = os.fstat(raw.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if type(file) is io.BufferedRandom:
+            file.flush()
+        offset = file.tell()
+    except (OSError, ValueError):
+        return None
+    return Range(raw.fileno(), offset, max(0, status.st_size - offset))

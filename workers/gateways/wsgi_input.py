@@ -1,0 +1,71 @@
+"""`wsgi.input`: the request's body as a stream, whose end is the body's end (`wsgi.input_terminated`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from preforkd.workers.http.payload import PayloadStream
+
+READ_FIRST = 65536
+"""Bytes of a body that are awaited before an app is called, so that a slow client does not hold a thread."""
+
+
+class InputError(OSError):
+    """The body of the request has been cut, does not come, or is invalid: what was read is not the whole.
+
+    Its cause is the server's own error; an app that does not catch it has the request answered with that.
+    """
+
+
+def take_arrived(payload: PayloadStream) -> bytes:
+    """Take what has arrived of a body and was not read; call it only when there is something, or the body has ended."""
+    reading = payload.readany()
+    try:
+        reading.send(None)
+    except StopIteration as done:
+        data: bytes = done.value
+        return data
+    reading.close()
+    return b""
+
+
+class BodySource(io.RawIOBase):
+    """A body that is still coming, for one of the app's threads: each read waits for the next part.
+
+    Args:
+        first: what has come already.
+        receive: waits for more and returns it; b"" at the end; raises `InputError`.
+    """
+
+    def __init__(self, first: bytes, receive: Callable[[], bytes]) -> None:
+        super().__init__()
+        self._left = memoryview(first)
+        self._receive = receive
+
+    def readable(self) -> bool:
+        """It is there to be read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill a part of `buffer`; 0 at the end of the body."""
+        if not self._left:
+            self._left = memoryview(self._receive())
+        target = memoryview(buffer).cast("B")
+        size = min(len(target), len(self._left))
+        target[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+def streamed_input(first: bytes, receive: Callable[[], bytes]) -> io.BufferedReader:
+    """Return the `wsgi.input` of a body that is still coming; arguments as for `BodySource`."""
+    return io.BufferedReader(BodySource(first, receive), READ_FIRST)
+
+
+EMPTY_INPUT = io.BytesIO()
+"""The input of requests without a body: nobody can change it but by writing, which PEP 3333 does not give to apps."""

@@ -1,0 +1,180 @@
+"""A call that runs in the event loop itself: the fastest way for apps that never wait."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Iterator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
+from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
+from preforkd.workers.gateways.wsgi_response import WsgiResponse, begin_response, send_hints, send_range
+from preforkd.workers.http.errors import ClientDisconnectedError
+
+if TYPE_CHECKING:
+    from preforkd.workers.gateways.wsgi_environ import Environ
+    from preforkd.workers.gateways.wsgi_headers import Fields
+    from preforkd.workers.http.payload import PayloadStream
+    from preforkd.workers.http.protocol import ServerHttpProtocol
+
+SPOOL_MAX = 1 << 20
+"""Bytes of a body kept in memory; what is longer goes to a temporary file."""
+
+
+class LoopCall(Call):
+    """One call of the app in the loop.
+
+    Args:
+        app: what is called.
+        protocol: the connection.
+
+    Attributes:
+        response: as soon as something of it was sent.
+        result: what the app has returned and is to be closed.
+        parts: of it that have not been sent.
+        file: what the kernel is to send.
+    """
+
+    response: WsgiResponse | None = None
+    result: Any = None
+    parts: Iterator[bytes] | None = None
+    file: Range | None = None
+
+    def __init__(self, app: WsgiApp, protocol: ServerHttpProtocol) -> None:
+        self.app = app
+        self.protocol = protocol
+
+    def run(self, environ: Environ) -> bool:
+        """Call the app and send what it has ready; true: there is more, as `parts` or `file`."""
+        # Flat: every request passes here.
+        environ["wsgi.early_hints"] = self.early_hints
+        result = self.app(environ, self.start_response)
+        kind = type(result)
+        if (kind is list or kind is tuple) and self.response is None:
+            body = self.join(result)  # type: ignore[arg-type]  # just looked at
+            response = self.response = WsgiResponse(self.protocol, self.head)  # type: ignore[arg-type]  # join() has
+            response.send_whole(body)
+            return False
+        self.result = result
+        if kind is FileWrapper and self.response is None and self.head is not None:
+            self.file = sendable(result)  # type: ignore[arg-type]  # as above
+            if self.file is not None:
+                return True
+        self.parts = iterate(result)
+        return not self._send_only_part()
+
+    def _send_only_part(self) -> bool:
+        """Send the first part; whether it was all, as in most responses of frameworks."""
+        for part in self.parts or ():
+            self.check_part(part)
+            head = self.head
+            if head is None or head.length != len(part) or self.response is not None or type(part) is not bytes:
+                if part:
+                    self.send(part)
+                return False
+            self.committed = True
+            self.response = WsgiResponse(self.protocol, head)
+            self.response.send_whole(part)
+            self.protocol.writer.flush()  # before the iteration goes on: the app may take its time
+        if self.response is None:
+            self.begin(0)
+        return bool(self.response and self.response.ended)
+
+    def send(self, data: bytes) -> None:
+        """Write a part of the body; it goes out now, whatever the client can take."""
+        response = self.response or self.begin(None)
+        response.write(data)
+        self.protocol.writer.flush()
+
+    def begin(self, size: int | None) -> WsgiResponse:
+        """Send the head; arguments as for `begin_response()`.
+
+        Raises:
+            ResponseError: the app has not called `start_response()`.
+        """
+        if self.head is None:
+            self.check_part(b"")
+        self.committed = True
+        response = self.response = begin_response(self.protocol, self.head, size)  # type: ignore[arg-type]  # checked
+        return response
+
+    def send_hints(self, headers: Fields) -> None:
+        """Write an interim response."""
+        send_hints(self.protocol, headers)
+
+    def close(self) -> None:
+        """Close what the app has returned, once."""
+        result, self.result = self.result, None
+        close = getattr(result, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except Exception:
+            if self.response is None or not self.response.is_complete:
+                raise
+            self.protocol.log_exception("Error in close() of what the app has returned")
+
+
+def serve_now(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ) -> Awaitable[None]:
+    """Call the app; when what it returns is ready, as mostly, the response is written when this returns."""
+    call = LoopCall(app, protocol)
+    context = Context()
+    try:
+        if context.run(call.run, environ):
+            return _send_more(call, context)
+    except BaseException as exc:
+        if call.result is not None:
+            context.run(call.close)
+        if isinstance(exc, SystemExit | KeyboardInterrupt):
+            raise _wrapped(exc) from exc
+        raise
+    if call.result is not None:
+        context.run(call.close)
+    return protocol.writer.drain()
+
+
+def _wrapped(exc: BaseException) -> RuntimeError:
+    # These would end the worker, from any request that makes an app raise them.
+    return RuntimeError(f"the app raised {type(exc).__name__}")
+
+
+async def _send_more(call: LoopCall, context: Context) -> None:
+    """Send what is left, and let the loop turn after each part."""
+    protocol = call.protocol
+    try:
+        if call.file is not None:
+            size = call.file.size if call.head is None or call.head.length is None else call.head.length
+            response = call.begin(size)
+            if response.takes_body():
+                await send_range(response, protocol, call.file)
+        else:
+            parts = call.parts
+            while parts is not None:
+                await protocol.writer.drain()
+                await asyncio.sleep(0)
+                if protocol.transport is None:
+                    raise ClientDisconnectedError("the client is gone")
+                part = context.run(next, parts, None)
+                if part is None:
+                    break
+                call.check_part(part)
+                if part:
+                    call.send(part)
+        await (call.response or call.begin(0)).write_eof()
+    except (SystemExit, KeyboardInterrupt) as exc:
+        raise _wrapped(exc) from exc
+    finally:
+        context.run(call.close)
+
+
+async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
+    """Call the app when all of the request's body is there: it cannot be waited for in the loop."""
+    with tempfile.SpooledTemporaryFile(SPOOL_MAX) as body:
+        async for part in payload:
+            body.write(part)
+        body.seek(0)
+        environ["wsgi.input"] = body
+        await serve_now(protocol, app, environ)

@@ -1,0 +1,247 @@
+"""How a connection ends: every way to close one, and what its deadlines do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import struct
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from preforkd.workers.http.deadlines import Allowance, Deadline, Marks, Sight, expired
+from preforkd.workers.http.errors import BadRequestError
+from preforkd.workers.http.limits import Limits
+from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
+from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.connections import Connections
+    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.parser import RequestParser
+    from preforkd.workers.http.waiter import Wakeup
+    from preforkd.workers.http.writer import ResponseWriter
+
+HALF_HEAD_GRACE = 1.0  # seconds for the rest of a head when the worker is about to exit
+
+# The intake: what is done with bytes that arrive, a detail within a state.
+HEAD = 0  # they belong to a request's head
+BODY = 1  # to its body
+HOLD = 2  # the request is complete and is being handled: they are a later one's, and are kept unparsed
+DRAIN = 3  # to the rest of a body that the handler did not read
+DISCARD = 4  # nothing will be answered any more
+RAW = 5  # to another protocol
+
+
+class ClosingConnection(asyncio.Protocol):
+    """The state of a connection and its end.
+
+    Attributes:
+        state: where the connection is in its life.
+        transport: None when it is gone.
+        reader: the parser of requests.
+        writer: the way out.
+        connections: the table of the loop's connections that this one is in.
+        request: the head of the request that is being handled; None between two.
+        requests: how many there were, with that one.
+        keep_alive_wish: what the handler has said by `keep_alive()` for the current request, None: nothing.
+        persistent: whether the connection may stay open after this request at all; not any more when it drains.
+        limits: what the client may cost.
+        continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
+    """
+
+    # Slots: more than 30 attributes in an instance's dictionary make every one of them slower. Subclasses of
+    # ServerHttpProtocol get a dictionary as usual.
+    __slots__ = (
+        "__weakref__", "_allowed", "_bad", "_client_finished", "_discarded", "_given_loop",
+        "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_tail",
+        "_task", "_wakeup", "connections", "continue_is_due", "keep_alive_wish", "limits", "persistent", "reader",
+        "request", "requests", "state", "transport", "writer",
+    )  # fmt: skip
+
+    reader: RequestParser
+    writer: ResponseWriter
+    connections: Connections
+    _loop: asyncio.AbstractEventLoop
+    _wakeup: Wakeup
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None, limits: Limits, allowed: Allowance) -> None:
+        self._given_loop = loop
+        self._allowed = allowed
+        self.limits = limits
+        self.state = ConnectionState.NEW
+        self.transport: asyncio.Transport | None = None
+        self.request: RequestMessage | None = None
+        self.requests = 0
+        self.keep_alive_wish: bool | None = None
+        self.persistent = True
+        self._intake = HEAD
+        self._tail: list[bytes] = []
+        self._message: RequestMessage | None = None
+        self._bad: BadRequestError | None = None
+        self._payload: PayloadStream = EMPTY_PAYLOAD
+        self._task: asyncio.Task[None] | None = None
+        self._reading_paused = self._client_finished = self.continue_is_due = False
+        self._discarded = 0
+        self._remote: str | None = None
+        self._receiver: asyncio.Protocol | None = None
+        self._marks = Marks()
+
+    # What the other half of the class adds.
+
+    def _refuse(self, exc: BadRequestError) -> None:
+        """Answer an error instead of a request."""
+        raise NotImplementedError
+
+    def _resume_reading(self) -> None:
+        raise NotImplementedError
+
+    def expire_request(self) -> None:
+        """The request takes longer than `request_timeout`."""
+        raise NotImplementedError
+
+    # The end.
+
+    def close(self, linger: bool = True) -> None:
+        """Close after what was written has gone out.
+
+        Args:
+            linger: half-close first and discard what comes for a while, so that the response is not destroyed by a
+                reset (RFC 9112 section 9.6).
+        """
+        if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            return
+        self.writer.flush()
+        has_unread = self._intake != HOLD or bool(self._tail)
+        self.state = following(self.state, ConnectionEvent.CLOSE)
+        self._intake = DISCARD
+        self._discarded = 0
+        self._tail.clear()
+        self._message = self._bad = None
+        transport = self.transport
+        if transport is None:
+            return
+        half = (
+            transport.can_write_eof()
+        )  # asyncio's TLS transports cannot: there the client closes, or the time is over
+        if not linger or self._client_finished or transport.is_closing() or not (half or has_unread):
+            transport.close()
+            return
+        self._marks.linger = monotonic()
+        if half:
+            try:
+                transport.write_eof()
+            except OSError:  # asyncio's own loop lets it out: the client has reset the connection meanwhile
+                transport.abort()
+                return
+        self._resume_reading()
+
+    def reset(self) -> None:
+        """End a response that only the end of the connection would end, and that is not complete: by a reset."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever was written."""
+        self.state = following(self.state, ConnectionEvent.CLOSE)
+        self._intake = DISCARD
+        if self.transport is not None:
+            self.transport.abort()
+
+    def closing(self, timeout: float = 15.0) -> None:
+        """The worker is about to exit (the seed's contract).
+
+        An idle connection closes now, unless bytes of a request have arrived; one in a request finishes it, and is cut
+        by `cancel_slow_request()` after `timeout`.
+
+        Args:
+            timeout: seconds.
+        """
+        self.persistent = False
+        if self.state in (ConnectionState.NEW, ConnectionState.IDLE) and not self._has_unread():
+            self._finish_sending()
+            self.close(linger=False)
+        elif self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
+            # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
+            self._loop.call_later(min(HALF_HEAD_GRACE, timeout), self._refuse_half_a_head)
+        elif self.state is ConnectionState.CLOSING and self._only_waits():
+            # For the client's end, which may be long in coming: that must not hold up a drain.
+            if self.transport is not None:
+                self.transport.close()
+        elif self.state is not ConnectionState.CLOSED:
+            self._marks.cut = monotonic() + timeout
+            if timeout <= 0:
+                self.cancel_slow_request()
+
+    def _finish_sending(self) -> None:
+        """Have the client see the end in the very moment in which no request of its has been seen.
+
+        The loop closes a transport some turns after it was told to, and a request that comes until then would be lost.
+        """
+        transport = self.transport
+        sock = transport.get_extra_info("socket") if transport is not None and transport.can_write_eof() else None
+        if sock is not None and sock.fileno() >= 0:
+            # A duplicate: the sockets that loops lend out cannot be shut down.
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as duplicate:
+                duplicate.shutdown(socket.SHUT_WR)
+
+    def _refuse_half_a_head(self) -> None:
+        if self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
+            self._marks.head = 0.0
+            self._refuse(BadRequestError("Request timeout", code=408))
+
+    def _only_waits(self) -> bool:
+        """Whether a lingering connection is quiet: all is sent, and nothing comes whose arrival would cause a reset."""
+        return not self.writer.unsent() and not self._discarded and not self._has_unread()
+
+    def _has_unread(self) -> bool:
+        """Whether bytes of a request have come, in the parser or still in the socket."""
+        if self._message is not None or self._bad is not None or self.reader.partial or self._tail:
+            return True
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def cancel_slow_request(self) -> None:
+        """Cancel the handler and close the transport (the seed's contract)."""
+        if self._task is not None and self._wakeup.callback is None:
+            self._task.cancel()
+        self.abort()
+
+    def check_deadlines(self, now: float) -> None:
+        """Act on what has run out; called by the sweep."""
+        unsent = self.writer.unsent()
+        waits_for_body = self._intake in (BODY, DRAIN) and not self._reading_paused
+        received = self.reader.body_received if waits_for_body else None
+        sight = Sight(self.state, self.requests, received, self.writer.sent - unsent, unsent)
+        deadline = expired(sight, self._marks, self._allowed, now)
+        if deadline is not None:
+            self._act_on(deadline)
+
+    def _act_on(self, deadline: Deadline) -> None:
+        if deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE) and (self._message is not None or self._bad is not None):
+            return  # a request has come: the loop is late, not the client
+        if deadline is Deadline.HEAD and self.reader.partial:
+            self._marks.head = 0.0
+            self._refuse(BadRequestError("Request timeout", code=408))
+        elif deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE):
+            self.close(linger=False)
+        elif deadline is Deadline.BODY:
+            self._payload.set_exception(BadRequestError("Request timeout", code=408))
+            self._intake = DISCARD
+        elif deadline is Deadline.REST:
+            self.close()
+        elif deadline is Deadline.REQUEST:
+            self.expire_request()
+        elif deadline is Deadline.CUT:
+            self.cancel_slow_request()
+        else:
+            self.abort()
