@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from preforkd.workers import Response, ServerHttpProtocol
+from preforkd.workers.gateways.asgi import AsgiGateway
 from preforkd.workers.http.access_log import AccessLog
+from tests.benchmarks import asgi_app
 
 BODY_16K = b"x" * 16384
 BODY_1M = b"x" * (1 << 20)
@@ -169,6 +171,10 @@ def _logged() -> Callable[[], asyncio.Protocol]:
     return lambda: Hello(access_log=log)
 
 
+def _asgi() -> Callable[[], asyncio.Protocol]:
+    return AsgiGateway(asgi_app.app).handler
+
+
 @dataclass(frozen=True)
 class Case:
     """A row of the table.
@@ -201,6 +207,7 @@ CASES: dict[str, Case] = {
     "hello": Case(Bare, lambda: Hello, 1.5),
     "hello, access log": Case(Bare, _logged, 1.8),
     "hello, no two heads alike": Case(Bare, lambda: Hello, None, _VARIED),
+    "hello, ASGI": Case(Bare, _asgi, 1.8),
     "16 kB": Case(Bare16K, lambda: Sized16K),
     "1 MB": Case(Bare1M, lambda: Sized1M, 1.15),
     "64 kB streamed": Case(BareStreamed, lambda: Streamed),

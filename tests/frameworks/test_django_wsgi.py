@@ -1,4 +1,4 @@
-"""Django, as released, on the daemon: in a thread, in several, and on the loop."""
+"""Django, as released, on the daemon: in threads and on the loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytest.importorskip("django", reason="Django is not installed: pip install djang
 FILE = APPS / "frameworks" / "django_wsgi_app.py"
 
 
-@pytest.fixture(params=["1", "4", "0"], ids=["thread", "threads", "loop"])
+@pytest.fixture(params=["2", "0"], ids=["threads", "loop"])
 def daemon(request: pytest.FixtureRequest, start: Start) -> Daemon:
     tolerated = "Traceback|Exception on|ClientDisconnected|InputError|UnreadablePostError"  # of the requests that fail
     return start("--threads", request.param, app=f"{FILE}:app", workers=1, tolerated=tolerated)

@@ -366,7 +366,7 @@ def test_ctrl_c_during_the_import_is_not_the_apps_fault(folder: Path) -> None:
         ("nothing", "is None"),
         ("os", "is a module"),
         ("Plain", "is the class Plain, not an application"),
-        ("create", "is a function, which takes neither the three arguments of ASGI nor the two of WSGI; --factory calls"),
+        ("create", "is a function, which takes neither the three arguments of ASGI nor the two of WSGI"),
         ("instance", "is an instance of Handler: name the class itself"),
     ],
 )

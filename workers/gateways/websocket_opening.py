@@ -69,8 +69,8 @@ def response_to(
             raise AsgiProtocolError(f"the subprotocol {chosen!r} is none of those that the client has offered")
         response.add_header("Sec-WebSocket-Protocol", chosen)
     pairs = list(pairs_of(accept))
-    for name, _ in pairs:
-        if name.lower() in _OURS:
-            raise AsgiProtocolError(f"the header {name!r} of websocket.accept is the server's to send")
+    for field, _ in pairs:
+        if field.lower() in _OURS:
+            raise AsgiProtocolError(f"the header {field!r} of websocket.accept is the server's to send")
     response.add_pairs(pairs)
     return response

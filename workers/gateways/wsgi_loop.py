@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi_response import WsgiResponse, begin_response, send_hints, send_range
-from preforkd.workers.http.errors import ClientDisconnectedError
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_environ import Environ
@@ -154,9 +153,7 @@ async def _send_more(call: LoopCall, context: Context) -> None:
             parts = call.parts
             while parts is not None:
                 await protocol.writer.drain()
-                await asyncio.sleep(0)
-                if protocol.transport is None:
-                    raise ClientDisconnectedError("the client is gone")
+                await asyncio.sleep(0)  # also lets the end of the connection cancel this
                 part = context.run(next, parts, None)
                 if part is None:
                     break

@@ -175,6 +175,13 @@ def _find_atom(name: str | None) -> Atom | None:
     return _header_atom(header[1], header[2]) if header is not None else _ATOMS.get(name)
 
 
+def _json_text(value: str | None) -> str | None:
+    """Bytes that are not UTF-8 as `\\xff`: strict parsers refuse lone surrogates (RFC 8259 section 8.2)."""
+    if value is None or value.isascii():
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def json_line(sources: Sources) -> str:
     """Make a line of JSON; values that are not there are null."""
     message, response, _, seconds, remote = sources
@@ -188,8 +195,8 @@ def json_line(sources: Sources) -> str:
             path=path,
             query=query or None,
             protocol=f"HTTP/{message.version[0]}.{message.version[1]}",
-            referer=request_field(message, "referer"),
-            user_agent=request_field(message, "user-agent"),
+            referer=_json_text(request_field(message, "referer")),
+            user_agent=_json_text(request_field(message, "user-agent")),
         )
     record.update(
         status=response.status if response is not None else None,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import struct
+import termios
+from array import array
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -49,6 +52,7 @@ class ClosingConnection(asyncio.Protocol):
         keep_alive_wish: what the handler has said by `keep_alive()` for the current request, None: nothing.
         persistent: whether the connection may stay open after this request at all; not any more when it drains.
         limits: what the client may cost.
+        rest_is_long: more of the current body is still to come than would be drained if the handler does not read it.
         continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
     """
 
@@ -58,7 +62,7 @@ class ClosingConnection(asyncio.Protocol):
         "__weakref__", "_allowed", "_bad", "_client_finished", "_discarded", "_given_loop",
         "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_tail",
         "_task", "_wakeup", "connections", "continue_is_due", "keep_alive_wish", "limits", "persistent", "reader",
-        "request", "requests", "state", "transport", "writer",
+        "request", "requests", "rest_is_long", "state", "transport", "writer",
     )  # fmt: skip
 
     reader: RequestParser
@@ -84,6 +88,7 @@ class ClosingConnection(asyncio.Protocol):
         self._payload: PayloadStream = EMPTY_PAYLOAD
         self._task: asyncio.Task[None] | None = None
         self._reading_paused = self._client_finished = self.continue_is_due = False
+        self.rest_is_long = False
         self._discarded = 0
         self._remote: str | None = None
         self._receiver: asyncio.Protocol | None = None
@@ -115,6 +120,8 @@ class ClosingConnection(asyncio.Protocol):
             return
         self.writer.flush()
         has_unread = self._intake != HOLD or bool(self._tail)
+        if self._marks.cut and not has_unread:
+            linger = False  # the worker is about to exit: what would be waited for is only the client's own close
         self.state = following(self.state, ConnectionEvent.CLOSE)
         self._intake = DISCARD
         self._discarded = 0
@@ -126,10 +133,10 @@ class ClosingConnection(asyncio.Protocol):
         half = (
             transport.can_write_eof()
         )  # asyncio's TLS transports cannot: there the client closes, or the time is over
-        if not linger or self._client_finished or transport.is_closing() or not (half or has_unread):
-            transport.close()
-            return
         self._marks.linger = monotonic()
+        if not linger or self._client_finished or transport.is_closing() or not (half or has_unread):
+            transport.close()  # with TLS it waits half a minute for the client's close_notify: the linger cuts that
+            return
         if half:
             try:
                 transport.write_eof()
@@ -166,6 +173,7 @@ class ClosingConnection(asyncio.Protocol):
         if self.state in (ConnectionState.NEW, ConnectionState.IDLE) and not self._has_unread():
             self._finish_sending()
             self.close(linger=False)
+            self._marks.cut = monotonic() + timeout
         elif self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
             self._loop.call_later(min(HALF_HEAD_GRACE, timeout), self._refuse_half_a_head)
@@ -184,7 +192,9 @@ class ClosingConnection(asyncio.Protocol):
         The loop closes a transport some turns after it was told to, and a request that comes until then would be lost.
         """
         transport = self.transport
-        sock = transport.get_extra_info("socket") if transport is not None and transport.can_write_eof() else None
+        if transport is None or not transport.can_write_eof() or self.writer.unsent():
+            return  # the end comes behind the rest of the last response
+        sock = transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
             # A duplicate: the sockets that loops lend out cannot be shut down.
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as duplicate:
@@ -219,12 +229,23 @@ class ClosingConnection(asyncio.Protocol):
     def check_deadlines(self, now: float) -> None:
         """Act on what has run out; called by the sweep."""
         unsent = self.writer.unsent()
-        waits_for_body = self._intake in (BODY, DRAIN) and not self._reading_paused
+        waits_for_body = self._intake in (BODY, DRAIN) and not self._reading_paused and not self.continue_is_due
         received = self.reader.body_received if waits_for_body else None
-        sight = Sight(self.state, self.requests, received, self.writer.sent - unsent, unsent)
+        taken = self.writer.sent - unsent - self._in_flight() if unsent else 0
+        sight = Sight(self.state, self.requests, received, taken, unsent)
         deadline = expired(sight, self._marks, self._allowed, now)
         if deadline is not None:
             self._act_on(deadline)
+
+    def _in_flight(self) -> int:
+        """Bytes that the kernel has and the client has not: what the kernel takes comes in lumps of megabytes."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            return 0
+        size = array("i", [0])
+        with contextlib.suppress(OSError):  # not every system tells (tcp(7), SIOCOUTQ)
+            fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, size)
+        return size[0]
 
     def _act_on(self, deadline: Deadline) -> None:
         if deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE) and (self._message is not None or self._bad is not None):
@@ -233,7 +254,9 @@ class ClosingConnection(asyncio.Protocol):
             self._marks.head = 0.0
             self._refuse(BadRequestError("Request timeout", code=408))
         elif deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE):
-            self.close(linger=False)
+            if not self._has_unread():  # a request that is there already will be read in a moment
+                self._finish_sending()
+                self.close(linger=False)
         elif deadline is Deadline.BODY:
             self._payload.set_exception(BadRequestError("Request timeout", code=408))
             self._intake = DISCARD

@@ -106,6 +106,7 @@ class HttpConnection(ClosingConnection):
         else:
             self._payload = PayloadStream(self, self._loop)
         self.continue_is_due = message.expect_continue
+        self.rest_is_long = (message.content_length or 0) > UNREAD_BODY_MAX
         self._marks.body = 0.0
 
     def _receive_body(self, data: bytes) -> None:
@@ -121,6 +122,8 @@ class HttpConnection(ClosingConnection):
         for part in parser.body:
             payload.feed(part, not parser.in_body)
         parser.body.clear()
+        if self.rest_is_long:
+            self.rest_is_long = (parser.body_left() or 0) > UNREAD_BODY_MAX
         if not parser.in_body:
             self._intake = HOLD
             payload.feed_eof()
@@ -165,6 +168,8 @@ class HttpConnection(ClosingConnection):
         self._tail.clear()
         self._resume_reading()
         self.data_received(tail)
+        if self._client_finished and not self._tail:
+            self.persistent = False
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and self.transport is not None and not self.transport.is_closing():
@@ -246,7 +251,9 @@ class HttpConnection(ClosingConnection):
         if intake == BODY:
             self._payload.set_exception(ClientDisconnectedError("the request body was cut"))
             self._intake = DISCARD
-        if intake in (BODY, HOLD) or (self.state is not ConnectionState.CLOSING and self._bad is not None):
+        if not self._tail:
+            self.persistent = False
+        if self.state is ConnectionState.ACTIVE or self._message is not None or self._bad is not None:
             # A half-close; asyncio's TLS transports cannot keep one open and warn when they are asked to.
             return self.transport is not None and self.transport.can_write_eof()
         return False

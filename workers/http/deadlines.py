@@ -14,7 +14,7 @@ from preforkd.workers.http.states import ConnectionState
 
 SWEEP_SECONDS = 1.0
 LINGER_SECONDS = 2.0  # how long what still comes in is discarded before a close (RFC 9112 section 9.6)
-MIN_RATE = 240  # bytes a second that an upload must make in each window of body_timeout; Kestrel's figure
+MIN_RATE = 240  # bytes a second that a body must make, either way, in each window of its timeout; as Kestrel has it
 
 
 class Deadline(enum.Enum):
@@ -57,7 +57,7 @@ class Marks:
         cut: the time (not the start) at which `closing()` cuts what is left.
         since, state, requests: since when the sweep has seen this state, after this number of requests.
         body, body_bytes: start of the window in which the body has to make progress, and bytes at that time.
-        write, write_bytes: the same for bytes that the kernel has taken.
+        write, write_bytes: the same for the bytes that the client has to take.
     """
 
     head: float = 0.0
@@ -80,8 +80,8 @@ class Sight:
         state: where it is in its life.
         requests: how many requests it has had.
         body_bytes: of the current body so far; None: none is expected, or our own side does not read.
-        written: bytes that the kernel has taken since the connection was made.
-        unsent: bytes that it could not take yet.
+        written: bytes that the client has taken since the connection was made; counted while there are `unsent` ones.
+        unsent: bytes that the kernel could not take yet.
     """
 
     state: ConnectionState
@@ -134,7 +134,8 @@ def _write_stalls(sight: Sight, marks: Marks, seconds: float, now: float) -> boo
     if not sight.unsent or not seconds:
         marks.write = 0.0
         return False
-    if not marks.write or sight.written != marks.write_bytes:
+    progress = sight.written - marks.write_bytes
+    if not marks.write or progress < 0 or progress >= MIN_RATE * seconds:
         marks.write, marks.write_bytes = now, sight.written
         return False
     return now - marks.write >= seconds

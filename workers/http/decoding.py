@@ -15,6 +15,10 @@ from preforkd.workers.http.payload import BodySource, PayloadStream
 MAX_RATIO = 100  # decoded to compressed bytes; text rarely exceeds 20, a bomb of zeros has 1000
 FREE_BYTES = 1 << 20  # up to here any ratio is fine
 _PIECE = 65536
+# Each member of a gzip body costs a decompressor and a copy of what follows it: honest ones (bgzip: up to 64 kB each)
+# are far longer than this on the average, empty ones have 20 bytes.
+_MEMBERS_FREE = 64
+_MEMBER_SIZE_MIN = 512
 
 
 class Inflater:
@@ -25,14 +29,14 @@ class Inflater:
         limit: bytes that may come out; 0: only the ratio limits them.
     """
 
-    __slots__ = ("_consumed", "_encoding", "_inflate", "_limit", "_pending", "_produced")
+    __slots__ = ("_consumed", "_encoding", "_inflate", "_limit", "_members", "_pending", "_produced")
 
     def __init__(self, encoding: str, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
         self._inflate: zlib._Decompress | None = None
         self._pending = b""
-        self._consumed = self._produced = 0
+        self._consumed = self._produced = self._members = 0
 
     @property
     def has_more(self) -> bool:
@@ -76,6 +80,9 @@ class Inflater:
         return out
 
     def _start(self, first: int) -> zlib._Decompress:
+        self._members += 1
+        if self._members > _MEMBERS_FREE + self._consumed // _MEMBER_SIZE_MIN:
+            raise BadRequestError("Too many members in the compressed body")
         if self._encoding == "gzip":
             return zlib.decompressobj(16 + zlib.MAX_WBITS)
         # Many clients send raw deflate data; a zlib header has 8 in its lower four bits (RFC 1950 section 2.2).

@@ -178,6 +178,7 @@ class ResponseHead:
             and request is not None
             and not request.should_close
             and not connection.continue_is_due
+            and not (connection.rest_is_long and self.ended)
         )
         if self._reason is not None or self._has_date or self._has_server or self.status == 101:
             return self._render_unusual(keeps)

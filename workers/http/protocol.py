@@ -24,6 +24,7 @@ from preforkd.workers.http.states import AFTER_KEPT, ON_REQUEST, ConnectionEvent
 
 server_logger = logging.getLogger("preforkd.server")
 
+_FINAL_STATUSES = range(200, 1000)  # what may be answered; another code in an error is an error of the handler
 _ERROR_PAGE = """<html>
   <head>
     <title>{status} {phrase}</title>
@@ -160,6 +161,7 @@ class ServerHttpProtocol(HttpConnection):
                 or not (response.ended and response.keeps and self.keep_alive_wish)
                 or self._intake != HOLD
                 or self._client_finished
+                or not self.persistent
             ):
                 if not await self._finish_request(message, payload, started):
                     return
@@ -215,7 +217,7 @@ class ServerHttpProtocol(HttpConnection):
             raise exc
         if isinstance(exc, ClientDisconnectedError):
             self.log_debug("The client is gone: %s", exc)
-        elif isinstance(exc, HttpProcessingError):
+        elif isinstance(exc, HttpProcessingError) and exc.code in _FINAL_STATUSES:
             await self._handle_error(exc.code, message, payload, exc, exc.headers, exc.message or None)
         else:
             await self._handle_error(500, message, payload, exc)
@@ -277,6 +279,9 @@ class ServerHttpProtocol(HttpConnection):
             self._intake = HEAD
             if self._tail:
                 self.take_tail()
+        if self._marks.cut:
+            # closing() came when the head had already said keep-alive: now the connection is idle.
+            self.closing(self._marks.cut - monotonic())
         return True
 
     def expire_request(self) -> None:
@@ -284,6 +289,7 @@ class ServerHttpProtocol(HttpConnection):
         if self._request_expired:
             self.abort()
         self._request_expired = True
+        self.persistent = False  # also when the handler answers in spite of its cancellation
         if self._task is not None:
             self._task.cancel()
 

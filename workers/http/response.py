@@ -123,7 +123,8 @@ class Response(ResponseHead):
             self._chunked = False
             if status < 200 and status != 101:
                 self.ended = True
-                self._writer.write(f"{self._head()}\r\n".encode("utf-8", "surrogateescape"))
+                if request is None or request.version >= HttpVersion11:  # 1.0 knows none (RFC 9110 section 15.2)
+                    self._writer.write(f"{self._head()}\r\n".encode("utf-8", "surrogateescape"))
             return
         if status == 304 or (request is not None and request.method == "HEAD"):
             self._no_body = True

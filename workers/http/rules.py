@@ -20,6 +20,7 @@ _REG_NAME = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")  # 
 _HOST = re.compile(
     rb"(?:\[(?P<literal>[0-9A-Za-z:.\-_~!$&'()*+,;=]+)\]|(?P<name>" + _REG_NAME.pattern + rb"))(?::(?P<port>[0-9]*))?"
 )
+METHOD_SIZE_MAX = 65536  # bytes of a method that has not ended; the limit of the request line is lower as a rule
 _IP_FUTURE = re.compile(rb"[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+,;=:]+")
 _PRINTABLE = re.compile(rb"[!-~]+")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(?:[/?]|\Z)")
@@ -110,9 +111,10 @@ def content_length(values: list[bytes]) -> int:
     Raises:
         BadRequestError: more than one value, or anything but ASCII digits (int() would take `+5`, `5_0` and ` 5`).
     """
-    if len(values) != 1 or not values[0].isdigit() or len(values[0]) > 19:
+    digits = values[0].lstrip(b"0") or b"0"
+    if len(values) != 1 or not values[0].isdigit() or len(digits) > 19:
         raise BadRequestError("Invalid Content-Length")
-    return int(values[0])
+    return int(digits)
 
 
 def tokens(value: bytes) -> list[bytes]:
@@ -195,7 +197,7 @@ def fault_of_method(head: bytes) -> BadRequestError | None:
     """
     match = TOKEN.match(head)
     end = match.end() if match is not None else 0
-    if end == len(head) and end <= 64:
+    if end == len(head) and end <= METHOD_SIZE_MAX:
         return None
     if end and head[end : end + 1] == b" ":
         return BadRequestError("Unknown method", code=501)

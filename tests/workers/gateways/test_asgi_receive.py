@@ -265,6 +265,28 @@ def test_sending_to_a_client_that_is_gone_raises_an_oserror(loop: str) -> None:
         assert not server.log, "a client that leaves is no error"
 
 
+def test_the_first_message_to_a_client_that_is_gone_raises_too() -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        try:
+            await send(start())
+        except OSError as exc:
+            raised.append(exc)
+            raise
+
+    with serve(app) as server:
+        with server.connect() as connection:
+            connection.send(GET)
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            time.sleep(0.05)
+        server.until(lambda: bool(raised), "the app is told")
+        assert not server.log, "a client that leaves is no error"
+
+
 def test_a_bug_of_an_app_whose_client_is_gone_is_logged() -> None:
     @http
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

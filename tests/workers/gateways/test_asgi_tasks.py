@@ -180,6 +180,26 @@ def test_a_background_task_does_not_delay_the_next_request(path: str, loop: str)
         assert server.call(lambda: connections.active) == 0
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_background_task_behind_a_slow_clients_response_does_not_delay_the_next_request(streams: bool) -> None:
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        if streams:
+            await send(body(bytes(8_000_000), more_body=True))
+        await send(body(bytes(8_000_000)))
+        await go.wait()
+
+    with serve(app) as server, server.connect() as connection:
+        for _ in range(3):
+            connection.ask()
+            time.sleep(0.02)
+            assert len(connection.answer().body) >= 8_000_000
+        server.call(go.set)
+
+
 def test_a_background_task_does_not_delay_a_close() -> None:
     app = Background()
     with serve(app) as server, server.connect() as connection:

@@ -100,6 +100,10 @@ def test_messages_go_both_ways(compression: str | None, loop: str) -> None:
         for message in ("", "hello", "é" * 100_000, b"", b"\x00\xff", bytes(1_000_000)):
             connection.send(message)
             assert connection.recv(5) == message
+        for size in (1, 125, 126, 127, 65535, 65536):  # the borders of the three ways to write a length
+            for sized in ("x" * size, bytes(size)):
+                connection.send(sized)
+                assert connection.recv(5) == sized
         connection.send(["frag", "men", "", "ts"])
         assert connection.recv(5) == "fragments"
         assert bool(connection.protocol.extensions) == bool(compression)

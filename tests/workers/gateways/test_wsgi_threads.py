@@ -335,6 +335,7 @@ def test_the_loop_is_woken_far_less_often_than_there_are_jobs(threads: int, fact
 
         class Loop:
             call_soon = staticmethod(loop.call_soon)
+            call_later = staticmethod(loop.call_later)
             create_future = staticmethod(loop.create_future)
 
             @staticmethod

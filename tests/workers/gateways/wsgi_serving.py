@@ -13,6 +13,8 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], None]]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+PLAIN = [("Content-Type", "text/plain")]
+
 MODES = {"thread": 1, "threads": 3, "loop": 0}
 """`--threads` by the name that a test shows."""
 
@@ -40,3 +42,14 @@ def answer(text: str | Callable[[Environ], str | bytes]) -> App:
         return [said if isinstance(said, bytes) else said.encode()]
 
     return application
+
+
+def returning(body: Any, status: str = "200 OK", headers: list[tuple[str, str]] = PLAIN) -> App:
+    """An app that begins its response and returns `body`."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(status, headers)
+        result: Iterable[bytes] = body(environ) if callable(body) else body
+        return result
+
+    return app

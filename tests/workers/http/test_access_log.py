@@ -110,7 +110,7 @@ def test_json_lines_come_from_an_encoder() -> None:
     record = json.loads(json_line((request, RESPONSE, None, 1.5, "h")))
     assert record["path"] == '/p"'
     assert record["query"] == "q=1"
-    assert record["user_agent"] == 'a"b\udcff'
+    assert record["user_agent"] == 'a"b\\xff'  # no lone surrogate, which strict parsers refuse
     assert (record["status"], record["bytes"], record["seconds"], record["remote"]) == (201, 42, 1.5, "h")
     nothing = json.loads(json_line((None, None, None, 0.0, "h")))
     assert nothing.keys() == record.keys()

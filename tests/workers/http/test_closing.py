@@ -93,6 +93,24 @@ def test_closing_looks_for_unread_bytes_in_the_socket_first() -> None:
     run(main)
 
 
+def test_closing_leaves_a_response_whole_that_the_client_has_not_taken_yet() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            protocol = Echo()
+            transport = FakeTransport(protocol, extra={"socket": ours})
+            protocol.connection_made(transport)
+            protocol.data_received(GET)
+            await turns()
+            transport.unsent = 1000
+            protocol.closing(10)
+            assert transport.closed
+            ours.send(b"the rest")  # as the loop does it: the way out must not be shut yet
+            assert theirs.recv(100) == b"the rest"
+
+    run(main)
+
+
 def test_closing_cuts_a_request_after_its_time() -> None:
     async def main() -> None:
         result = await converse(Waiting(), [GET], close=False)

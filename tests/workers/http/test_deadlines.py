@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Any
 
 import pytest
@@ -73,9 +74,11 @@ def test_a_body_that_our_own_side_does_not_read_has_all_the_time() -> None:
     assert first_expiry({100: Sight(ACTIVE, body_bytes=None)}, Marks(), Allowance(body=30)) is None
 
 
-def test_any_progress_of_writes_starts_the_time_anew() -> None:
-    sights = {now: Sight(ACTIVE, written=now // 40, unsent=9) for now in range(100, 400)}
-    assert first_expiry(sights, Marks(), Allowance(write=50)) is None
+def test_a_client_that_reads_at_the_minimum_rate_has_all_the_time_and_one_that_drips_does_not() -> None:
+    slow = {now: Sight(ACTIVE, written=now // 20 * 40 * MIN_RATE, unsent=9) for now in range(100, 400)}
+    assert first_expiry(slow, Marks(), Allowance(write=50)) is None
+    drip = {now: Sight(ACTIVE, written=now, unsent=9) for now in range(100, 400)}
+    assert first_expiry(drip, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
     assert first_expiry({100: Sight(ACTIVE, written=7, unsent=9)}, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
 
 
@@ -196,6 +199,56 @@ def test_an_idle_connection_is_closed_after_keep_alive() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("first", [[], [GET]])
+def test_a_request_that_is_in_the_socket_already_is_served_at_the_end_of_the_time(first: list[bytes]) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            protocol = Echo(timeout=10, keep_alive=10)
+            transport = FakeTransport(protocol, extra={"socket": ours})
+            protocol.connection_made(transport)
+            for data in first:
+                protocol.data_received(data)
+                await turns()
+            theirs.send(GET)
+            sweep(protocol, 0, 11)
+            assert not transport.closed
+            protocol.data_received(ours.recv(100))
+            await turns()
+            assert transport.output.count(b"HTTP/1.1 200 ") == len(first) + 1
+            sweep(protocol, 20, 31)
+            assert transport.closed
+            assert theirs.recv(1) == b""
+
+    asyncio.run(main())
+
+
+def test_a_client_that_does_not_answer_the_end_of_tls_is_not_waited_for_longer_than_the_linger() -> None:
+    class Waiting(FakeTransport):
+        def close(self) -> None:  # as asyncio does it: until the client's close_notify, or for half a minute
+            self.closed = True
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def main() -> None:
+        protocol = Echo(keep_alive=10)
+        transport = Waiting(protocol, tls=True)
+        protocol.connection_made(transport)
+        protocol.data_received(GET)
+        await turns()
+        sweep(protocol, 0, 11)
+        assert transport.closed
+        sweep(protocol, 1)
+        assert not transport.aborted
+        sweep(protocol, 3)
+        assert transport.aborted
+        protocol.connection_lost(None)
+        await turns()
+
+    asyncio.run(main())
+
+
 def test_a_body_without_progress_is_answered_408() -> None:
     async def main() -> None:
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx"
@@ -207,6 +260,22 @@ def test_a_body_without_progress_is_answered_408() -> None:
         assert result.statuses == [408]
         assert result.seen == [("POST", "/", "BadRequestError")]
         assert result.ended
+        result.protocol.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_a_body_that_we_have_not_asked_for_yet_is_not_late() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 99\r\n\r\n"
+
+    async def main() -> None:
+        result = await converse(Stuck(body_timeout=10), [head], close=False)
+        sweep(result.protocol, 0, 11, 22)
+        assert result.protocol._payload.exception() is None
+        result.protocol.body_wanted()
+        await turns()
+        sweep(result.protocol, 30, 41)
+        assert result.protocol._payload.exception() is not None
         result.protocol.connection_lost(None)
 
     asyncio.run(main())
@@ -242,6 +311,24 @@ def test_a_handler_that_ignores_its_cancellation_is_cut() -> None:
         await turns()
         assert result.transport.aborted
         assert result.protocol.state is CLOSED
+
+    asyncio.run(main())
+
+
+def test_a_handler_that_answers_in_spite_of_its_cancellation_ends_the_connection() -> None:
+    class Late(Echo):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await super().handle_request(message, payload)
+
+    async def main() -> None:
+        result = await converse(Late(request_timeout=10), [GET], close=False)
+        sweep(result.protocol, 0, 11)
+        await turns()
+        assert [reply.headers["Connection"] for reply in result.replies] == ["close"]
+        assert result.ended
+        result.protocol.connection_lost(None)
 
     asyncio.run(main())
 

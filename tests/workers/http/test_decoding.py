@@ -134,3 +134,17 @@ def test_a_compressed_body_is_read_in_every_way() -> None:
         byte_by_byte(post("gzip", gzip.compress(b"one\ntwo\nthree"))),
     ):
         assert talk(*portions, handler=Lines).seen == [("POST", "/", b"one\n|two\n|three")]
+
+
+def test_a_body_of_many_tiny_members_is_400() -> None:
+    assert talk(post("gzip", gzip.compress(b"") * 1000)).statuses == [400]
+    lines = gzip.compress(TEXT) * 60
+    assert talk(post("gzip", lines)).seen == [("POST", "/", TEXT * 60)]
+
+
+def test_a_body_in_two_codings_reaches_the_handler_as_it_is() -> None:
+    body = gzip.compress(gzip.compress(TEXT))
+    for codings in ("gzip, gzip", "gzip\r\nContent-Encoding: gzip"):
+        result = talk(post(codings, body))
+        assert result.seen == [("POST", "/", body)]
+        assert result.protocol.messages[0].compression is None

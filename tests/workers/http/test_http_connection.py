@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from preforkd.workers import Response
-from tests.workers.http.wire import GET, WAYS, Echo, assert_refused, byte_by_byte, feed, talk
+from tests.workers.http.wire import (
+    GET,
+    WAYS,
+    Echo,
+    FakeTransport,
+    assert_refused,
+    byte_by_byte,
+    feed,
+    parse_replies,
+    talk,
+    turns,
+)
 
 ways = pytest.mark.parametrize("way", WAYS)
 
@@ -60,6 +71,15 @@ def test_bytes_behind_a_request_that_closes_are_ignored(way: str) -> None:
     result, before = feed(way, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n\x00garbage" + GET)
     assert result.statuses == [200] * (before + 1)
     assert result.ended
+
+
+@ways
+@pytest.mark.parametrize("body", [b"\r\n", b"Content-Length: 0\r\n\r\n", b"Content-Length: 2\r\n\r\nhi"])
+@pytest.mark.parametrize("option", [b"close", b"close, keep-alive", b"upgrade\r\nUpgrade: foo"])
+def test_proxy_connection_means_nothing(way: str, option: bytes, body: bytes) -> None:
+    data = b"POST /p HTTP/1.1\r\nHost: a\r\nProxy-Connection: " + option + b"\r\n" + body
+    result, before = feed(way, data + GET.replace(b"Host", b"X: 1\r\nHost"))
+    assert result.statuses == [200] * (before + 2)
 
 
 # 10. Pipelining.
@@ -126,6 +146,39 @@ def test_a_half_close_behind_complete_requests_is_answered_first() -> None:
     assert result.transport.closed
 
 
+def test_a_half_closed_client_is_told_that_the_connection_ends() -> None:
+    async def main() -> None:
+        for data, connections in ((GET, ["close"]), (GET * 2, ["keep-alive", "close"])):
+            protocol = Echo()
+            transport = FakeTransport(protocol)
+            protocol.connection_made(transport)
+            protocol.data_received(data)
+            assert protocol.eof_received()
+            await turns()
+            assert [reply.headers["Connection"] for reply in parse_replies(bytes(transport.output))] == connections
+            assert transport.closed
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+def test_the_answer_to_an_invalid_body_is_sent_to_a_client_that_has_half_closed_in_the_same_turn(before: bytes) -> None:
+    async def main() -> None:
+        protocol = Echo()
+        transport = FakeTransport(protocol)
+        protocol.connection_made(transport)
+        if before:
+            protocol.data_received(before)
+            await turns()
+        protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n")
+        assert protocol.eof_received()
+        await turns()
+        assert parse_replies(bytes(transport.output))[-1].status == 400
+        assert transport.closed
+
+    asyncio.run(main())
+
+
 # 14. Expect: 100-continue.
 
 EXPECT = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-Continue\r\n\r\n"
@@ -184,10 +237,17 @@ def test_an_unread_body_is_never_the_next_request(way: str, body: bytes) -> None
 def test_a_large_unread_body_closes_instead() -> None:
     result = talk(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n", handler=Unread)
     assert result.statuses == [200]
+    assert result.replies[0].headers["Connection"] == "close"
     assert result.ended
     chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     endless = talk(chunked, *[b"1000\r\n" + b"x" * 4096 + b"\r\n"] * 30, handler=Unread)
     assert endless.ended
+
+
+def test_a_long_body_that_has_come_almost_whole_keeps_the_connection() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+    result = talk(head + b"x" * 50000, b"x" * 50000 + GET, handler=Unread)
+    assert [reply.headers["Connection"] for reply in result.replies] == ["keep-alive", "keep-alive"]
 
 
 # 16. Lingering close.

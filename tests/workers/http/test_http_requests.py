@@ -194,6 +194,8 @@ def test_a_length_is_digits_only(way: str, length: str) -> None:
 
 @ways
 def test_leading_zeros_and_white_space_around_a_length_are_accepted(way: str) -> None:
+    zeros = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"0" * 5000 + b"5\r\n\r\nhello"
+    assert_served(way, zeros + GET, ("POST", "/", b"hello"), ("GET", "/", b""))
     assert_served(way, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \t005 \t\r\n\r\nhello", ("POST", "/", b"hello"))
 
 
@@ -232,6 +234,13 @@ def test_trailers_count_against_the_limits() -> None:
     big = talk(head + b"A: ", *[b"x" * 65536] * 20)
     assert big.statuses[0] in (400, 431)
     assert big.seen == [("POST", "/", "BadRequestError")]
+
+
+def test_trailers_behind_a_large_body_are_limited_as_a_head_is() -> None:
+    body = b"20000\r\n" + b"x" * 0x20000 + b"\r\n0\r\nA: " + b"b" * 1000 + b"\r\n\r\n"
+    data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+    assert talk(data).statuses == [200]
+    assert talk(data, limit_header_size=1000).statuses == [431]
 
 
 # 7. Transfer-Encoding.
@@ -296,6 +305,12 @@ def test_an_invalid_method_is_refused(way: str, method: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH", "M-SEARCH", "PROPFIND", "QUERY"])
 def test_methods_are_passed_on_as_sent(way: str, method: str) -> None:
     assert_served(way, f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode(), (method, "/", b""))
+
+
+@ways
+def test_an_unknown_method_of_any_length_is_answered_alike(way: str) -> None:
+    assert_refused(way, b"X" * 1000 + b" / HTTP/1.1\r\nHost: a\r\n\r\n", 501)
+    assert_refused(way, b"X" * 9000 + b" / HTTP/1.1\r\nHost: a\r\n\r\n", 414)
 
 
 # Contested points, decided.

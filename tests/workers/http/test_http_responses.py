@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from tests.workers.http.wire import GET, Echo, Talk, talk
 # Responses.
 
 
-def respond(write: str, *, data: bytes = GET, **arguments: object) -> Talk:
-    """Run a handler whose body is the text `write`; `r` is made by it."""
+def respond(write: str, *, data: bytes = GET, more: Sequence[bytes] = (), **arguments: object) -> Talk:
+    """Run a handler whose body is the text `write`; `r` is made by it. `data` and `more` come one after the other."""
 
     class Handler(Echo):
         async def handle_request(self, message: Any, payload: Any) -> None:
@@ -24,7 +25,7 @@ def respond(write: str, *, data: bytes = GET, **arguments: object) -> Talk:
             exec(f"async def run():\n{lines}", scope)  # noqa: S102 -- the handlers of this file, side by side with their results
             await scope["run"]()  # type: ignore[operator]  # just defined
 
-    return talk(data, handler=Handler, **arguments)  # type: ignore[arg-type]  # keyword arguments of several kinds
+    return talk(data, *more, handler=Handler, **arguments)  # type: ignore[arg-type]  # keyword arguments of several kinds
 
 
 SIMPLE = """
@@ -113,3 +114,23 @@ def test_errors_have_a_date() -> None:
     for data in (b"x\x00\r\n\r\n", GET):
         result = talk(data, handler=ServerHttpProtocol)
         assert "Date" in result.replies[0].headers
+
+
+def test_what_is_written_after_a_drain_is_sent_in_every_request_of_a_connection() -> None:
+    write = """
+    r = Response(w, 200)
+    r.add_header("Content-Length", "160000")
+    r.send_headers()
+    for part in range(16):
+        r.write(b"x" * 10000)
+        await r.drain()
+    await r.write_eof()
+    """.replace("\n    ", "\n")
+    result = respond(write, data=GET, more=[GET, GET])
+    assert [(reply.complete, len(reply.body)) for reply in result.replies] == [(True, 160000)] * 3
+
+
+def test_no_interim_response_towards_http_1_0() -> None:
+    write = "Response(w, 103).send_headers()\n" + SIMPLE.format(status=200, more="")
+    assert respond(write).statuses == [103, 200]
+    assert respond(write, data=GET.replace(b"1.1", b"1.0")).statuses == [200]

@@ -235,6 +235,15 @@ def test_http_processing_error_is_answered_with_its_status_and_headers() -> None
         assert result.ended
 
 
+@pytest.mark.parametrize("code", [0, 100, 103, 199, 1000, "404"])
+def test_an_error_with_a_code_that_cannot_be_answered_is_a_500(code: Any) -> None:
+    class Wrong(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            raise HttpProcessingError(code)
+
+    assert talk(GET, handler=Wrong).statuses == [500]
+
+
 def test_an_exception_is_answered_500_and_logged_with_traceback(caplog: pytest.LogCaptureFixture) -> None:
     result = talk(GET, GET, handler=raising(ValueError("<secret>")))
     assert result.statuses == [500]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from time import monotonic
+from typing import Any, ClassVar, cast
 
 import pytest
 import uvloop
@@ -158,5 +160,68 @@ def test_a_client_that_does_not_read_pauses_the_handler_in_drain(loop: str) -> N
             writer.transport.abort()
             server.close()
             await connections_of(asyncio.get_running_loop()).wait_closed()
+
+    RUNNERS[loop](main())
+
+
+class Large(ServerHttpProtocol):
+    """Answers with more than the buffers of the kernel take."""
+
+    size: ClassVar[int] = 24 << 20
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        response = Response(self.writer, 200)
+        response.add_header("Content-Length", str(self.size))
+        response.send_headers()
+        for _ in range(self.size >> 16):
+            response.write(b"x" * 65536)
+            await response.drain()
+        await response.write_eof()
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+def test_a_client_that_reads_slowly_but_steadily_gets_its_response(name: str) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(lambda: Large(write_timeout=0.5), "127.0.0.1", 0)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.connect(("127.0.0.1", port_of(server)))
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with sock:
+            async with asyncio.timeout(30):
+                await loop.sock_sendall(sock, GET)
+                received = 0
+                for _ in range(50):  # 0.5 MB/s: with megabytes in it a socket does not become writable in time
+                    received += len(await loop.sock_recv(sock, 25000))
+                    await asyncio.sleep(0.05)
+                while data := await loop.sock_recv(sock, 1 << 20):
+                    received += len(data)
+        assert received > Large.size
+        server.close()
+        await connections_of(loop).wait_closed()
+
+    RUNNERS[name](main())
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+def test_a_tls_client_that_does_not_answer_our_close_does_not_hold_up_a_drain(loop: str) -> None:
+    async def main() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        client = ssl.create_default_context(cafile=str(CERTIFICATE))
+        server = await asyncio.get_running_loop().create_server(Hello, "127.0.0.1", 0, ssl=context)
+        connections = connections_of(asyncio.get_running_loop())
+        async with asyncio.timeout(10):
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", port_of(server), ssl=client, server_hostname="localhost"
+            )
+            cast("asyncio.Transport", writer.transport).pause_reading()
+            connections.closing(0.1)
+            begin = monotonic()
+            await connections.wait_closed()
+            assert monotonic() - begin < 1.9  # the next look at the deadlines, not the linger after that
+            writer.transport.abort()
+            server.close()
 
     RUNNERS[loop](main())
