@@ -192,8 +192,15 @@ class Options:
         _TIMEOUTS, Count(), 0, "Requests on a connection before it is closed. 0: no limit."
     )
     header_timeout: float = _option(_TIMEOUTS, Seconds(), 15.0, "From the accept to the end of the headers. 0: none.")
-    body_timeout: float = _option(_TIMEOUTS, Seconds(), 60.0, "Between two reads of a request body. 0: none.")
-    write_timeout: float = _option(_TIMEOUTS, Seconds(), 60.0, "A client that does not read its response. 0: none.")
+    body_timeout: float = _option(
+        _TIMEOUTS, Seconds(), 60.0, "A request body that does not come, or less than 240 bytes a second. 0: none."
+    )
+    write_timeout: float = _option(
+        _TIMEOUTS,
+        Seconds(),
+        60.0,
+        "A client that does not read its response, or less than 240 bytes a second. 0: none.",
+    )
     request_timeout: float = _option(_TIMEOUTS, Seconds(), 0.0, "A whole request. 0: none.")
     websocket_ping: float = _option(
         _TIMEOUTS, Seconds(), 20.0, "Between two pings to a WebSocket client. 0: none are sent."

@@ -49,7 +49,7 @@ def test_an_error_of_a_library_alone_is_named_by_its_own_line() -> None:
     frames_of_the_library_alone = raised("1 / 0", library)
     frames_of_the_library_alone.__traceback__ = frames_of_the_library_alone.__traceback__.tb_next  # type: ignore[union-attr]  # it was raised, so it has one
     assert str(blame("doing it", frames_of_the_library_alone)) == (
-        f"doing it: {library}:1: ZeroDivisionError: division by zero"
+        f"doing it: {short(library)}:1: ZeroDivisionError: division by zero"
     )
 
 

@@ -29,6 +29,7 @@ class Handler(ServerHttpProtocol):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory; whatever loading changes in the process is undone."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "hello", raising=False)  # another test may have imported the example of that name
     path, hooks, modules = sys.path[:], sys.path_hooks[:], set(sys.modules)
     yield tmp_path
     sys.path[:], sys.path_hooks[:] = path, hooks

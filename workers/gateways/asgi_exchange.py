@@ -23,6 +23,8 @@ from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from preforkd.workers.gateways.asgi import AsgiProtocol
     from preforkd.workers.gateways.asgi_scope import Message
     from preforkd.workers.http.message import RequestMessage
@@ -124,16 +126,14 @@ class HttpExchange:
         else:
             await self._send_unusual(kind, message)
 
-    def _send_whole(self, response: AsgiResponse, body: bytes) -> Any:
-        """A response whose body comes in one part, which is most of them: what awaits it waits for slow readers."""
+    async def _send_whole(self, response: AsgiResponse, body: bytes) -> None:
+        """A response whose body comes in one part, and that `AsgiResponse.send_whole()` leaves to the rules."""
         if response._length is None and self.message.method != "HEAD" and response.status not in (204, 304):
             response.set_length(len(body))
         response.send_headers()
         if body:
             response.write(body)
-        waiting = response.write_eof()
-        self._complete()
-        return waiting
+        await self._complete(response.write_eof())
 
     async def _send_part(self, response: AsgiResponse, body: bytes, message: Message) -> None:
         if not response.headers_sent:
@@ -148,9 +148,7 @@ class HttpExchange:
             self.phase = TRAILERS
             await response.drain()
         else:
-            waiting = response.write_eof()
-            self._complete()
-            await waiting
+            await self._complete(response.write_eof())
 
     def _may_have_trailers(self) -> bool:
         """Whether the client takes trailers: ASGI has them sent to those only that say `TE: trailers`."""
@@ -166,8 +164,7 @@ class HttpExchange:
                 response.add_trailers(pairs_of(message))
             if not message.get("more_trailers", False):
                 response.end_with_trailers()
-                self._complete()
-                await response.drain()
+                await self._complete(response.drain())
         elif kind == "http.response.pathsend" and self.phase == BODY and response is not None:
             await self._send_file(response, message["path"])
         elif kind == "http.response.early_hint" and self.phase in (HEAD, BODY):
@@ -181,9 +178,7 @@ class HttpExchange:
         await send_file(response, self._protocol, path)
         if self.is_gone:
             raise ClientDisconnectedError("the client is gone")
-        waiting = response.write_eof()
-        self._complete()
-        await waiting
+        await self._complete(response.write_eof())
 
     def _send_early_hint(self, links: Any) -> None:
         """An interim response 103 (RFC 8297); not to HTTP/1.0, and not behind the head: there it comes too late."""
@@ -202,8 +197,10 @@ class HttpExchange:
     def _refuse(self, kind: object) -> NoReturn:
         raise AsgiProtocolError(f"the app has sent {kind!r}, expected was {_EXPECTED[self.phase]}")
 
-    def _complete(self) -> None:
+    async def _complete(self, waiting: Awaitable[None]) -> None:
+        """The app has sent all; it goes on when the client has read enough of it, and so may the connection."""
         self.phase = COMPLETE
+        await waiting
         self._protocol.response_is_complete(self)
 
     # What the connection calls.

@@ -217,7 +217,7 @@ class AccessLog:
         loop: the loop whose turns the lines are collected in; None: the running one.
 
     Attributes:
-        dropped: lines that could not be written (disk full, nobody reads the pipe).
+        dropped: lines that could not be written (disk full, the reader of the pipe has gone).
 
     Raises:
         ValueError: an atom of the format is unknown.
@@ -274,7 +274,7 @@ class AccessLog:
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
-        except OSError:  # a full disk or a pipe nobody reads must not stop the service
+        except OSError:  # a full disk or a pipe whose reader has gone must not stop the service
             self.dropped += lines
 
     def reopen(self) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 import uvloop
@@ -188,7 +189,7 @@ def test_a_client_that_reads_slowly_but_steadily_gets_its_response(name: str) ->
         sock.connect(("127.0.0.1", port_of(server)))
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        with sock:
+        with sock, closing(server):
             async with asyncio.timeout(30):
                 await loop.sock_sendall(sock, GET)
                 received = 0
@@ -198,7 +199,6 @@ def test_a_client_that_reads_slowly_but_steadily_gets_its_response(name: str) ->
                 while data := await loop.sock_recv(sock, 1 << 20):
                     received += len(data)
         assert received > Large.size
-        server.close()
         await connections_of(loop).wait_closed()
 
     RUNNERS[name](main())
@@ -212,16 +212,19 @@ def test_a_tls_client_that_does_not_answer_our_close_does_not_hold_up_a_drain(lo
         client = ssl.create_default_context(cafile=str(CERTIFICATE))
         server = await asyncio.get_running_loop().create_server(Hello, "127.0.0.1", 0, ssl=context)
         connections = connections_of(asyncio.get_running_loop())
-        async with asyncio.timeout(10):
-            _, writer = await asyncio.open_connection(
-                "127.0.0.1", port_of(server), ssl=client, server_hostname="localhost"
+
+        def connect() -> ssl.SSLSocket:
+            # A socket that nobody reads; the loop's own client would answer.
+            return client.wrap_socket(
+                socket.create_connection(("127.0.0.1", port_of(server))), server_hostname="localhost"
             )
-            cast("asyncio.Transport", writer.transport).pause_reading()
-            connections.closing(0.1)
-            begin = monotonic()
-            await connections.wait_closed()
-            assert monotonic() - begin < 1.9  # the next look at the deadlines, not the linger after that
-            writer.transport.abort()
-            server.close()
+
+        async with asyncio.timeout(10):
+            with closing(server), await asyncio.to_thread(connect):
+                assert len(connections) == 1
+                connections.closing(0.1)
+                begin = monotonic()
+                await connections.wait_closed()
+                assert monotonic() - begin < 1.9  # the next look at the deadlines, not the linger after that
 
     RUNNERS[loop](main())

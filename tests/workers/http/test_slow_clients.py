@@ -144,7 +144,8 @@ def test_slow_clients_are_cut_and_harm_nobody(server: tuple[int, psutil.Process]
             times = [seconds for client in await asyncio.gather(*good) for seconds in client]
         for answer, seconds in (*heads, *bodies):
             assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
-            assert 2.9 < seconds < 8
+            # By the client's clock, which starts when it has its turn among 500: not long before the 3 s of the server.
+            assert 2 < seconds < 8
         assert sum(answer != b"" for answer, _ in heads) == 300
         assert sum(answer != b"" for answer, _ in bodies) == 100
         assert max(deaf) < 12
