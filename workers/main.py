@@ -48,6 +48,13 @@ HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
 BOOT_FAILED: Final = 3
 STDOUT: Final = 1
+RESPONSES: Final = (
+    Field.RESPONSES_1XX,
+    Field.RESPONSES_2XX,
+    Field.RESPONSES_3XX,
+    Field.RESPONSES_4XX,
+    Field.RESPONSES_5XX,
+)
 ORPHAN_IDLE_GRACE: Final = 1.0
 """Seconds for which such a worker keeps idle connections: a new master may be waiting for the port."""
 
@@ -381,9 +388,10 @@ class Worker:
         now = time.monotonic_ns()
         self._row[Field.HEARTBEAT] = now
         self._row[Field.LOOP_LAG] = max(now - due, 0)
+        # The next beat first: whatever fails below, this worker must not be taken for one that hangs.
+        self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9))
         self._copy_counters()
         self._retire_in_time(now / 1e9)
-        self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9))
 
     def _least_connections(self) -> int | None:
         return self._board.least_connections(self._index)
@@ -397,3 +405,5 @@ class Worker:
         row[Field.ACCEPTED] = connections.accepted
         row[Field.REQUESTS] = connections.requests
         row[Field.BYTES_SENT] = connections.bytes_sent
+        for field, number in zip(RESPONSES, connections.responses[1:], strict=False):
+            row[field] = max(number, 0)  # the class that is left over may be reckoned in the middle of a request
