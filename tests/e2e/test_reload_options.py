@@ -89,3 +89,13 @@ def test_an_address_that_is_taken_changes_nothing(start: Start, tmp_path: Path) 
         assert other.get().status == 200
     assert daemon.worker_pids() == before
     assert get(port).status == 200
+
+
+def test_an_option_that_cannot_change_at_run_time_is_named_in_a_warning(start: Start, tmp_path: Path) -> None:
+    config, port = ConfigFile(tmp_path), free_port()
+    config.write(port, workers=2, more=f'pid = "{tmp_path}/first.pid"')
+    daemon = config.start(start)
+    config.write(port, workers=2, more=f'pid = "{tmp_path}/second.pid"')
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_log("WARNING .*--pid has changed: that counts at the next start")
+    assert get(port).status == 200

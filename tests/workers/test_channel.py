@@ -66,6 +66,7 @@ def test_a_long_text_is_cut_and_still_arrives() -> None:
         b'["Draining", {"left": "x"}]',
         b'["Retire", {"reason": 7}]',
         b'["Hello", {"pid": true}]',
+        b'["Draining", {"left": NaN}]',
     ],
 )
 def test_what_is_not_a_message_is_an_error(body: bytes) -> None:
