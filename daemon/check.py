@@ -68,7 +68,7 @@ def _load_and_exit(config: Config) -> None:
 
 
 def _load(config: Config) -> int:
-    from preforkd.workers.http.access_log import compile_format
+    from preforkd.workers.http.access_log_format import compile_format
     from preforkd.workers.loader import AppError, load
 
     options = config.options

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import fields
 
 from preforkd.daemon.options import DECLARATIONS, Options
-from preforkd.workers.http.access_log import DEFAULT_FORMAT
+from preforkd.workers.http.access_log_format import DEFAULT_FORMAT
 from preforkd.workers.settings import WorkerSettings
 from tests.daemon.sources import configure
 

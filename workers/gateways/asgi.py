@@ -12,9 +12,8 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from preforkd.workers.gateways.asgi_context import call_in, go_on_in, makes_coroutines
 from preforkd.workers.gateways.asgi_draining import DrainingEvent, disconnect_streams
 from preforkd.workers.gateways.asgi_exchange import COMPLETE, HttpExchange
 from preforkd.workers.gateways.asgi_scope import Templates, lower_headers
@@ -23,7 +22,7 @@ from preforkd.workers.gateways.websocket_handshake import serve_websocket, wants
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
-from preforkd.workers.http.protocol import ServerHttpProtocol
+from preforkd.workers.http.protocol import NO_LOG, ServerHttpProtocol
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_scope import AsgiApp
@@ -63,10 +62,6 @@ class AsgiOptions:
         return cls(**{**values, "root_path": settings.root_path.rstrip("/")})
 
 
-class _LetGo(Exception):  # noqa: N818 -- no error: it ends a task that has been let go
-    """The app has ended long after its response: its connection has been served by another task for a while."""
-
-
 class AsgiGateway:
     """An ASGI app in one worker; without the daemon too: `loop.create_server(AsgiGateway(app).handler, host, port)`.
 
@@ -77,7 +72,6 @@ class AsgiGateway:
 
     Attributes:
         app, options: as given.
-        makes_coroutines: calling the app runs nothing of it yet.
         handler: the protocol class of its connections.
         draining: the event of the extension `preforkd.draining`.
         lifespan: its startup and shutdown.
@@ -88,7 +82,6 @@ class AsgiGateway:
         self.app = app
         self.options = options or AsgiOptions()
         self.logger = logger
-        self.makes_coroutines = makes_coroutines(app)
         self.lifespan = Lifespan(app, logger)
         self.draining = DrainingEvent()
         self.websockets: set[WebSocket] = set()
@@ -209,31 +202,16 @@ class AsgiProtocol(ServerHttpProtocol):
         if has_upgrade and wants_websocket(message):
             await serve_websocket(self, message, templates.websocket(message, headers))
             return
-        gateway = self.gateway
         self.keep_alive_wish = True
         exchange = self.exchange = HttpExchange(self, message, payload)
-        if self._logs:
+        if self._logging != NO_LOG:
             exchange.started = monotonic()
         try:
-            # run_in() without its frame, 0.1 us; the first step is mostly the last one.
-            context = gateway.context.copy()
-            scope = templates.http(message, headers)
-            if gateway.makes_coroutines:
-                steps: Any = gateway.app(scope, exchange.receive, exchange.send)
-            else:
-                steps = call_in(context, gateway.app, scope, exchange.receive, exchange.send)
-            try:
-                waiting = context.run(steps.send, None)
-            except StopIteration:
-                pass
-            else:
-                if exchange.phase == COMPLETE:
-                    self._look_whether_app_goes_on(exchange)
-                await go_on_in(context, steps, waiting)
+            await self.gateway.app(templates.http(message, headers), exchange.receive, exchange.send)
         except BaseException as exc:  # noqa: BLE001 -- _app_has_failed() raises again what is not dealt with there
             self._app_has_failed(exchange, exc)
         if exchange.is_detached:
-            self._end_detached()
+            return
         if self._client_finished and exchange.response is None:
             self._nobody_waits = exchange.is_disconnected
         self.exchange = None
@@ -247,9 +225,10 @@ class AsgiProtocol(ServerHttpProtocol):
             BaseException: the app has not finished its response: the core answers 500, or cuts the connection.
         """
         if exchange.is_detached:
-            if not isinstance(exc, asyncio.CancelledError):
-                self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
-            self._end_detached()
+            if not isinstance(exc, Exception):
+                raise exc
+            self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
+            return
         self.exchange = None
         exchange.end()
         if not isinstance(exc, Exception):
@@ -269,16 +248,6 @@ class AsgiProtocol(ServerHttpProtocol):
             raise fault  # the app has only told us that its body was bad: 400, 408 or 413 says it better than 500
         raise exc
 
-    def _end_detached(self) -> NoReturn:
-        """End a task whose connection has gone on without it."""
-        self.connections.active += 1  # start() counts it down again for an exception
-        raise _LetGo
-
-    async def _answer_failure(self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream) -> bool:
-        if isinstance(exc, _LetGo):
-            return False
-        return await super()._answer_failure(exc, message, payload)
-
     async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
         if self._nobody_waits:
             return None  # the app was told that its client has closed, and has rightly not answered
@@ -286,29 +255,42 @@ class AsgiProtocol(ServerHttpProtocol):
 
     # An app that goes on after its response.
 
+    def request_waits(self) -> None:
+        """The app waits for something; behind its response, perhaps."""
+        if self.exchange is not None and self.exchange.phase == COMPLETE:
+            self.response_is_complete(self.exchange)
+
     def response_is_complete(self, exchange: HttpExchange) -> None:
         """The app has sent all of its response. Mostly it returns right then; else the connection goes on alone."""
-        if not self.writer.flushed_by_caller:  # else handle_request() is about to look
+        if not self.writer.flushed_by_caller:  # else request_waits() will tell, or it returns
             self._loop.call_soon(self._look_whether_app_goes_on, exchange, context=self.gateway.context)
+
+    def resume_writing(self) -> None:
+        """The client has read (asyncio's call)."""
+        super().resume_writing()
+        self.request_waits()
 
     def _look_whether_app_goes_on(self, exchange: HttpExchange) -> None:
         if self.exchange is not exchange or self.writer.paused:
             return
+        if self._rest is not None:  # its task has not taken it yet
+            self.response_is_complete(exchange)
+            return
         self.exchange = None
         exchange.is_detached = True
         exchange.end()
-        if self._task is not None:
-            self.gateway.keep(self._task)
-            self._task.remove_done_callback(self._task_is_done)
-        self._task = self._loop.create_task(self._go_on_without(exchange), context=self.gateway.context.copy())
-        self._task.add_done_callback(self._task_is_done)
+        self.gateway.keep(self._task)
+        self._let_task_go()
+        response = self.writer.response
+        self._count(response)
+        self._end_request(exchange.message, response, exchange.started)
 
-    async def _go_on_without(self, exchange: HttpExchange) -> None:
-        self.connections.active -= 1
-        if await self._finish_request(exchange.message, exchange.payload, exchange.started):
-            await self.start()
+    # The client comes, and goes.
 
-    # The client goes.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport (asyncio's call)."""
+        super().connection_made(transport)
+        self._context = self.gateway.context.copy()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone (asyncio's call): the app is told."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from preforkd.workers.http.errors import ResponseError
-from preforkd.workers.http.message import HttpVersion, HttpVersion11
+from preforkd.workers.http.head import length_line
 from preforkd.workers.http.response import Response
-
-if TYPE_CHECKING:
-    from preforkd.workers.http.writer import ResponseWriter
 
 # Fields that are the same in most responses of an app, checked and formatted once: a lookup costs 0.1 us, the checks
 # 0.7. Content-Length comes with its number. Bounded, oldest out first.
-_FIELDS: dict[tuple[bytes, bytes], tuple[str, int | None]] = {}
+_FIELDS: dict[tuple[bytes, bytes], tuple[bytes, int | None]] = {}
 _FIELDS_MAX = 1024
 _FIELD_SIZE_MAX = 128
 _REPEATED = frozenset(
@@ -37,15 +34,6 @@ class AsgiResponse(Response):
     """A `Response` that takes its fields as ASGI has them."""
 
     _trailers: bytes = b""
-    _close = False
-    _reason = None
-
-    def __init__(self, writer: ResponseWriter, status: int, http_version: HttpVersion = HttpVersion11) -> None:
-        # Not the inherited one: its checks of the status have been made, and most values are class attributes (0.2 us).
-        self._writer = writer
-        self.status = status
-        self._version = http_version
-        self._lines = []
 
     def add_pairs(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Add the fields of `http.response.start`.
@@ -92,7 +80,7 @@ class AsgiResponse(Response):
         """A value that is not ASCII goes out byte for byte as it is, whatever its encoding (RFC 9110 section 5.5)."""
         if _CONTROL(value) or not _TOKEN(name):
             raise ValueError(f"invalid header: {name!r}: {value!r}")
-        self._lines.append(f"{name.decode('ascii')}: {value.decode('utf-8', 'surrogateescape')}\r\n")
+        self._lines.append(b"%b: %b\r\n" % (name, value))
 
     def has_length(self) -> bool:
         """Whether the app has said how long the body is."""
@@ -101,7 +89,7 @@ class AsgiResponse(Response):
     def set_length(self, length: int) -> None:
         """Say how long the body is, when the app has not and it is known before the head goes out."""
         self._length = length
-        self._length_line = f"Content-Length: {length}\r\n"
+        self._length_line = length_line(length)
 
     def send_whole(self, body: bytes, method: str) -> bool:
         """Send head and body of the most usual response; false: it is another one, and nothing has been done.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from preforkd.workers.gateways.asgi_context import run_in
 from preforkd.workers.http.errors import HttpProcessingError
 from preforkd.workers.http.message import HttpVersion11
 
@@ -43,9 +42,8 @@ async def serve_websocket(protocol: AsgiProtocol, message: RequestMessage, scope
     """
     protocol.keep_alive_wish = False  # whatever the answer is, the connection does not come back to HTTP
     websocket = protocol.websocket = _open(protocol, message)
-    gateway = protocol.gateway
     try:
-        await run_in(gateway.context.copy(), gateway.app, scope, websocket.receive, websocket.send)
+        await protocol.gateway.app(scope, websocket.receive, websocket.send)
     except Exception as exc:
         if websocket.app_has_failed(exc):
             raise

@@ -23,7 +23,7 @@ HOP_BY_HOP = frozenset(
 # A field is its line and a mark: None, or DATE or SERVER, or the number of Content-Length.
 _STATUSES: dict[str, tuple[int, str | None]] = {}
 _STATUSES_MAX = 512
-_FIELDS: dict[tuple[str, str], tuple[str, int | None]] = {}
+_FIELDS: dict[tuple[str, str], tuple[bytes, int | None]] = {}
 _FIELDS_MAX = 2048
 _FIELD_SIZE_MAX = 128
 
@@ -47,13 +47,13 @@ class Head:
 
     reason: str | None = None
     length: int | None = None
-    length_line = ""
+    length_line = b""
     has_date = False
     has_server = False
 
     def __init__(self, code: int) -> None:
         self.code = code
-        self.lines: list[str] = []
+        self.lines: list[bytes] = []
 
 
 def parse_status(status: object) -> tuple[int, str | None]:
@@ -75,7 +75,7 @@ def parse_status(status: object) -> tuple[int, str | None]:
     return parsed
 
 
-def check_field(field: object) -> tuple[str, int | None]:
+def check_field(field: object) -> tuple[bytes, int | None]:
     """Check one pair of name and value; return its line and its mark.
 
     Raises:
@@ -94,7 +94,7 @@ def check_field(field: object) -> tuple[str, int | None]:
         raise ValueError(f"{name} belongs to the connection: an app must not set it (PEP 3333)")
     if _CONTROL(value):
         raise ValueError(f"control character in a header value: {field!r}")
-    line = f"{name}: {wire_text(value)}\r\n"
+    line = f"{name}: {value}\r\n".encode("latin-1")  # its strings are bytes, as latin-1
     mark = _MARKS.get(lower)
     if lower == "content-length":
         if not (value.isascii() and value.isdigit() and len(value) < 20):
@@ -105,7 +105,7 @@ def check_field(field: object) -> tuple[str, int | None]:
     return line, mark
 
 
-def _remember(name: str, value: str, line: str, mark: int | None) -> None:
+def _remember(name: str, value: str, line: bytes, mark: int | None) -> None:
     if len(_FIELDS) >= _FIELDS_MAX:
         with suppress(KeyError, RuntimeError, StopIteration):  # another thread was faster
             del _FIELDS[next(iter(_FIELDS))]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from preforkd.workers.gateways.sendfile import can_send, send_by_kernel
 from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.http.head import length_line
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.response import Response
 
@@ -29,23 +30,17 @@ class WsgiResponse(Response):
         head: what the app has said.
     """
 
-    _version = HttpVersion11  # send_headers() looks at the request's
-    _close = False
-    _reason: str | None = None
-
     def __init__(self, protocol: ServerHttpProtocol, head: Head) -> None:
-        # Not by Response's own methods: they would check each field again (0.5 us a response).
-        self._writer = protocol.writer
+        super().__init__(protocol.writer, head.code)
+        # Not by add_header(), which would check each field again (0.5 us a response).
         self._request = protocol.request
-        self.status = head.code
         self._lines = head.lines
-        if head.reason is not None:
-            self._reason = head.reason
-        if head.has_date or head.has_server:
-            self._has_date, self._has_server = head.has_date, head.has_server
         if head.length is not None:
             self._length = head.length
             self._length_line = head.length_line
+        if head.reason is not None or head.has_date or head.has_server:
+            self._plain = False
+            self._reason, self._has_date, self._has_server = head.reason, head.has_date, head.has_server
         protocol.keep_alive_wish = True
 
     def send_whole(self, body: bytes) -> None:
@@ -67,7 +62,7 @@ class WsgiResponse(Response):
         ):
             # The usual case, flat: what the four methods below would do takes 0.4 us more.
             self._left = 0
-            self._lines.append(self._length_line or f"Content-Length: {len(body)}\r\n")
+            self._lines.append(self._length_line or length_line(len(body)))
             self.headers_sent = self.ended = self.head_is_due = writer.due = True
             if self._length is None:
                 self._length = len(body)
@@ -97,7 +92,7 @@ class WsgiResponse(Response):
         request = self._request
         if size or request is None or request.method != "HEAD":
             self._length = size
-            self._length_line = f"Content-Length: {size}\r\n"
+            self._length_line = length_line(size)
 
     def body_left(self) -> int | None:
         """Bytes of Content-Length that have not been sent; None: there is no Content-Length."""

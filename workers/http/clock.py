@@ -13,7 +13,7 @@ class Clock:
     """The texts of the current second.
 
     Attributes:
-        keep_alive_fields: the ready end of a head: `Date`, `Server`, `Connection: keep-alive` and the empty line.
+        keep_alive_fields: the ready end of a head: `Date`, `Server`, `Connection: keep-alive`, the empty line.
         close_fields: the same with `Connection: close`.
         date: the value of `Date` (RFC 9110 section 5.6.7).
         log_time: local time as the common log format writes it, `[23/Nov/2026:02:19:57 +0000]`.
@@ -38,8 +38,8 @@ class Clock:
         self.second = second
         self.date = formatdate(second, usegmt=True)
         fields = f"Date: {self.date}\r\nServer: preforkd\r\nConnection: "
-        self.keep_alive_fields = fields + "keep-alive\r\n\r\n"
-        self.close_fields = fields + "close\r\n\r\n"
+        self.keep_alive_fields = f"{fields}keep-alive\r\n\r\n".encode()
+        self.close_fields = f"{fields}close\r\n\r\n".encode()
         local = time.localtime(second)
         self.log_time = time.strftime(f"[%d/{_MONTHS[local.tm_mon - 1]}/%Y:%H:%M:%S %z]", local)
         self.iso_time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))

@@ -12,7 +12,7 @@ import struct
 import termios
 from array import array
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.deadlines import Allowance, Deadline, Marks, Sight, expired
 from preforkd.workers.http.errors import BadRequestError
@@ -21,10 +21,13 @@ from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from contextvars import Context
+
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.parser import RequestParser
-    from preforkd.workers.http.waiter import Wakeup
+    from preforkd.workers.http.waiter import Rest, Wakeup
     from preforkd.workers.http.writer import ResponseWriter
 
 HALF_HEAD_GRACE = 1.0  # seconds for the rest of a head when the worker is about to exit
@@ -59,10 +62,10 @@ class ClosingConnection(asyncio.Protocol):
     # Slots: more than 30 attributes in an instance's dictionary make every one of them slower. Subclasses of
     # ServerHttpProtocol get a dictionary as usual.
     __slots__ = (
-        "__weakref__", "_allowed", "_bad", "_client_finished", "_discarded", "_given_loop",
-        "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_tail",
-        "_task", "_wakeup", "connections", "continue_is_due", "keep_alive_wish", "limits", "persistent", "reader",
-        "request", "requests", "rest_is_long", "state", "transport", "writer",
+        "__weakref__", "_allowed", "_bad", "_client_finished", "_context", "_discarded", "_given_loop",
+        "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_rest",
+        "_tail", "_task", "_wakeup", "connections", "continue_is_due", "keep_alive_wish", "limits", "persistent",
+        "reader", "request", "requests", "rest_is_long", "state", "transport", "writer",
     )  # fmt: skip
 
     reader: RequestParser
@@ -70,6 +73,7 @@ class ClosingConnection(asyncio.Protocol):
     connections: Connections
     _loop: asyncio.AbstractEventLoop
     _wakeup: Wakeup
+    _context: Context
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, limits: Limits, allowed: Allowance) -> None:
         self._given_loop = loop
@@ -87,6 +91,7 @@ class ClosingConnection(asyncio.Protocol):
         self._bad: BadRequestError | None = None
         self._payload: PayloadStream = EMPTY_PAYLOAD
         self._task: asyncio.Task[None] | None = None
+        self._rest: Rest | Coroutine[Any, Any, None] | None = None
         self._reading_paused = self._client_finished = self.continue_is_due = False
         self.rest_is_long = False
         self._discarded = 0
@@ -222,7 +227,7 @@ class ClosingConnection(asyncio.Protocol):
 
     def cancel_slow_request(self) -> None:
         """Cancel the handler and close the transport (the seed's contract)."""
-        if self._task is not None and self._wakeup.callback is None:
+        if self._task is not None and (self._wakeup.callback is None or self._wakeup.held):
             self._task.cancel()
         self.abort()
 

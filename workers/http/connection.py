@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.tasks import _enter_task, _leave_task
+from contextvars import copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from preforkd.workers.http.closing import BODY, DISCARD, DRAIN, HEAD, HOLD, RAW, ClosingConnection
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.decoding import DecodedPayload
 from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError, ResponseError
+from preforkd.workers.http.message import HttpVersion11, RequestMessage
 from preforkd.workers.http.parser import RequestParser
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
-from preforkd.workers.http.waiter import Wakeup
-from preforkd.workers.http.writer import ResponseWriter
-
-if TYPE_CHECKING:
-    from preforkd.workers.http.message import RequestMessage
+from preforkd.workers.http.waiter import Rest, Wakeup, raising
+from preforkd.workers.http.writer import DONE, ResponseWriter
 
 UNREAD_BODY_MAX = 65536  # bytes of a body nobody read that are worth keeping the connection for
 LINGER_BYTES = 16 * 1024 * 1024  # bytes discarded in a lingering close
@@ -41,6 +41,10 @@ class HttpConnection(ClosingConnection):
         """Process the requests."""
         raise NotImplementedError
 
+    async def process_request(self) -> None:
+        """Process the request that has come, or answer what is wrong with it."""
+        raise NotImplementedError
+
     # The transport's calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,42 +54,24 @@ class HttpConnection(ClosingConnection):
         self.reader = RequestParser(self.limits)
         self.writer = ResponseWriter(self, self.transport, loop)
         self._wakeup = Wakeup(loop)
+        self._context = copy_context()
         self._marks.head = monotonic()
         self.connections = connections_of(loop)
         self.connections.add(self, loop, self._allowed.sweep_interval())
 
-    def data_received(self, data: bytes) -> None:  # noqa: C901 -- flat: 0.2 us less for each request
+    def data_received(self, data: bytes) -> None:
         """Take bytes (asyncio's call)."""
+        # Flat: every request passes here.
         intake = self._intake
         if intake == HEAD:
-            # Flat: every request passes here.
             parser = self.reader
-            try:
-                message = parser.feed_head(data)
-            except BadRequestError as exc:
-                self._refuse(exc)
-                return
-            if message is None:
-                if not self._marks.head:
-                    self._marks.head = monotonic()
-                return
-            self._message = message
-            self._intake = HOLD
-            if parser.in_body:
-                self._expect_body(message)
-            if parser.consumed != len(data):
-                self.data_received(data[parser.consumed :])
-            if self._task is None or self._wakeup.callback is None:
-                self._resume_task()
-                return
-            writer = self.writer
-            writer.flushed_by_caller = True
-            try:
-                self._wakeup.wake()
-            finally:
-                writer.flushed_by_caller = False
-                if writer.due:
-                    writer.flush()
+            if data == parser.last_data:
+                method, path, raw_headers, should_close, memo = parser.last_head
+                self._message = RequestMessage(method, path, HttpVersion11, raw_headers, should_close, memo)
+                self._intake = HOLD
+                self.serve()
+            else:
+                self._receive_head(data)
         elif intake == BODY:
             self._receive_body(data)
         elif intake == HOLD:
@@ -98,6 +84,25 @@ class HttpConnection(ClosingConnection):
                 self.abort()
         elif self._receiver is not None:
             self._receiver.data_received(data)
+
+    def _receive_head(self, data: bytes) -> None:
+        parser = self.reader
+        try:
+            message = parser.feed_head(data)
+        except BadRequestError as exc:
+            self._refuse(exc)
+            return
+        if message is None:
+            if not self._marks.head:
+                self._marks.head = monotonic()
+            return
+        self._message = message
+        self._intake = HOLD
+        if parser.in_body:
+            self._expect_body(message)
+        if parser.consumed != len(data):
+            self.data_received(data[parser.consumed :])
+        self.serve()
 
     def _expect_body(self, message: RequestMessage) -> None:
         self._intake = BODY
@@ -186,24 +191,68 @@ class HttpConnection(ClosingConnection):
         """A head is no valid request: answer that, and parse nothing more."""
         self._bad = exc.with_traceback(None)  # its frames would keep this connection alive
         self._intake = DISCARD
-        self._resume_task()
+        self.serve()
 
-    def _resume_task(self) -> None:
-        """There is something to do for `start()`."""
+    def serve(self) -> None:
+        """A request is there: process it now, in the name of the connection's task, until it has to wait for something.
+
+        Most requests never do. They cost no step of the task, which is 0.5 us: `asyncio.current_task()` is that task
+        all the same (by the way that asyncio documents for its extensions), but it goes on waiting meanwhile.
+        """
+        task = self._task
         wakeup = self._wakeup
-        if self._task is None:
+        if task is None:
             # Made with the first request: a connection that stays silent costs no task.
-            self._task = self._loop.create_task(self.start())
-            self._task.add_done_callback(self._task_is_done)
-        elif wakeup.callback is not None:
-            writer = self.writer
-            writer.flushed_by_caller = True
+            self._new_task()
+        elif wakeup.callback is not None and not wakeup.held:
+            loop = self._loop
             try:
-                wakeup.wake()
+                _enter_task(loop, task)
+            except RuntimeError:  # called from within another task
+                loop.call_soon(wakeup.wake)
+                return
+            wakeup.held = True
+            try:
+                self.begin_request()
+            except BaseException as exc:  # noqa: BLE001 -- raised again where the task's own exceptions are
+                self._rest = raising(exc)
             finally:
-                writer.flushed_by_caller = False
-                if writer.due:
-                    writer.flush()
+                wakeup.held = False
+                _leave_task(loop, task)
+            if self._rest is not None or self._intake >= DISCARD:
+                wakeup.wake()
+        elif wakeup.callback is not None:
+            self._loop.call_soon(wakeup.wake)
+
+    def begin_request(self) -> None:
+        """Process a request until it has to wait for something; then the rest is for the task to await."""
+        writer = self.writer
+        writer.flushed_by_caller = True
+        context = self._context.copy()
+        steps = self.process_request().__await__()
+        try:
+            waiting = context.run(next, steps, DONE)
+        finally:
+            writer.flushed_by_caller = False
+            if writer.due:
+                writer.flush()
+        if waiting is not DONE:
+            self._rest = Rest(steps, waiting, context)
+            self.request_waits()
+
+    def request_waits(self) -> None:
+        """The handler waits for something, for the first time in its request; for gateways that want to know."""
+
+    def _new_task(self) -> None:
+        self._task = self._loop.create_task(self.start(), context=self._context)
+        self._task.add_done_callback(self._task_is_done)
+
+    def _let_task_go(self) -> None:
+        """The connection goes on without its task, which is in the rest of a request; the next one gets another."""
+        if self._task is not None:
+            self._task.remove_done_callback(self._task_is_done)
+            self._task = None
+            self.connections.active -= 1
 
     def _task_is_done(self, _: asyncio.Task[None]) -> None:
         self._task = None
@@ -280,7 +329,7 @@ class HttpConnection(ClosingConnection):
             return  # what becomes of the session's task is the receiver's business
         if self._task is None:
             self._release()
-        elif self._wakeup.callback is not None:
+        elif self._wakeup.callback is not None and not self._wakeup.held:
             self._wakeup.wake()
         else:
             self.lose_handler()

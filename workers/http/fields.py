@@ -6,7 +6,7 @@ import re
 from http import HTTPStatus
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
-STATUS_LINES = {code: f"HTTP/1.1 {code} {phrase}\r\n" for code, phrase in PHRASES.items()}
+STATUS_LINES = {code: f"HTTP/1.1 {code} {phrase}\r\n".encode() for code, phrase in PHRASES.items()}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
@@ -21,7 +21,7 @@ _OURS = frozenset(
 
 # Fields that are the same in most responses of an app: checked and formatted once. One lookup (the hashes of literals
 # are kept in them) instead of two checks and a formatting. Content-Length comes with its number.
-_FIELDS: dict[tuple[str, str], tuple[str, int | None]] = {}
+_FIELDS: dict[tuple[str, str], tuple[bytes, int | None]] = {}
 known_field = _FIELDS.get
 _FIELDS_MAX = 1024
 _FIELD_SIZE_MAX = 128
@@ -41,13 +41,18 @@ _REPEATED = frozenset(
 )
 
 
-def remember(name: str, value: str, line: str, length: int | None = None) -> None:
+def remember(name: str, value: str, line: bytes, length: int | None = None) -> None:
     """Keep a checked field for the next response: Content-Length with its number, others when they tend to repeat."""
     if length is None and (len(value) > _FIELD_SIZE_MAX or name.lower() not in _REPEATED):
         return
     if len(_FIELDS) >= _FIELDS_MAX:
         _FIELDS.clear()
     _FIELDS[name, value] = line, length
+
+
+def field_line(name: str, value: str) -> bytes:
+    """Return a checked field as a line of a head."""
+    return f"{name}: {value}\r\n".encode()
 
 
 def meaning_of(name: str) -> str:

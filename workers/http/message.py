@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -37,6 +37,7 @@ class RequestMessage:
         chunked: the body is sent in the chunked transfer coding.
         content_length: the announced length in bytes, None when there is none.
         expect_continue: the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+        memo: what this package has made of a head that comes again and again, for the next time; None: this is none.
     """
 
     compression: str | None = None
@@ -47,13 +48,20 @@ class RequestMessage:
     _headers: CIMultiDictProxy[str] | None = None
 
     def __init__(
-        self, method: str, path: str, version: HttpVersion, raw_headers: RawHeaders, should_close: bool
+        self,
+        method: str,
+        path: str,
+        version: HttpVersion,
+        raw_headers: RawHeaders,
+        should_close: bool,
+        memo: dict[str, Any] | None = None,
     ) -> None:
         self.method = method
         self.path = path
         self.version = version
         self.raw_headers = raw_headers
         self.should_close = should_close
+        self.memo = memo
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:

@@ -20,7 +20,7 @@ from preforkd.workers.http import rules
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.limits import Limits
 from preforkd.workers.http.message import HttpVersion11, RequestMessage
-from preforkd.workers.http.remembered import HEAD_SIZE_MAX, head_of, known_head, remember_block
+from preforkd.workers.http.remembered import HEAD_SIZE_MAX, Head, head_of, known_head, remember_block
 
 _END = b"\r\n\r\n"
 CHUNK_OVERHEAD_MAX = 16384  # bytes of chunk framing that any body may have; more only in proportion to its size
@@ -63,12 +63,14 @@ class RequestParser:
         body: parts of the body that have come and were not taken away yet.
         body_received: bytes of the current body so far.
         partial: the current head as far as it has come, when it did not come in one piece.
+        last_data, last_head: the last input that was a remembered head, and what it says (`remembered.py`). While no
+            other head has begun, the same input says the same.
     """
 
     __slots__ = (
         "_blank_lines", "_headers", "_http", "_incomplete", "_judging", "_last", "_left", "_limits", "_memo_max",
         "_overhead", "_plain_fields_max", "_target", "_trailing", "body", "body_received", "consumed", "in_body",
-        "partial",
+        "last_data", "last_head", "partial",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -82,6 +84,8 @@ class RequestParser:
         self.body: list[bytes] = []
         self._incomplete = [True]
         self.partial: bytearray | None = None
+        self.last_data = b""
+        self.last_head: Head
         self.consumed = 0
         self.in_body = False
         self._judging = False
@@ -116,7 +120,9 @@ class RequestParser:
                 head = head_of(data) or known_head(data, self._limits)
                 if head is not None and len(head[2]) <= self._plain_fields_max:
                     self.consumed = len(data)
-                    return RequestMessage(head[0], head[1], HttpVersion11, head[2], head[3])
+                    self.last_data = data
+                    self.last_head = head
+                    return RequestMessage(head[0], head[1], HttpVersion11, head[2], head[3], head[4])
             end = data.find(_END) + 4
             if end != 3 and data[0] > 13:
                 if end != len(data):
@@ -130,6 +136,7 @@ class RequestParser:
         head = self.partial
         if head is None:
             head = self.partial = bytearray()
+            self.last_data = b""
         skipped = 0
         if not head:
             # RFC 9112 section 2.2: a server should ignore at least one empty line before a request line.

@@ -9,8 +9,10 @@ import traceback
 from collections.abc import Iterable, Mapping
 from html import escape
 from time import monotonic
+from typing import Any
 
-from preforkd.workers.http.access_log import DEFAULT_FORMAT, AccessLog, compile_format
+from preforkd.workers.http.access_log import AccessLog
+from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_format
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.deadlines import Allowance
@@ -21,8 +23,14 @@ from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.response import Response
 from preforkd.workers.http.states import AFTER_KEPT, ON_REQUEST, ConnectionEvent, ConnectionState, following
+from preforkd.workers.http.waiter import Rest
 
 server_logger = logging.getLogger("preforkd.server")
+
+# How a request gets into the access log. LINE and TIMED_LINE are what log_access() does, without its call.
+NO_LOG, LINE, TIMED_LINE, CALL = range(4)
+
+_NOTHING_SAID: bool | None = None  # with a type that tells mypy that the handler may change it
 
 _FINAL_STATUSES = range(200, 1000)  # what may be answered; another code in an error is an error of the handler
 _ERROR_PAGE = """<html>
@@ -44,8 +52,8 @@ class ServerHttpProtocol(HttpConnection):
     """
 
     __slots__ = (
-        "_access_was_logged", "_keep_alive_timeout", "_logs", "_request_expired", "access_log", "access_log_format",
-        "allowed_methods", "debug", "host", "logger", "port",
+        "_access_was_logged", "_keep_alive_timeout", "_last_request", "_logging", "_request_expired", "access_log",
+        "access_log_format", "allowed_methods", "debug", "host", "logger", "port",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +79,7 @@ class ServerHttpProtocol(HttpConnection):
         )
         super().__init__(loop, limits, allowed)
         self._keep_alive_timeout = keep_alive or 0
+        self._last_request = limits.keep_alive_requests
         self.persistent = bool(keep_alive) and keep_alive_on
         self.allowed_methods = frozenset(allowed_methods)
         self.logger = log or logger
@@ -80,7 +89,12 @@ class ServerHttpProtocol(HttpConnection):
         self.host = host
         self.port = port
         self.debug = debug
-        self._logs = access_log is not None or type(self).log_access is not ServerHttpProtocol.log_access
+        if type(self).log_access is not ServerHttpProtocol.log_access:
+            self._logging = CALL
+        elif isinstance(access_log, AccessLog):
+            self._logging = TIMED_LINE if access_log.needs_seconds else LINE
+        else:
+            self._logging = NO_LOG if access_log is None else CALL
         self._request_expired = self._access_was_logged = False
 
     @property
@@ -104,81 +118,114 @@ class ServerHttpProtocol(HttpConnection):
         """
         raise HttpProcessingError(404)
 
-    async def start(self) -> None:  # noqa: C901 -- flat on purpose, see below
+    async def start(self) -> None:
         """Process the requests of this connection, one after the other, until it closes.
 
         Reads request line, headers and payload, calls `handle_request()`, and answers what it raises. The connection
         closes after the response unless `keep_alive(True)` was called for that request.
         """
-        # Flat: every request passes here, and each call saved is 1 % of the cost of a small one.
+        # What comes while this waits is processed at once, in its name (`serve()`); the rest of what has to wait, and
+        # what could not be processed at once, is for this loop.
+        task = self._task = asyncio.current_task()
         connections = self.connections
-        writer = self.writer
-        logs = self._logs
-        last = self.limits.keep_alive_requests
-        started = 0.0
         while True:
-            message = self._message
-            if message is None and self._bad is None:
-                if self._intake >= DISCARD:
-                    return
-                await self._wakeup
-                continue
-            state = ON_REQUEST[self.state]
-            if state is None:  # closed before this task had its turn
+            rest = self._rest
+            if rest is not None:
+                self._rest = None
+                connections.active += 1
+                try:
+                    await rest
+                finally:
+                    if self._task is task:
+                        connections.active -= 1
+                if self._task is not task:
+                    return  # another one has taken the connection over meanwhile
+            elif self._message is not None or self._bad is not None:
+                self.begin_request()
+                if self._message is not None:
+                    await asyncio.sleep(0)  # a pipeline must not keep the loop from the other connections
+            elif self._intake >= DISCARD:
                 return
-            self.state = state
-            self._message = None
-            self.request = message
-            self.keep_alive_wish = None
-            self._marks.head = 0.0
-            self.requests += 1
-            if 0 < last <= self.requests:
-                self.persistent = False
-            connections.active += 1
-            if logs:
-                started = monotonic()
-            payload = self._payload
-            try:
-                if (
-                    message is None
-                    or payload is not EMPTY_PAYLOAD
-                    or self.allowed_methods
-                    or connections.limit_concurrency
-                ):
-                    self._check_request(message, payload)
-                await self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
-            except BaseException as exc:  # noqa: BLE001 -- _answer_failure re-raises what is not for it
-                connections.active -= 1
-                if not await self._answer_failure(exc, message, payload):
-                    return
             else:
-                connections.active -= 1
-            response = writer.response
-            if writer.due:
-                writer.flush()
+                await self._wait_for_request()
+
+    async def _wait_for_request(self) -> None:
+        try:
+            await self._wakeup
+        except asyncio.CancelledError as exc:
+            if not isinstance(self._rest, Rest):
+                raise
+            self._rest.error = exc  # a request has begun meanwhile: it is the one that is cancelled
+
+    async def process_request(self) -> None:  # noqa: C901 -- flat on purpose, see below
+        """Process the request that has come, or answer what is wrong with it."""
+        # Flat: every request passes here, and each call saved is 1 % of the cost of a small one.
+        message = self._message
+        state = ON_REQUEST[self.state]
+        if state is None:  # closed before this had its turn
+            self._message = self._bad = None
+            return
+        self.state = state
+        self._message = None
+        self.request = message
+        self.keep_alive_wish = _NOTHING_SAID
+        self._marks.head = 0.0
+        self.requests += 1
+        if self._last_request and self.requests >= self._last_request:
+            self.persistent = False
+        logging_way = self._logging
+        started = monotonic() if logging_way >= TIMED_LINE else 0.0
+        payload = self._payload
+        try:
             if (
-                response is None
-                or not (response.ended and response.keeps and self.keep_alive_wish)
-                or self._intake != HOLD
-                or self._client_finished
-                or not self.persistent
+                message is None
+                or payload is not EMPTY_PAYLOAD
+                or self.allowed_methods
+                or self.connections.limit_concurrency
             ):
-                if not await self._finish_request(message, payload, started):
-                    return
-                continue
-            # A complete response on a connection that stays open: the same as _finish_request() does, in less.
-            if response.status >= 300:
-                connections.count_other(response.status)
-            if logs:
-                self._log_request(message, response, monotonic() - started)
-            writer.response = self.request = None
-            self.state = AFTER_KEPT
-            self._intake = HEAD
-            if payload is not EMPTY_PAYLOAD:
-                self._payload = EMPTY_PAYLOAD
-            if self._tail:
-                self.take_tail()
-                await asyncio.sleep(0)  # a pipeline must not keep the loop from the other connections
+                self._check_request(message, payload)
+            await self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
+        except BaseException as exc:
+            if self.request is not message:
+                raise
+            if not await self._answer_failure(exc, message, payload):
+                return
+        if self.request is not message:  # the connection has gone on without this handler
+            return
+        writer = self.writer
+        response = writer.response
+        if writer.due:
+            writer.flush()
+        if (
+            response is None
+            or not (response.ended and response.keeps and self.keep_alive_wish)
+            or self._intake != HOLD
+            or self._client_finished
+            or not self.persistent
+        ):
+            await self._finish_request(message, payload, started)
+            return
+        # A complete response on a connection that stays open: the same as _finish_request() does, in less.
+        if response.status >= 300:
+            self.connections.count_other(response.status)
+        if logging_way == NO_LOG:
+            pass
+        elif logging_way == CALL or self._access_was_logged:
+            self._log_request(message, response, monotonic() - started)
+        else:
+            seconds = monotonic() - started if logging_way == TIMED_LINE else 0.0
+            log: Any = self.access_log
+            try:
+                log.log(message, response, None, seconds, self._remote or self.remote)
+            except Exception:  # noqa: BLE001 -- a broken log must not reach the client
+                self.log_exception("Error in the access log")
+        writer.response = self.request = None
+        self.state = AFTER_KEPT
+        self._intake = HEAD
+        if payload is not EMPTY_PAYLOAD:
+            self._payload = EMPTY_PAYLOAD
+        if self._tail:
+            self.take_tail()
 
     def _check_request(self, message: RequestMessage | None, payload: PayloadStream) -> None:
         """Raise what a request is refused for before its handler is called."""
@@ -190,7 +237,7 @@ class ServerHttpProtocol(HttpConnection):
             finally:
                 del bad  # a frame and an exception that hold each other wait for the collector
         connections = self.connections
-        if 0 < connections.limit_concurrency < connections.active:
+        if 0 < connections.limit_concurrency <= connections.active:
             raise HttpProcessingError(503, headers={"Retry-After": "1"})
         if message is not None and self.allowed_methods and message.method not in self.allowed_methods:
             raise HttpProcessingError(405, headers={"Allow": ", ".join(sorted(self.allowed_methods))})
@@ -251,26 +298,30 @@ class ServerHttpProtocol(HttpConnection):
         if not 200 <= status < 300:
             self.connections.count_other(status)
 
-    async def _finish_request(self, message: RequestMessage | None, payload: PayloadStream, started: float) -> bool:
-        """End a request, whatever has become of it; false: the connection ends too."""
+    async def _finish_request(self, message: RequestMessage | None, payload: PayloadStream, started: float) -> None:
+        """End a request, whatever has become of it."""
         response = self.writer.response
         if response is None or not response.is_complete:
             response = await self._answer_nothing(message, payload)
         else:
             self._count(response)
-        if self._logs:
+        self._end_request(message, response, started)
+
+    def _end_request(self, message: RequestMessage | None, response: Response | None, started: float) -> None:
+        """Go on to the next request, or close; what was to be sent has been written."""
+        if self._logging != NO_LOG:
             self._log_request(message, response, monotonic() - started)
         self.writer.response = self.request = None
         if self.state is not ConnectionState.ACTIVE:  # closed meanwhile, or taken over by another protocol
-            return False
+            return
         if response is not None and response.ends_with_connection and not response.is_complete:
             self.reset()
-            return False
+            return
         is_over = self._intake == DISCARD or (self._client_finished and not self._tail)
         if is_over or response is None or not (response.keeps and response.is_complete and self.keep_alive_wish):
             # Lingering costs a turn more: not when the client has said that it sends nothing more, and has not.
             self.close(linger=self._intake != HOLD or bool(self._tail) or message is None or not message.should_close)
-            return False
+            return
         self.state = following(self.state, ConnectionEvent.KEPT)
         self._payload = EMPTY_PAYLOAD
         if self._intake == BODY:
@@ -282,7 +333,6 @@ class ServerHttpProtocol(HttpConnection):
         if self._marks.cut:
             # closing() came when the head had already said keep-alive: now the connection is idle.
             self.closing(self._marks.cut - monotonic())
-        return True
 
     def expire_request(self) -> None:
         """The request takes too long: cancel the handler and answer 503; abort when it does not end even then."""
@@ -357,10 +407,9 @@ class ServerHttpProtocol(HttpConnection):
         log = self.access_log
         try:
             if isinstance(log, AccessLog):
-                log.log((message, response, environ, time, self.remote))
+                log.log(message, response, environ, time, self.remote)
             elif log is not None:
-                line = compile_format(self.access_log_format)((message, response, environ, time, self.remote))
-                log.info("%s", line)
+                log.info("%s", compile_format(self.access_log_format)(message, response, environ, time, self.remote))
         except Exception:  # noqa: BLE001 -- a broken log must not reach the client
             self.log_exception("Error in the access log")
 

@@ -16,8 +16,8 @@ _Block = tuple[Fields, bool]  # the fields; the client asked for the connection 
 _BLOCKS: dict[bytes, _Block] = {}
 _BLOCKS_MAX = 512
 _BLOCK_SIZE_MAX = 2048
-_Head = tuple[str, str, Fields, bool]  # method, target, and the same
-_HEADS: dict[bytes, _Head] = {}
+Head = tuple[str, str, Fields, bool, dict[str, Any]]  # method, target, the same, and `RequestMessage.memo`
+_HEADS: dict[bytes, Head] = {}
 head_of = _HEADS.get
 _HEADS_MAX = 512
 HEAD_SIZE_MAX = 4096
@@ -49,7 +49,7 @@ def _remember(memo: dict[bytes, Any], key: bytes, value: object, size: int) -> N
     memo[key] = value
 
 
-def known_head(data: bytes, limits: Limits) -> _Head | None:
+def known_head(data: bytes, limits: Limits) -> Head | None:
     """Read a head with a plain request line and a remembered block; None: it is for the parser."""
     split = data.find(b"\r")
     block = _BLOCKS.get(data[split:])
@@ -58,6 +58,6 @@ def known_head(data: bytes, limits: Limits) -> _Head | None:
     match = _PLAIN_LINE(data, 0, split)
     if match is None:
         return None
-    head = match[1].decode("ascii"), match[2].decode("ascii"), *block
+    head: Head = (match[1].decode("ascii"), match[2].decode("ascii"), *block, {})
     _remember(_HEADS, data, head, _HEADS_MAX)
     return head

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from preforkd.workers.http.errors import ClientDisconnectedError, ResponseError
+from preforkd.workers.http.fields import field_line
 from preforkd.workers.http.filters import Compressor, Rechunker
 from preforkd.workers.http.head import ResponseHead
 from preforkd.workers.http.message import HttpVersion11
@@ -42,7 +43,7 @@ class Response(ResponseHead):
         """Send the body in the chunked transfer coding (HTTP/1.1; towards 1.0 the end of the connection ends it)."""
         if self.headers_sent:
             raise ResponseError("the headers have been sent already")
-        self._chunked = True
+        self._chunk()
 
     def add_compression_filter(self, encoding: str = "deflate") -> None:
         """Compress the body; says so in `Content-Encoding` if the handler does not.
@@ -61,6 +62,7 @@ class Response(ResponseHead):
             raise ResponseError("the headers have been sent already")
         if self._filters is None:
             self._filters = []
+            self._plain = False
         self._filters.append(body_filter)
 
     def send_headers(self) -> None:
@@ -73,33 +75,29 @@ class Response(ResponseHead):
         writer = self._writer
         if self.headers_sent or writer.response is not None:
             raise ResponseError("there is one response to a request, and its headers have been sent")
-        if self._own_headers is not None:
-            self._take_own_headers()
-        if self._filters is not None:
-            self._announce_filters()
         connection = writer.connection
         if connection is None:
             raise ClientDisconnectedError("the client is gone")
         if writer.due:
             writer.flush()  # an interim response, which comes before this head
         request = connection.request
-        length = self._length
+        status = self.status
         if (
-            length is not None
-            and not self._chunked
+            self._plain
+            and self._length is not None
             and request is not None
             and request.method == "GET"
-            and self.status >= 200
+            and status >= 200
+            and status != 204
+            and status != 304
         ):
             # The usual case, flat; the rules are in _choose_framing().
-            if self.status == 204 or self.status == 304:
-                self._choose_framing(request)
-            else:
-                self._left = length
-                self._lines.append(self._length_line)
+            self._left = self._length
+            self._lines.append(self._length_line)
         else:
-            self._choose_framing(request)
+            self._prepare_unusual(request)
         self.headers_sent = True
+        self._takes_fields = False
         if self.ended:  # an interim response
             return
         self.head_is_due = writer.due = True
@@ -107,39 +105,50 @@ class Response(ResponseHead):
         if not writer.flushed_by_caller:
             writer.flush_soon()
 
+    def _prepare_unusual(self, request: RequestMessage | None) -> None:
+        if self._own_headers is not None:
+            self._take_own_headers()
+        if self._filters is not None:
+            self._announce_filters()
+        self._choose_framing(request)
+
     def _announce_filters(self) -> None:
         for body_filter in self._filters or ():
             if isinstance(body_filter, Compressor):
                 self._length = None  # of the handler's bytes, not of what is sent
-                if not any(line[:17].lower() == "content-encoding:" for line in self._lines):
-                    self._lines.append(f"Content-Encoding: {body_filter.encoding}\r\n")
+                if not any(line[:17].lower() == b"content-encoding:" for line in self._lines):
+                    self._lines.append(field_line("Content-Encoding", body_filter.encoding))
 
     def _choose_framing(self, request: RequestMessage | None) -> None:
         """Decide how the client finds the end of the body (RFC 9112 section 6.3)."""
         status = self.status
         if status < 200 or status == 204:
-            self._no_body = True
+            self._have_no_body()
             self._length = None
             self._chunked = False
             if status < 200 and status != 101:
                 self.ended = True
                 if request is None or request.version >= HttpVersion11:  # 1.0 knows none (RFC 9110 section 15.2)
-                    self._writer.write(f"{self._head()}\r\n".encode("utf-8", "surrogateescape"))
+                    self._writer.write(b"".join([self._status_line(), *self._lines, b"\r\n"]))
             return
         if status == 304 or (request is not None and request.method == "HEAD"):
-            self._no_body = True
+            self._have_no_body()
         if self._version < HttpVersion11 or (request is not None and request.version < HttpVersion11):
             self._chunked = False
             if self._length is None and not self._no_body:
                 self._close = True
         elif self._length is None and status != 304:
-            self._chunked = True
+            self._chunk()
         if self._chunked and status != 304:
             self._length = None
-            self._lines.append("Transfer-Encoding: chunked\r\n")
+            self._lines.append(b"Transfer-Encoding: chunked\r\n")
         elif self._length is not None:
             self._lines.append(self._length_line)
             self._left = self._length
+
+    def _have_no_body(self) -> None:
+        self._no_body = True
+        self._plain = False
 
     def write(self, chunk: bytes) -> None:
         """Write a part of the body.
@@ -153,7 +162,7 @@ class Response(ResponseHead):
         if not self.headers_sent or self.ended:
             raise ResponseError("write() is for after send_headers() and before write_eof()")
         left = self._left
-        if left is not None and self._filters is None and not self._no_body:
+        if left is not None and self._plain:
             # The usual case, flat; the rules are in _emit().
             left -= len(chunk)
             if left >= 0:
@@ -218,7 +227,7 @@ class Response(ResponseHead):
             ResponseError: before `send_headers()`, or less than Content-Length was written.
         """
         writer = self._writer
-        if self._left == 0 and self._filters is None and self.headers_sent:
+        if self._left == 0 and self._plain:
             self.ended = True
         elif not self.ended:
             self._finish()

@@ -1,4 +1,4 @@
-"""What a connection's task waits on between two requests."""
+"""What a connection's task waits on between two requests, and how it takes over one that has to wait for something."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ class Wakeup:
 
     Attributes:
         callback: the wake-up of the task that waits; None when none does.
+        held: something is being done in the name of the task that waits, so it cannot be resumed right now: it will be
+            in the loop's next turn.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "callback")
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "callback", "held")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -29,6 +31,7 @@ class Wakeup:
         self.callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
         self._cancelled: str | None = None
+        self.held = False
 
     def __await__(self) -> Generator[Wakeup, None, None]:
         self._asyncio_future_blocking = True
@@ -41,6 +44,9 @@ class Wakeup:
             return
         self.callback = None
         context = self._context
+        if self.held:
+            self._loop.call_soon(callback, self, context=context)
+            return
         try:
             context.run(callback, self)  # type: ignore[union-attr]  # set together with the callback
         except RuntimeError:
@@ -64,8 +70,11 @@ class Wakeup:
         callback = self.callback
         if callback is None:
             return False
-        self.callback = None
         self._cancelled = msg or ""
+        if self.held:
+            self._loop.call_soon(self.wake)  # if it still waits then
+            return True
+        self.callback = None
         self._loop.call_soon(callback, self, context=self._context)
         return True
 
@@ -74,3 +83,55 @@ class Wakeup:
         if self._cancelled is not None:
             self._cancelled = None
             raise asyncio.CancelledError
+
+
+class Rest:
+    """The rest of a coroutine whose first steps were made already; to be awaited, once.
+
+    A task cannot change its context, so each step is run in the one that the first was run in. Tasks that are started
+    in it inherit it, as ever.
+
+    Args:
+        steps: the iterator that the coroutine's `__await__()` gives.
+        waiting: what its last step waits for.
+        context: to run its steps in.
+
+    Attributes:
+        error: to be raised in the coroutine instead of waiting.
+    """
+
+    __slots__ = ("_context", "_steps", "_waiting", "error")
+
+    def __init__(self, steps: Generator[Any, Any, None], waiting: object, context: Context) -> None:
+        self._steps = steps
+        self._waiting = waiting
+        self._context = context
+        self.error: BaseException | None = None
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        run, steps = self._context.run, self._steps
+        waiting, error = self._waiting, self.error
+        try:
+            while True:
+                if error is None:
+                    try:
+                        yield waiting  # a task sends nothing back
+                    except GeneratorExit:
+                        run(steps.close)
+                        raise
+                    except BaseException as exc:  # noqa: BLE001 -- handed on: a cancellation for instance
+                        error = exc
+                    else:
+                        waiting = run(next, steps)
+                        continue
+                try:
+                    waiting = run(steps.throw, error)
+                finally:
+                    error = None  # a frame and an exception that hold each other wait for the collector
+        except StopIteration:
+            return
+
+
+async def raising(exc: BaseException) -> None:
+    """Raise an exception where this is awaited."""
+    raise exc

@@ -14,21 +14,21 @@ def test_a_head_is_what_the_app_has_said() -> None:
     for _ in range(2):  # anew, and remembered
         head = check_start("200 OK", [("Content-Type", "text/plain"), ("content-length", "13"), ("X-A", "b")])
         assert (head.code, head.reason, head.length) == (200, None, 13)
-        assert head.lines == ["Content-Type: text/plain\r\n", "X-A: b\r\n"]
+        assert head.lines == [b"Content-Type: text/plain\r\n", b"X-A: b\r\n"]
         assert not head.has_date
         assert not head.has_server
 
 
 def test_what_one_response_does_to_its_head_is_not_seen_by_the_next() -> None:
-    check_start("200 OK", [("X-A", "b")]).lines.append("X-Evil: 1\r\n")
-    assert check_start("200 OK", [("X-A", "b")]).lines == ["X-A: b\r\n"]
+    check_start("200 OK", [("X-A", "b")]).lines.append(b"X-Evil: 1\r\n")
+    assert check_start("200 OK", [("X-A", "b")]).lines == [b"X-A: b\r\n"]
 
 
 def test_the_apps_list_may_be_used_again() -> None:
     headers = [("X-A", "b")]
     head = check_start("200 OK", headers)
     headers.append(("X-B", "c"))
-    assert head.lines == ["X-A: b\r\n"]
+    assert head.lines == [b"X-A: b\r\n"]
 
 
 def test_date_and_server_are_noticed_in_any_case() -> None:
@@ -58,7 +58,7 @@ def test_memory_for_fields_and_statuses_is_bounded() -> None:
     assert len(wsgi_headers._STATUSES) <= wsgi_headers._STATUSES_MAX
     check_field(("X-Long", "x" * 1000))
     assert ("X-Long", "x" * 1000) not in wsgi_headers._FIELDS
-    assert check_start("200 1500", [("X-Number", "0")]).lines == ["X-Number: 0\r\n"]
+    assert check_start("200 1500", [("X-Number", "0")]).lines == [b"X-Number: 0\r\n"]
 
 
 @pytest.mark.parametrize("subclass", [type("Text", (str,), {}), type("Pair", (tuple,), {})])

@@ -15,7 +15,8 @@ import pytest
 from multidict import CIMultiDict
 
 from preforkd.workers import HttpVersion11, RequestMessage
-from preforkd.workers.http.access_log import AccessLog, compile_format, escape, json_line
+from preforkd.workers.http.access_log import AccessLog, json_line
+from preforkd.workers.http.access_log_format import compile_format, escape
 from tests.workers.http.wire import GET, Echo, converse, talk, turns
 
 
@@ -50,18 +51,18 @@ RESPONSE: Any = FakeResponse()
 )
 def test_each_atom(text: str, expected: str) -> None:
     request = message("/p?q=1", (b"Referer", b"from"), (b"user-agent", b" agent\t"), (b"X-A", b"in"))
-    assert compile_format(text)((request, RESPONSE, {"WHO": "env"}, 1.234567, "192.0.2.1")) == expected
+    assert compile_format(text)(request, RESPONSE, {"WHO": "env"}, 1.234567, "192.0.2.1") == expected
 
 
 def test_time_and_process() -> None:
-    line = compile_format("%(t)s %(p)s")((message(), RESPONSE, None, 0, "-"))
+    line = compile_format("%(t)s %(p)s")(message(), RESPONSE, None, 0, "-")
     assert re.fullmatch(r"\[\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] <\d+>", line)
     assert f"<{os.getpid()}>" in line
 
 
 def test_what_is_not_there_is_a_dash() -> None:
     text = "%(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(b)s %(f)s %(a)s %({x}i)s %({x}o)s %({x}e)s"
-    assert compile_format(text)((None, None, None, 0.0, "-")) == " ".join("-" * 12)
+    assert compile_format(text)(None, None, None, 0.0, "-") == " ".join("-" * 12)
 
 
 @pytest.mark.parametrize("text", ["%(z)s", "%(h)d", "%h", "%", "%(h)", "%({a}x)s", "%({}i)s", "%(hh)s", "a % b"])
@@ -107,12 +108,12 @@ def test_a_client_cannot_forge_a_line(tmp_path: Path) -> None:
 
 def test_json_lines_come_from_an_encoder() -> None:
     request = message('/p"?q=1', (b"User-Agent", b'a"b\xff'))
-    record = json.loads(json_line((request, RESPONSE, None, 1.5, "h")))
+    record = json.loads(json_line(request, RESPONSE, None, 1.5, "h"))
     assert record["path"] == '/p"'
     assert record["query"] == "q=1"
     assert record["user_agent"] == 'a"b\\xff'  # no lone surrogate, which strict parsers refuse
     assert (record["status"], record["bytes"], record["seconds"], record["remote"]) == (201, 42, 1.5, "h")
-    nothing = json.loads(json_line((None, None, None, 0.0, "h")))
+    nothing = json.loads(json_line(None, None, None, 0.0, "h"))
     assert nothing.keys() == record.keys()
     assert nothing["method"] is nothing["status"] is None
 
@@ -135,7 +136,7 @@ def test_lines_are_written_once_per_turn_of_the_loop(tmp_path: Path, monkeypatch
     async def main() -> None:
         log = AccessLog(tmp_path / "log", "%(s)s")
         for _ in range(3):
-            log.log((message(), RESPONSE, None, 0, "-"))
+            log.log(message(), RESPONSE, None, 0, "-")
         assert writes == []
         await asyncio.sleep(0)
         assert writes == [b"201\n201\n201\n"]
@@ -152,7 +153,7 @@ def test_lines_to_a_pipe_are_never_torn(monkeypatch: pytest.MonkeyPatch) -> None
         readable, writable = os.pipe()
         log = AccessLog(writable, "%(U)s")
         for _ in range(10):
-            log.log((message("/" + "x" * 1000), RESPONSE, None, 0, "-"))
+            log.log(message("/" + "x" * 1000), RESPONSE, None, 0, "-")
         log.flush()
         os.close(readable)
         os.close(writable)
@@ -165,11 +166,11 @@ def test_lines_to_a_pipe_are_never_torn(monkeypatch: pytest.MonkeyPatch) -> None
 def test_it_is_reopened_on_request(tmp_path: Path) -> None:
     async def main() -> None:
         log = AccessLog(tmp_path / "log", "%(U)s")
-        log.log((message("/1"), None, None, 0, "-"))
+        log.log(message("/1"), None, None, 0, "-")
         (tmp_path / "log").rename(tmp_path / "log.1")  # a line in between belongs to the old file
-        log.log((message("/2"), None, None, 0, "-"))
+        log.log(message("/2"), None, None, 0, "-")
         log.reopen()
-        log.log((message("/3"), None, None, 0, "-"))
+        log.log(message("/3"), None, None, 0, "-")
         await asyncio.sleep(0)
         log.close()
 

@@ -47,8 +47,9 @@ def test_the_texts_are_of_the_second_given() -> None:
     clock.update(784111777.9)  # RFC 9110 section 5.6.7's example
     assert clock.date == "Sun, 06 Nov 1994 08:49:37 GMT"
     assert clock.iso_time == "1994-11-06T08:49:37Z"
-    assert clock.keep_alive_fields == f"Date: {clock.date}\r\nServer: preforkd\r\nConnection: keep-alive\r\n\r\n"
-    assert clock.close_fields == f"Date: {clock.date}\r\nServer: preforkd\r\nConnection: close\r\n\r\n"
+    fields = f"Date: {clock.date}\r\nServer: preforkd\r\nConnection: ".encode()
+    assert clock.keep_alive_fields == fields + b"keep-alive\r\n\r\n"
+    assert clock.close_fields == fields + b"close\r\n\r\n"
     local = time.localtime(784111777)
     assert clock.log_time == time.strftime("[%d/Nov/1994:%H:%M:%S %z]", local)
     before = clock.date
@@ -97,7 +98,7 @@ def test_rechunker_keeps_the_bytes() -> None:
 def test_memory_of_fields_is_bounded() -> None:
     for number in range(5000):
         fields.meaning_of(f"X-{number}")
-        fields.remember("Content-Type", str(number), "line")
+        fields.remember("Content-Type", str(number), b"line")
     assert len(fields._MEANINGS) <= 2048
     assert len(fields._FIELDS) <= 1024
 

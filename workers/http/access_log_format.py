@@ -1,0 +1,185 @@
+"""The format of the access log: from `%(X)s` atoms to a function that makes lines.
+
+Every value that a client can choose is escaped, so that none can end its field or its line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from preforkd.workers.http.clock import clock
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.response import Response
+
+DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
+
+Environ = Mapping[str, object] | None
+LineMaker = Callable[["RequestMessage | None", "Response | None", Environ, float, str], str]
+"""Makes a line of the request (None when it was refused before it had one), its response (None when it got none), the
+values for `%({name}e)s`, the seconds that it took, and the client's address."""
+
+_ATOM = re.compile(r"%(?:\(([^()]*)\)s|%)?")
+_HEADER_ATOM = re.compile(r"\{([^{}]+)\}([ioe])")
+
+
+def escape(value: str) -> str:
+    """Return `value` so that it cannot leave its quotes or its line."""
+    if value.isprintable() and '"' not in value and "\\" not in value:
+        return value
+    return "".join(map(_escape_character, value))
+
+
+def _escape_character(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def protocol_of(message: RequestMessage) -> str:
+    """Return the version as it stands in a request line."""
+    return f"HTTP/{message.version[0]}.{message.version[1]}"
+
+
+def request_field(message: RequestMessage, name: str) -> str | None:
+    """Return a field of the request as text; a dictionary of all fields would cost more than looking for two."""
+    wanted = name.lower().encode("latin-1", "replace")
+    for key, value in message.raw_headers:
+        if len(key) == len(wanted) and key.lower() == wanted:
+            return value.strip(b" \t").decode("utf-8", "surrogateescape")
+    return None
+
+
+RequestAtom = Callable[["RequestMessage"], str]
+
+
+def _field_atom(name: str) -> RequestAtom:
+    return lambda message: escape(request_field(message, name) or "-")
+
+
+# The atoms that look at the request alone: made once for a head that comes again and again.
+_REQUEST_ATOMS: dict[str, RequestAtom] = {
+    "r": lambda message: f"{message.method} {escape(message.path)} {protocol_of(message)}",
+    "m": lambda message: escape(message.method),
+    "U": lambda message: escape(message.path.partition("?")[0]),
+    "q": lambda message: escape(message.path.partition("?")[2]),
+    "H": protocol_of,
+    "f": _field_atom("referer"),
+    "a": _field_atom("user-agent"),
+}
+
+# The other atoms, as expressions: all of a line's are evaluated in one call, where a call for each cost 1 us a line.
+_EXPRESSIONS = {
+    "h": "remote",
+    "l": "'-'",
+    "u": "'-'",
+    "t": "clock.log_time",
+    "s": "(response or no_response).status",
+    "b": "(response or no_response).output_length or '-'",
+    "B": "(response or no_response).output_length",
+    "T": "int(seconds)",
+    "M": "int(seconds * 1000)",
+    "D": "int(seconds * 1_000_000)",
+    "L": "format(seconds, '.6f')",
+    "p": "f'<{getpid()}>'",
+}
+_KNOWN = " ".join(
+    f"%({name})s"
+    for name in ["h", "l", "u", "t", "r", *"mUqH", *"sbB", *"faTMDLp", "{name}i", "{name}o", "{name}e"]
+)  # fmt: skip
+
+
+class _NoResponse:
+    """What a line says of a response that does not exist."""
+
+    status = output_length = "-"
+    headers: Mapping[str, str] = {}
+
+
+def compile_format(access_log_format: str) -> LineMaker:
+    """Turn a format into a function that makes lines (without the line feed).
+
+    Args:
+        access_log_format: text with atoms `%(X)s`: h client, l and u `-`, t time, r request line, m method, U path,
+            q query, H protocol, s status, b size or `-`, B size, f referer, a user agent, T seconds, M milliseconds,
+            D microseconds, L seconds with six digits, p process; `{name}i`, `{name}o`, `{name}e`: a field of the
+            request, of the response, a value of the environ. `%%` is a percent sign.
+
+    Raises:
+        ValueError: an atom is unknown.
+    """
+    return _compile(access_log_format)[0]
+
+
+def needs_seconds(access_log_format: str) -> bool:
+    """Whether the lines of a format say how long a request took."""
+    return _compile(access_log_format)[1]
+
+
+@lru_cache(maxsize=32)
+def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
+    template: list[str] = []
+    expressions: list[str] = []
+    request_atoms: list[RequestAtom] = []
+    names: list[str] = []  # of fields; they are data, and never become a part of an expression
+    position = 0
+    for match in _ATOM.finditer(access_log_format):
+        template.append(access_log_format[position : match.start()])
+        position = match.end()
+        if match[0] == "%%":
+            template.append("%%")
+            continue
+        template.append("%s")
+        atom = match[1] or ""
+        header = _HEADER_ATOM.fullmatch(atom)
+        request_atom = _field_atom(header[1]) if header is not None and header[2] == "i" else _REQUEST_ATOMS.get(atom)
+        if request_atom is not None:
+            pieces = "pieces" if request_atoms else "(pieces := pieces_of(message))"
+            expressions.append(f"{pieces}[{len(request_atoms)}]")
+            request_atoms.append(request_atom)
+        elif header is not None:
+            source = "(response or no_response).headers" if header[2] == "o" else "(environ or {})"
+            expressions.append(f"escape(str({source}.get(names[{len(names)}], '-')))")
+            names.append(header[1])
+        elif atom in _EXPRESSIONS:
+            expressions.append(_EXPRESSIONS[atom])
+        else:
+            raise ValueError(
+                f"unknown atom {match[0]!r} at position {match.start()} of the access log format; known are {_KNOWN}"
+            )
+    template.append(access_log_format[position:])
+    known: dict[str, Any] = {
+        "template": "".join(template), "pieces_of": _pieces_maker(access_log_format, request_atoms), "names": names,
+        "clock": clock, "escape": escape, "no_response": _NoResponse, "getpid": os.getpid,
+    }  # fmt: skip
+    values = "".join(f"{expression}, " for expression in expressions)
+    # Only expressions of this file get in here, as with the standard library's namedtuple.
+    make: LineMaker = eval(f"lambda message, response, environ, seconds, remote: template % ({values})", known)  # noqa: S307
+    return make, any("seconds" in expression for expression in expressions)
+
+
+def _pieces_maker(key: str, atoms: list[RequestAtom]) -> Callable[[RequestMessage | None], tuple[str, ...]]:
+    dashes = ("-",) * len(atoms)
+
+    def pieces_of(message: RequestMessage | None) -> tuple[str, ...]:
+        if message is None:
+            return dashes
+        memo = message.memo
+        if memo is None:
+            return tuple([atom(message) for atom in atoms])
+        pieces: tuple[str, ...] | None = memo.get(key)
+        if pieces is None:
+            pieces = memo[key] = tuple([atom(message) for atom in atoms])
+        return pieces
+
+    return pieces_of
