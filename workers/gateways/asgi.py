@@ -197,17 +197,21 @@ class AsgiProtocol(ServerHttpProtocol):
     async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:
         """Have the app answer a request."""
         # Flat: every request passes here.
-        headers, has_upgrade = lower_headers(message)
         templates = self._templates or self.templates
-        if has_upgrade and wants_websocket(message):
-            await serve_websocket(self, message, templates.websocket(message, headers))
-            return
+        if message.memo is not None and message.memo is templates.memo:
+            scope = templates.again()
+        else:
+            headers, has_upgrade = lower_headers(message)
+            if has_upgrade and wants_websocket(message):
+                await serve_websocket(self, message, templates.websocket(message, headers))
+                return
+            scope = templates.http(message, headers)
         self.keep_alive_wish = True
         exchange = self.exchange = HttpExchange(self, message, payload)
         if self._logging != NO_LOG:
             exchange.started = monotonic()
         try:
-            await self.gateway.app(templates.http(message, headers), exchange.receive, exchange.send)
+            await self.gateway.app(scope, exchange.receive, exchange.send)
         except BaseException as exc:  # noqa: BLE001 -- _app_has_failed() raises again what is not dealt with there
             self._app_has_failed(exchange, exc)
         if exchange.is_detached:

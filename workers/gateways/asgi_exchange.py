@@ -21,6 +21,7 @@ from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
+from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -51,14 +52,10 @@ class HttpExchange:
         started: when the request began, seconds of the monotonic clock; 0 when nobody wants to know.
     """
 
-    # Class attributes until a request needs another value: making an exchange costs 0.25 us instead of 0.45.
-    response: AsgiResponse | None = None
-    phase = HEAD
+    # Class attributes until a request needs another value: making an exchange costs less.
     started = 0.0
-    is_gone = False
     is_detached = False
     is_disconnected = False
-    _wants_trailers = False
     _body_was_read = False
     _disconnect: asyncio.Event | None = None
 
@@ -66,6 +63,10 @@ class HttpExchange:
         self._protocol = protocol
         self.message = message
         self.payload = payload
+        self.response: AsgiResponse | None = None
+        self.phase = HEAD
+        self.is_gone = False
+        self._wants_trailers = False
 
     # What the app calls.
 
@@ -89,8 +90,8 @@ class HttpExchange:
             await self._disconnect.wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: Message) -> None:
-        """Take a message of the app.
+    def send(self, message: Message) -> Awaitable[None]:
+        """Take a message of the app; what is returned is to be awaited.
 
         Raises:
             AsgiProtocolError: it is not one that can be sent now.
@@ -98,22 +99,22 @@ class HttpExchange:
             ResponseError: more or fewer bytes than Content-Length.
             TypeError, ValueError: it has a wrong type or value in it.
         """
-        # Flat: every response passes here twice. _begin() and _write() have the rules.
+        # Flat: every response passes here twice, and a coroutine each costs it 0.3 us.
         kind = message["type"]
-        if kind == "http.response.body" and self.phase == BODY:
+        phase = self.phase
+        if kind == "http.response.body" and phase == BODY:
             response = self.response
-            if self.is_gone:
-                raise ClientDisconnectedError("the client is gone")
             body = message.get("body", b"")
-            if message.get("more_body", False) or self._wants_trailers or response.headers_sent:  # type: ignore[union-attr]  # set in this phase
-                await self._send_part(response, body, message)  # type: ignore[arg-type]  # as above
-            elif response.send_whole(body, self.message.method):  # type: ignore[union-attr]  # as above
-                self.phase = COMPLETE
-            else:
-                await self._send_whole(response, body)  # type: ignore[arg-type]  # as above
-        elif kind == "http.response.start" and self.phase == HEAD:
-            if self.is_gone:
-                raise ClientDisconnectedError("the client is gone")
+            if (
+                message.get("more_body", False)
+                or self._wants_trailers
+                or response.headers_sent  # type: ignore[union-attr]  # set in this phase
+                or self.is_gone
+                or not response.send_whole(body, self.message.method)  # type: ignore[union-attr]  # as above
+            ):
+                return self._send_body(response, body, message)  # type: ignore[arg-type]  # as above
+            self.phase = COMPLETE
+        elif kind == "http.response.start" and phase == HEAD and not self.is_gone:
             status = message["status"]
             if status.__class__ is not int or not 200 <= status <= 999:
                 self._refuse_status(status)
@@ -124,10 +125,20 @@ class HttpExchange:
             self.response = response
             self.phase = BODY
         else:
-            await self._send_unusual(kind, message)
+            return self._send_unusual(kind, message)
+        return DONE
+
+    async def _send_body(self, response: AsgiResponse, body: bytes, message: Message) -> None:
+        """A part of the body, or all of it, that `AsgiResponse.send_whole()` leaves to the rules."""
+        if self.is_gone:
+            raise ClientDisconnectedError("the client is gone")
+        if message.get("more_body", False) or self._wants_trailers or response.headers_sent:
+            await self._send_part(response, body, message)
+        else:
+            await self._send_whole(response, body)
 
     async def _send_whole(self, response: AsgiResponse, body: bytes) -> None:
-        """A response whose body comes in one part, and that `AsgiResponse.send_whole()` leaves to the rules."""
+        """A response whose body comes in one part."""
         if response._length is None and self.message.method != "HEAD" and response.status not in (204, 304):
             response.set_length(len(body))
         response.send_headers()

@@ -42,20 +42,23 @@ class AsgiResponse(Response):
             TypeError: a name or a value is not bytes.
             ValueError: it would break the head, or is an invalid length.
         """
-        for name, value in pairs:
+        lines = self._lines
+        for pair in pairs:
             try:
-                field = _FIELDS.get((name, value))
+                field = _FIELDS.get(pair) if pair.__class__ is tuple else None
             except TypeError:
                 field = None  # a bytearray, say: refused below
             if field is None:
-                self._add_pair(name, value)
-            elif field[1] is None:
-                self._lines.append(field[0])
+                self._add_pair(*pair)
+                continue
+            line, length = field
+            if length is None:
+                lines.append(line)
             elif self._length is None:
-                self._length = field[1]
-                self._length_line = field[0]
+                self._length = length
+                self._length_line = line
             else:
-                self._add_pair(name, value)
+                self._add_pair(*pair)
 
     def _add_pair(self, name: bytes, value: bytes) -> None:
         if not isinstance(name, bytes) or not isinstance(value, bytes):

@@ -87,16 +87,22 @@ class Templates:
             path of the request: the proxy in front is expected to have stripped it.
         draining: the event of the extension `preforkd.draining`.
         state: what the app's lifespan has left; each request gets a copy.
+
+    Attributes:
+        memo: of the last message, if it was one that is remembered: for another with the same there is `again()`.
     """
 
     __slots__ = (
+        "_headers",
         "_http",
         "_http_extensions",
         "_raw_root",
         "_root_path",
+        "_scope",
         "_state",
         "_websocket",
         "_websocket_extensions",
+        "memo",
     )
 
     def __init__(
@@ -124,9 +130,22 @@ class Templates:
         self._root_path = root_path
         self._raw_root = root_path.encode()
         self._state = state
+        self.memo: dict[str, Any] | None = None
+        self._scope: Scope = {}
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    def again(self) -> Scope:
+        """Return the scope of a request that has the same head as the last one."""
+        scope = self._scope.copy()
+        scope["asgi"] = VERSIONS.copy()
+        scope["headers"] = self._headers.copy()
+        scope["state"] = self._state.copy()
+        scope["extensions"] = self._http_extensions.copy()
+        return scope
 
     def http(self, message: RequestMessage, headers: list[tuple[bytes, bytes]]) -> Scope:
-        """Return the scope of a request. Flat: every request passes here."""
+        """Return the scope of a request."""
+        # Flat: every request passes here whose head is not the same as the last one's.
         target = message.path
         parts = _TARGETS.get(target) or _parts_of(target)
         scope: Scope = self._http.copy()
@@ -141,6 +160,10 @@ class Templates:
             scope["path"] = parts[0]
             scope["raw_path"] = parts[1]
         scope["query_string"] = parts[2]
+        if message.memo is not None:
+            self.memo = message.memo
+            self._scope = scope.copy()
+            self._headers = headers.copy()
         scope["headers"] = headers
         scope["state"] = self._state.copy()
         scope["extensions"] = self._http_extensions.copy()

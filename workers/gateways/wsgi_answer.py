@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from preforkd.workers.gateways.wsgi_response import WsgiResponse, begin_response, send_hints, send_range
+from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.waiter import Wakeup
 
@@ -104,8 +104,8 @@ class Answer(Wakeup):
         try:
             body = call.body
             if body is not None and call.complete and not call.hints:
-                response = WsgiResponse(self.protocol, call.head)  # type: ignore[arg-type]  # it is there
-                response.send_whole(body)
+                response = call.begun
+                response.send_whole(body)  # type: ignore[union-attr]  # it is there
                 if len(body) > _FLUSH_FIRST:
                     self._response = response
                     self._end_when_read()
@@ -150,9 +150,10 @@ class Answer(Wakeup):
             self._end(error)
 
     def _begin(self, call: ThreadCall, size: int | None) -> WsgiResponse:
-        if call.head is None:
-            raise AssertionError("a call hands nothing over before it has a head")
-        response = self._response = begin_response(self.protocol, call.head, size)
+        response = self._response = call.begun
+        if response is None:
+            raise AssertionError("a call hands nothing over before it has begun a response")
+        response.begin(size)
         return response
 
     def _write_parts(self, parts: deque[bytes], response: WsgiResponse) -> None:
@@ -204,8 +205,8 @@ class Answer(Wakeup):
 
     async def _send_file(self, call: ThreadCall, file: Range) -> None:
         try:
-            head = call.head
-            size = file.size if head is None or head.length is None else head.length
+            begun = call.begun
+            size = file.size if begun is None or begun.length is None else begun.length
             response = self._begin(call, size)
             if response.takes_body():
                 await send_range(response, self.protocol, file)

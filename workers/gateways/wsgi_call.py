@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.wsgi_environ import Environ
-from preforkd.workers.gateways.wsgi_headers import Fields, Head, check_field, check_start
+from preforkd.workers.gateways.wsgi_headers import Fields, check_field
+from preforkd.workers.gateways.wsgi_response import WsgiResponse
 from preforkd.workers.http.errors import ResponseError
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.protocol import ServerHttpProtocol
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 Write = Callable[[bytes], None]
@@ -22,12 +26,14 @@ class Call:
 
     Attributes:
         app: what is called.
-        head: of the response, as soon as the app has called `start_response`.
+        protocol: the connection that it came by.
+        begun: the response, as soon as the app has called `start_response`.
         committed: bytes of the response are on their way, so its headers are fixed.
     """
 
     app: WsgiApp
-    head: Head | None = None
+    protocol: ServerHttpProtocol
+    begun: WsgiResponse | None = None
     committed = False
 
     def start_response(self, status: str, headers: Fields, exc_info: ExcInfo | None = None) -> Write:
@@ -53,9 +59,9 @@ class Call:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # no cycle through the traceback's frames
-        elif self.head is not None:
+        elif self.begun is not None:
             raise ResponseError("start_response() was called again without exc_info")
-        self.head = check_start(status, headers)
+        self.begun = WsgiResponse(self.protocol, status, headers)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -73,16 +79,16 @@ class Call:
         """
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"a WSGI app has to give bytes, not {type(data).__name__}")
-        if self.head is None:
+        if self.begun is None:
             raise ResponseError("the app has not called start_response() before it gave its body")
 
     def join(self, parts: list[Any] | tuple[Any, ...]) -> bytes:
         """Make one body of a list that the app has returned."""
-        if len(parts) == 1 and type(parts[0]) is bytes and self.head is not None:
+        if len(parts) == 1 and type(parts[0]) is bytes and self.begun is not None:
             return parts[0]
         for part in parts:
             self.check_part(part)
-        if self.head is None:
+        if self.begun is None:
             raise ResponseError("the app has not called start_response()")
         return b"".join(parts)
 

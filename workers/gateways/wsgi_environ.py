@@ -118,18 +118,23 @@ class EnvironSource:
         root_path: the path that the app is mounted at, without a slash at its end.
     """
 
-    __slots__ = ("_base", "_fields", "_needs_server", "_root_path", "_template")
+    __slots__ = ("_base", "_fields", "_last", "_memo", "_needs_server", "_root_path", "_template")
 
     def __init__(self, base: Environ, root_path: str) -> None:
         self._base = base
         base["SCRIPT_NAME"] = self._root_path = root_path
         self._fields: RawHeaders | None = None
         self._template: Environ = {}
+        self._memo: dict[str, Any] | None = None
+        self._last: Environ = {}
         self._needs_server = "SERVER_NAME" not in base
 
     def environ(self, message: RequestMessage) -> Environ:
         """Return the environ of a request, without `wsgi.input` when there is a body."""
         # Flat: every request passes here.
+        memo = message.memo
+        if memo is not None and memo is self._memo:
+            return self._last.copy()  # the same head as the last one's
         fields = message.raw_headers
         if fields is self._fields:
             environ = self._template.copy()
@@ -153,4 +158,7 @@ class EnvironSource:
         if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("/", ""):
             path = path[len(root) :]
         environ["PATH_INFO"] = path
+        if memo is not None:
+            self._last = environ.copy()
+            self._memo = memo
         return environ

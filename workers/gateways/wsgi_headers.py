@@ -31,29 +31,8 @@ DATE, SERVER = -1, -2
 _MARKS = {"date": DATE, "server": SERVER}
 
 Fields = list[tuple[str, str]]
-
-
-class Head:
-    """What an app has said of its response, checked; the rare of it are class attributes until they are set.
-
-    Attributes:
-        code: of the status.
-        reason: None for the standard one.
-        lines: the fields as lines of the head, without Content-Length.
-        length: Content-Length if set, in bytes.
-        length_line: and as a line of the head.
-        has_date, has_server: the app has set these, so the server does not.
-    """
-
-    reason: str | None = None
-    length: int | None = None
-    length_line = b""
-    has_date = False
-    has_server = False
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-        self.lines: list[bytes] = []
+known_status = _STATUSES.get
+known_field = _FIELDS.get
 
 
 def parse_status(status: object) -> tuple[int, str | None]:
@@ -110,42 +89,6 @@ def _remember(name: str, value: str, line: bytes, mark: int | None) -> None:
         with suppress(KeyError, RuntimeError, StopIteration):  # another thread was faster
             del _FIELDS[next(iter(_FIELDS))]
     _FIELDS[name, value] = line, mark
-
-
-def check_start(status: object, headers: object) -> Head:
-    """Check the arguments of `start_response`.
-
-    Raises:
-        TypeError: something has not the type that PEP 3333 wants.
-        ValueError: something has a value that would break the response.
-    """
-    # Flat, with both memos: every request passes here.
-    parsed = _STATUSES.get(status) if type(status) is str else None
-    code, reason = parsed or parse_status(status)
-    if not isinstance(headers, list):
-        raise TypeError(f"the headers must be a list, not {type(headers).__name__}")
-    head = Head(code)
-    if reason is not None:
-        head.reason = reason
-    lines = head.lines
-    for field in headers:
-        try:
-            line, mark = _FIELDS.get(field) or check_field(field)
-        except TypeError:
-            check_field(field)  # says better what is wrong than the dictionary that could not look it up
-            raise
-        if mark is None:
-            lines.append(line)
-        elif mark >= 0:
-            if head.length is not None and head.length != mark:
-                raise ValueError("two different values of Content-Length")
-            head.length = mark
-            head.length_line = line
-        else:
-            head.has_date |= mark == DATE
-            head.has_server |= mark == SERVER
-            lines.append(line)
-    return head
 
 
 def wire_text(text: str) -> str:

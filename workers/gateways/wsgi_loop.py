@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Iterator
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
-from preforkd.workers.gateways.wsgi_response import WsgiResponse, begin_response, send_hints, send_range
+from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
+from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_environ import Environ
@@ -53,11 +54,11 @@ class LoopCall(Call):
         kind = type(result)
         if (kind is list or kind is tuple) and self.response is None:
             body = self.join(result)  # type: ignore[arg-type]  # just looked at
-            response = self.response = WsgiResponse(self.protocol, self.head)  # type: ignore[arg-type]  # join() has
-            response.send_whole(body)
+            response = self.response = self.begun
+            response.send_whole(body)  # type: ignore[union-attr]  # join() has looked
             return False
         self.result = result
-        if kind is FileWrapper and self.response is None and self.head is not None:
+        if kind is FileWrapper and self.response is None and self.begun is not None:
             self.file = sendable(result)  # type: ignore[arg-type]  # as above
             if self.file is not None:
                 return True
@@ -68,14 +69,14 @@ class LoopCall(Call):
         """Send the first part; whether it was all, as in most responses of frameworks."""
         for part in self.parts or ():
             self.check_part(part)
-            head = self.head
-            if head is None or head.length != len(part) or self.response is not None or type(part) is not bytes:
+            begun = self.begun
+            if begun is None or begun.length != len(part) or self.response is not None or type(part) is not bytes:
                 if part:
                     self.send(part)
                 return False
             self.committed = True
-            self.response = WsgiResponse(self.protocol, head)
-            self.response.send_whole(part)
+            self.response = begun
+            begun.send_whole(part)
             self.protocol.writer.flush()  # before the iteration goes on: the app may take its time
         if self.response is None:
             self.begin(0)
@@ -88,15 +89,17 @@ class LoopCall(Call):
         self.protocol.writer.flush()
 
     def begin(self, size: int | None) -> WsgiResponse:
-        """Send the head; arguments as for `begin_response()`.
+        """Send the head; arguments as for `WsgiResponse.begin()`.
 
         Raises:
             ResponseError: the app has not called `start_response()`.
         """
-        if self.head is None:
-            self.check_part(b"")
+        response = self.begun
+        if response is None:
+            raise ResponseError("the app has not called start_response()")
         self.committed = True
-        response = self.response = begin_response(self.protocol, self.head, size)  # type: ignore[arg-type]  # checked
+        self.response = response
+        response.begin(size)
         return response
 
     def send_hints(self, headers: Fields) -> None:
@@ -120,19 +123,21 @@ class LoopCall(Call):
 def serve_now(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ) -> Awaitable[None]:
     """Call the app; when what it returns is ready, as mostly, the response is written when this returns."""
     call = LoopCall(app, protocol)
-    context = Context()
     try:
-        if context.run(call.run, environ):
-            return _send_more(call, context)
+        if call.run(environ):
+            return _send_more(call)
     except BaseException as exc:
         if call.result is not None:
-            context.run(call.close)
+            call.close()
         if isinstance(exc, SystemExit | KeyboardInterrupt):
             raise _wrapped(exc) from exc
         raise
     if call.result is not None:
-        context.run(call.close)
-    return protocol.writer.drain()
+        call.close()
+    writer = protocol.writer
+    if writer.flushed_by_caller and not writer.paused:
+        return DONE
+    return writer.drain()
 
 
 def _wrapped(exc: BaseException) -> RuntimeError:
@@ -140,12 +145,12 @@ def _wrapped(exc: BaseException) -> RuntimeError:
     return RuntimeError(f"the app raised {type(exc).__name__}")
 
 
-async def _send_more(call: LoopCall, context: Context) -> None:
+async def _send_more(call: LoopCall) -> None:
     """Send what is left, and let the loop turn after each part."""
     protocol = call.protocol
     try:
         if call.file is not None:
-            size = call.file.size if call.head is None or call.head.length is None else call.head.length
+            size = call.file.size if call.begun is None or call.begun.length is None else call.begun.length
             response = call.begin(size)
             if response.takes_body():
                 await send_range(response, protocol, call.file)
@@ -154,7 +159,7 @@ async def _send_more(call: LoopCall, context: Context) -> None:
             while parts is not None:
                 await protocol.writer.drain()
                 await asyncio.sleep(0)  # also lets the end of the connection cancel this
-                part = context.run(next, parts, None)
+                part = next(parts, None)
                 if part is None:
                     break
                 call.check_part(part)
@@ -164,7 +169,7 @@ async def _send_more(call: LoopCall, context: Context) -> None:
     except (SystemExit, KeyboardInterrupt) as exc:
         raise _wrapped(exc) from exc
     finally:
-        context.run(call.close)
+        call.close()
 
 
 async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from preforkd.workers.gateways.sendfile import can_send, send_by_kernel
+from preforkd.workers.gateways.wsgi_headers import DATE, SERVER, check_field, known_field, known_status, parse_status
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.head import length_line
 from preforkd.workers.http.message import HttpVersion11
@@ -13,7 +14,7 @@ from preforkd.workers.http.response import Response
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_file import Range
-    from preforkd.workers.gateways.wsgi_headers import Fields, Head
+    from preforkd.workers.gateways.wsgi_headers import Fields
     from preforkd.workers.http.protocol import ServerHttpProtocol
 
 # Responses without a body: their length is not that of what the app has returned (RFC 9110 section 8.6).
@@ -23,25 +24,52 @@ _READ = 65536  # bytes of a file at a time, where the kernel cannot send it
 
 
 class WsgiResponse(Response):
-    """A `Response` whose head was checked by `wsgi_headers.py` already.
+    """A `Response` as an app begins it with `start_response`; nothing is sent by that. It may be made in any thread.
 
     Args:
         protocol: the connection; its current request is answered.
-        head: what the app has said.
+        status: code and reason.
+        headers: pairs of name and value.
+
+    Raises:
+        TypeError: something has not the type that PEP 3333 wants.
+        ValueError: something has a value that would break the response.
     """
 
-    def __init__(self, protocol: ServerHttpProtocol, head: Head) -> None:
-        super().__init__(protocol.writer, head.code)
-        # Not by add_header(), which would check each field again (0.5 us a response).
-        self._request = protocol.request
-        self._lines = head.lines
-        if head.length is not None:
-            self._length = head.length
-            self._length_line = head.length_line
-        if head.reason is not None or head.has_date or head.has_server:
+    def __init__(self, protocol: ServerHttpProtocol, status: str, headers: Fields) -> None:
+        # Flat, with both memos: every request passes here.
+        code, reason = (known_status(status) if type(status) is str else None) or parse_status(status)
+        super().__init__(protocol.writer, code)
+        self._protocol = protocol
+        if reason is not None:
+            self._reason = reason
             self._plain = False
-            self._reason, self._has_date, self._has_server = head.reason, head.has_date, head.has_server
-        protocol.keep_alive_wish = True
+        if not isinstance(headers, list):
+            raise TypeError(f"the headers must be a list, not {type(headers).__name__}")
+        lines = self._lines
+        for field in headers:
+            try:
+                line, mark = known_field(field) or check_field(field)
+            except TypeError:
+                check_field(field)  # says better what is wrong than the dictionary that could not look it up
+                raise
+            if mark is None:
+                lines.append(line)
+            elif mark >= 0:
+                if self._length is not None and self._length != mark:
+                    raise ValueError("two different values of Content-Length")
+                self._length = mark
+                self._length_line = line
+            else:
+                self._plain = False
+                self._has_date |= mark == DATE
+                self._has_server |= mark == SERVER
+                lines.append(line)
+
+    @property
+    def length(self) -> int | None:
+        """Content-Length in bytes, None as long as there is none."""
+        return self._length
 
     def send_whole(self, body: bytes) -> None:
         """Send head and body; a missing Content-Length is added.
@@ -51,7 +79,8 @@ class WsgiResponse(Response):
             ClientDisconnectedError: the client is gone.
         """
         writer = self._writer
-        request = self._request
+        protocol = self._protocol
+        request = protocol.request
         if (
             request is not None
             and request.method == "GET"
@@ -60,7 +89,8 @@ class WsgiResponse(Response):
             and writer.flushed_by_caller
             and writer.response is None
         ):
-            # The usual case, flat: what the four methods below would do takes 0.4 us more.
+            # The usual case, flat: what the methods below would do takes 0.4 us more.
+            protocol.keep_alive_wish = True
             self._left = 0
             self._lines.append(self._length_line or length_line(len(body)))
             self.headers_sent = self.ended = self.head_is_due = writer.due = True
@@ -70,11 +100,21 @@ class WsgiResponse(Response):
             if body:
                 writer.parts.append(body)
             return
-        self.add_length(len(body))
-        self.send_headers()
+        self.begin(len(body))
         if body:
             self.write(body)
         self.end()
+
+    def begin(self, size: int | None) -> None:
+        """Send the head.
+
+        Args:
+            size: of the body in bytes, when all of it is known; a missing Content-Length is then added.
+        """
+        self._protocol.keep_alive_wish = True
+        if size is not None:
+            self._add_length(size)
+        self.send_headers()
 
     def end(self) -> None:
         """End the response, without waiting for the client.
@@ -85,11 +125,11 @@ class WsgiResponse(Response):
         if not self.ended:
             self._finish()
 
-    def add_length(self, size: int) -> None:
+    def _add_length(self, size: int) -> None:
         """Add Content-Length for a body of `size` bytes, where there is none and there has to be one."""
         if self._length is not None or self.status in _BODILESS:
             return
-        request = self._request
+        request = self._protocol.request
         if size or request is None or request.method != "HEAD":
             self._length = size
             self._length_line = length_line(size)
@@ -106,21 +146,6 @@ class WsgiResponse(Response):
         """Account for bytes of the body that the kernel has sent, of a body with Content-Length."""
         if self._left is not None:
             self._left -= size
-
-
-def begin_response(protocol: ServerHttpProtocol, head: Head, size: int | None) -> WsgiResponse:
-    """Send the head of a response.
-
-    Args:
-        protocol: the connection.
-        head: what the app has said.
-        size: of the body in bytes, when all of it is known; a missing Content-Length is then added.
-    """
-    response = WsgiResponse(protocol, head)
-    if size is not None:
-        response.add_length(size)
-    response.send_headers()
-    return response
 
 
 def send_hints(protocol: ServerHttpProtocol, fields: Fields) -> None:

@@ -86,6 +86,7 @@ class ThreadCall(Call):
         self._environs = environs
         self._message = message
         self._answer = answer
+        self.protocol = answer.protocol
         self._post = answer.pool.post
 
     # The thread's side.
@@ -129,11 +130,11 @@ class ThreadCall(Call):
         result = self.app(environ, self.start_response)
         del environ  # a stream may last, and need it no more
         kind = type(result)
-        if kind is list and len(result) == 1 and type(result[0]) is bytes and not self.committed and self.head:  # type: ignore[arg-type, index]  # just looked at
+        if kind is list and len(result) == 1 and type(result[0]) is bytes and not self.committed and self.begun:  # type: ignore[arg-type, index]  # just looked at
             self.body = result[0]  # type: ignore[index]  # as above
             self.complete = True
             return
-        if kind is FileWrapper and not self.committed and self.head is not None:
+        if kind is FileWrapper and not self.committed and self.begun is not None:
             self.file = sendable(result)  # type: ignore[arg-type]  # just looked at
             if self.file is not None:
                 self._open = result  # type: ignore[assignment]  # as above
@@ -149,7 +150,7 @@ class ThreadCall(Call):
                     self.send(part)
                 if self.abandoned:
                     return
-            if self.head is None:
+            if self.begun is None:
                 self.check_part(b"")
             self.complete = True
             self._post(self)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from preforkd.workers.http.errors import ClientDisconnectedError
 
@@ -24,13 +25,28 @@ _FLUSH_ABOVE = 1 << 20  # no more than this is kept back within a turn of the lo
 _WRITELINES_PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
 
 
-class _Done:
-    """An awaitable that is done: what `drain()` returns when there is nothing to wait for, without a coroutine."""
+class _Done(Coroutine[None, None, None]):
+    """An awaitable that is done: what is returned when there is nothing to wait for, without a coroutine.
+
+    It passes for a coroutine with those who insist on one, as `asyncio.create_task()` does.
+    """
 
     __slots__ = ()
 
     # An empty iterator serves `await` as well, and this one is made without a call of Python code.
     __await__: Callable[[], Generator[None, None, None]] = ().__iter__  # type: ignore[assignment]
+
+    def send(self, value: None) -> NoReturn:  # noqa: ARG002 -- a coroutine's signature
+        """End at once."""
+        raise StopIteration
+
+    def throw(self, *args: Any) -> NoReturn:
+        """End with an exception, as a coroutine that has not begun."""
+        exc = args[1] if len(args) > 1 and args[1] is not None else args[0]
+        raise exc
+
+    def close(self) -> None:
+        """Nothing is left to be done."""
 
 
 DONE = _Done()

@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from preforkd.workers.gateways import wsgi_headers
-from preforkd.workers.gateways.wsgi_headers import check_field, check_start, parse_status, wire_text
+from preforkd.workers.gateways.wsgi_headers import Fields, check_field, parse_status, wire_text
+from preforkd.workers.gateways.wsgi_response import WsgiResponse
+
+PROTOCOL: Any = SimpleNamespace(writer=None)
+
+
+def begin(status: str, headers: Fields) -> WsgiResponse:
+    return WsgiResponse(PROTOCOL, status, headers)
 
 
 def test_a_head_is_what_the_app_has_said() -> None:
     for _ in range(2):  # anew, and remembered
-        head = check_start("200 OK", [("Content-Type", "text/plain"), ("content-length", "13"), ("X-A", "b")])
-        assert (head.code, head.reason, head.length) == (200, None, 13)
-        assert head.lines == [b"Content-Type: text/plain\r\n", b"X-A: b\r\n"]
-        assert not head.has_date
-        assert not head.has_server
+        head = begin("200 OK", [("Content-Type", "text/plain"), ("content-length", "13"), ("X-A", "b")])
+        assert (head.status, head._reason, head.length) == (200, None, 13)
+        assert head._lines == [b"Content-Type: text/plain\r\n", b"X-A: b\r\n"]
+        assert not head._has_date
+        assert not head._has_server
 
 
 def test_what_one_response_does_to_its_head_is_not_seen_by_the_next() -> None:
-    check_start("200 OK", [("X-A", "b")]).lines.append(b"X-Evil: 1\r\n")
-    assert check_start("200 OK", [("X-A", "b")]).lines == [b"X-A: b\r\n"]
+    begin("200 OK", [("X-A", "b")])._lines.append(b"X-Evil: 1\r\n")
+    assert begin("200 OK", [("X-A", "b")])._lines == [b"X-A: b\r\n"]
 
 
 def test_the_apps_list_may_be_used_again() -> None:
     headers = [("X-A", "b")]
-    head = check_start("200 OK", headers)
+    head = begin("200 OK", headers)
     headers.append(("X-B", "c"))
-    assert head.lines == [b"X-A: b\r\n"]
+    assert head._lines == [b"X-A: b\r\n"]
 
 
 def test_date_and_server_are_noticed_in_any_case() -> None:
-    head = check_start("200 OK", [("DATE", "x"), ("server", "y")])
-    assert (head.has_date, head.has_server) == (True, True)
+    head = begin("200 OK", [("DATE", "x"), ("server", "y")])
+    assert (head._has_date, head._has_server) == (True, True)
 
 
 def test_what_was_refused_once_is_refused_again() -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="belongs to the connection"):
-            check_start("200 OK", [("Connection", "close")])
+            begin("200 OK", [("Connection", "close")])
         with pytest.raises(TypeError, match="must be str"):
-            check_start("200 OK", [("X-A", ["unhashable"])])
+            begin("200 OK", [("X-A", ["unhashable"])])  # type: ignore[list-item]  # what is refused
         with pytest.raises(ValueError, match="invalid status"):
             parse_status("nothing")
 
 
 def test_equal_length_twice_is_one_length() -> None:
-    assert check_start("200 OK", [("Content-Length", "5"), ("content-length", "5")]).length == 5
+    assert begin("200 OK", [("Content-Length", "5"), ("content-length", "5")]).length == 5
 
 
 def test_memory_for_fields_and_statuses_is_bounded() -> None:
@@ -58,14 +66,14 @@ def test_memory_for_fields_and_statuses_is_bounded() -> None:
     assert len(wsgi_headers._STATUSES) <= wsgi_headers._STATUSES_MAX
     check_field(("X-Long", "x" * 1000))
     assert ("X-Long", "x" * 1000) not in wsgi_headers._FIELDS
-    assert check_start("200 1500", [("X-Number", "0")]).lines == [b"X-Number: 0\r\n"]
+    assert begin("200 1500", [("X-Number", "0")])._lines == [b"X-Number: 0\r\n"]
 
 
 @pytest.mark.parametrize("subclass", [type("Text", (str,), {}), type("Pair", (tuple,), {})])
 def test_subclasses_of_the_types_are_not_the_types(subclass: Any) -> None:
     value = subclass("ab")
     with pytest.raises(TypeError):
-        check_start("200 OK", [("X-A", value)] if isinstance(value, str) else [value])
+        begin("200 OK", [("X-A", value)] if isinstance(value, str) else [value])
 
 
 def test_the_apps_bytes_are_the_bytes_on_the_wire() -> None:

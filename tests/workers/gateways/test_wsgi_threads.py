@@ -129,6 +129,7 @@ def test_a_thread_is_at_most_a_part_ahead_of_what_the_connection_takes() -> None
 
     class Answer:
         pool = Pool()
+        protocol = None
 
     call = ThreadCall(lambda environ, start: [], None, None, Answer())  # type: ignore[arg-type] # what send() needs of them
 
