@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from preforkd.workers.http.response import Response
 
 _JOIN_BELOW = 32768  # joining costs a copy, a second write a call: they break even at about this size
-_HOLD_BELOW = 65536  # what drain() leaves for the end of the loop's turn
+_HOLD_BELOW = 65536  # bytes that drain() leaves for the end of the loop's turn
+_HOLD_PARTS = 16  # and in how many parts at most: they are counted anew in each call
+_TURN_BYTES = 262144  # bytes after which drain() lets the loop turn, though the client takes all of them
 _FLUSH_ABOVE = 1 << 20  # no more than this is kept back within a turn of the loop
 
 
@@ -68,7 +70,7 @@ class ResponseWriter:
     """
 
     __slots__ = (
-        "_drained", "_flush_is_scheduled", "_loop", "_size", "_transport", "connection", "due",
+        "_drained", "_flush_is_scheduled", "_loop", "_size", "_transport", "_turned_at", "connection", "due",
         "flushed_by_caller", "parts", "paused", "response", "sent",
     )  # fmt: skip
 
@@ -77,7 +79,7 @@ class ResponseWriter:
     ) -> None:
         self.connection: HttpConnection | None = connection
         self.response: Response | None = None
-        self.sent = 0
+        self.sent = self._turned_at = 0
         self.due = False
         self.flushed_by_caller = False
         self._transport: asyncio.Transport | None = transport
@@ -170,12 +172,32 @@ class ResponseWriter:
         Raises:
             ClientDisconnectedError: the client is gone.
         """
-        if self.flushed_by_caller and not self.paused and sum(map(len, self.parts)) < _HOLD_BELOW:
+        parts = self.parts
+        if (
+            self.flushed_by_caller
+            and not self.paused
+            and len(parts) < _HOLD_PARTS
+            and sum(map(len, parts)) < _HOLD_BELOW
+        ):
             return DONE  # so little can wait for the end of the turn
         self.flush()
-        if self.paused or self._transport is None:
+        transport = self._transport
+        if transport is None or self.paused:
             return self._wait_drained()
+        if transport.is_closing() or self.sent - self._turned_at > _TURN_BYTES:
+            return self._let_loop_turn()
         return DONE
+
+    async def _let_loop_turn(self) -> None:
+        """Give the other connections, and the news that this one is closed, a chance.
+
+        Who writes in a loop to a client that reads as fast would else never wait for anything; and what is written to
+        a transport that is closing goes nowhere, so it would never be paused either.
+        """
+        self._turned_at = self.sent
+        await asyncio.sleep(0)
+        if self._transport is None or self.paused:
+            await self._wait_drained()
 
     async def _wait_drained(self) -> None:
         if self._transport is None:

@@ -19,6 +19,7 @@ from preforkd.workers import (
     ServerHttpProtocol,
 )
 from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.errors import ClientDisconnectedError
 from tests.workers.http.test_protocol import Hello, HelloKeptBefore
 from tests.workers.http.wire import GET
 
@@ -228,3 +229,48 @@ def test_a_tls_client_that_does_not_answer_our_close_does_not_hold_up_a_drain(lo
                 assert monotonic() - begin < 1.9  # the next look at the deadlines, not the linger after that
 
     RUNNERS[loop](main())
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_fast_reader_of_an_endless_response_neither_stops_the_loop_nor_is_served_when_it_has_gone(
+    loop: str, size: int
+) -> None:
+    ended = asyncio.Event()
+    turns = 0
+
+    class Endless(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            response = Response(self.writer, 200)
+            response.send_headers()
+            end = monotonic() + 20  # or this test would hang with the loop
+            try:
+                while monotonic() < end:
+                    response.write(bytes(size))
+                    await response.drain()
+            except (ClientDisconnectedError, asyncio.CancelledError):
+                ended.set()
+                raise
+
+    def read_for_a_while(port: int) -> None:
+        with closing(socket.create_connection(("127.0.0.1", port))) as client:
+            client.sendall(GET)
+            left = 5_000_000
+            while left > 0:
+                left -= len(client.recv(1 << 20))
+
+    async def main() -> None:
+        nonlocal turns
+        server = await asyncio.get_running_loop().create_server(Endless, "127.0.0.1", 0)
+        async with asyncio.timeout(60):
+            reading = asyncio.ensure_future(asyncio.to_thread(read_for_a_while, port_of(server)))
+            while not reading.done():
+                turns += 1
+                await asyncio.sleep(0)
+            await reading
+            server.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+            await ended.wait()
+
+    RUNNERS[loop](main())
+    assert turns > 10, "the loop has turned while the client was reading"
