@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
 from preforkd.workers.http.errors import ClientDisconnectedError
-from preforkd.workers.http.waiter import Wakeup
+from preforkd.workers.http.waiter import Rest, Wakeup
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_file import Range
@@ -31,9 +31,23 @@ class Answer(Wakeup):
     Args:
         protocol: the connection.
         pool: where its calls run.
+
+    Attributes:
+        rest: of the request that waits for the end of the call, if it is not the task that does.
     """
 
-    __slots__ = ("_call", "_error", "_payload", "_response", "_tasks", "_writer", "_written", "pool", "protocol")
+    __slots__ = (
+        "_call",
+        "_error",
+        "_payload",
+        "_response",
+        "_tasks",
+        "_writer",
+        "_written",
+        "pool",
+        "protocol",
+        "rest",
+    )
 
     def __init__(self, protocol: ServerHttpProtocol, pool: ThreadPool) -> None:
         super().__init__(pool.loop)
@@ -46,6 +60,7 @@ class Answer(Wakeup):
         self._error: BaseException | None = None
         self._written = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self.rest: Rest | None = None
 
     def of(self, call: ThreadCall, payload: PayloadStream | None = None) -> Answer:
         """Begin a call; the returned awaitable ends when its response has been written, and raises what it raised.
@@ -61,6 +76,19 @@ class Answer(Wakeup):
         self.pool.submit(call)
         return self
 
+    def wake(self) -> None:
+        """The call has ended: let its request go on."""
+        rest, self.rest = self.rest, None
+        if rest is None:
+            super().wake()
+            return
+        protocol = self.protocol
+        protocol.connections.active -= 1
+        rest.waiting = None
+        if self._error is not None:
+            rest.error, self._error = self._error, None
+        protocol.serve(rest)
+
     # What the waiting task asks of a future.
 
     def result(self) -> None:
@@ -72,10 +100,11 @@ class Answer(Wakeup):
 
     def cancel(self, msg: str | None = None) -> bool:
         """The task is cancelled: the client is gone, or the request took too long."""
-        self._abandon()
+        self.abandon()
         return super().cancel(msg)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Nobody waits for the call any more."""
         call, self._call = self._call, None
         if call is not None:
             call.abandon()
@@ -115,7 +144,7 @@ class Answer(Wakeup):
             else:
                 self._take_more(call)
         except ClientDisconnectedError:
-            self._abandon()
+            self.abandon()
         except Exception as exc:  # noqa: BLE001 -- it is the task's to answer
             call.abandon()
             self._end(exc)

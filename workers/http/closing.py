@@ -227,9 +227,13 @@ class ClosingConnection(asyncio.Protocol):
 
     def cancel_slow_request(self) -> None:
         """Cancel the handler and close the transport (the seed's contract)."""
+        self.cancel_handler()
+        self.abort()
+
+    def cancel_handler(self) -> None:
+        """Cancel the handler of the current request, if there is one."""
         if self._task is not None and (self._wakeup.callback is None or self._wakeup.held):
             self._task.cancel()
-        self.abort()
 
     def check_deadlines(self, now: float) -> None:
         """Act on what has run out; called by the sweep."""

@@ -193,45 +193,59 @@ class HttpConnection(ClosingConnection):
         self._intake = DISCARD
         self.serve()
 
-    def serve(self) -> None:
+    def serve(self, rest: Rest | None = None) -> None:
         """A request is there: process it now, in the name of the connection's task, until it has to wait for something.
 
         Most requests never do. They cost no step of the task, which is 0.5 us: `asyncio.current_task()` is that task
         all the same (by the way that asyncio documents for its extensions), but it goes on waiting meanwhile.
+
+        Args:
+            rest: go on with this, which has waited for something else than the task.
         """
         task = self._task
         wakeup = self._wakeup
-        if task is None:
-            # Made with the first request: a connection that stays silent costs no task.
-            self._new_task()
-        elif wakeup.callback is not None and not wakeup.held:
+        if task is not None and wakeup.callback is not None and not wakeup.held:
             loop = self._loop
             try:
                 _enter_task(loop, task)
             except RuntimeError:  # called from within another task
-                loop.call_soon(wakeup.wake)
+                pass
+            else:
+                wakeup.held = True
+                try:
+                    self.go_on(rest)
+                except BaseException as exc:  # noqa: BLE001 -- raised again where the task's own exceptions are
+                    self._rest = raising(exc)
+                finally:
+                    wakeup.held = False
+                    _leave_task(loop, task)
+                if self._rest is not None or self._intake >= DISCARD:
+                    wakeup.wake()
                 return
-            wakeup.held = True
-            try:
-                self.begin_request()
-            except BaseException as exc:  # noqa: BLE001 -- raised again where the task's own exceptions are
-                self._rest = raising(exc)
-            finally:
-                wakeup.held = False
-                _leave_task(loop, task)
-            if self._rest is not None or self._intake >= DISCARD:
-                wakeup.wake()
+        if rest is not None:
+            self._rest = rest
+        if task is None:
+            # Made with the first request: a connection that stays silent costs no task.
+            self._new_task()
         elif wakeup.callback is not None:
             self._loop.call_soon(wakeup.wake)
 
-    def begin_request(self) -> None:
-        """Process a request until it has to wait for something; then the rest is for the task to await."""
+    def go_on(self, rest: Rest | None = None) -> None:
+        """Process a request until it has to wait for something; then the rest is for the task to await.
+
+        Args:
+            rest: what is left of it; None: it has not begun.
+        """
         writer = self.writer
         writer.flushed_by_caller = True
-        context = self._context.copy()
-        steps = self.process_request().__await__()
         try:
-            waiting = context.run(next, steps, DONE)
+            if rest is None:
+                context = self._context.copy()
+                steps = self.process_request().__await__()
+                waiting = context.run(next, steps, DONE)
+            else:
+                context, steps = rest.context, rest.steps
+                waiting = rest.step(DONE)
         finally:
             writer.flushed_by_caller = False
             if writer.due:
@@ -329,15 +343,14 @@ class HttpConnection(ClosingConnection):
             return  # what becomes of the session's task is the receiver's business
         if self._task is None:
             self._release()
-        elif self._wakeup.callback is not None and not self._wakeup.held:
-            self._wakeup.wake()
-        else:
+        elif was is ConnectionState.ACTIVE or self._wakeup.callback is None or self._wakeup.held:
             self.lose_handler()
+        else:
+            self._wakeup.wake()
 
     def lose_handler(self) -> None:
         """The client is gone while its request is handled: cancel the handler. A gateway may tell its app instead."""
-        if self._task is not None:
-            self._task.cancel()
+        self.cancel_handler()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write (asyncio's call)."""

@@ -141,7 +141,7 @@ class ServerHttpProtocol(HttpConnection):
                 if self._task is not task:
                     return  # another one has taken the connection over meanwhile
             elif self._message is not None or self._bad is not None:
-                self.begin_request()
+                self.go_on()
                 if self._message is not None:
                     await asyncio.sleep(0)  # a pipeline must not keep the loop from the other connections
             elif self._intake >= DISCARD:
@@ -340,8 +340,7 @@ class ServerHttpProtocol(HttpConnection):
             self.abort()
         self._request_expired = True
         self.persistent = False  # also when the handler answers in spite of its cancellation
-        if self._task is not None:
-            self._task.cancel()
+        self.cancel_handler()
 
     async def handle_error(
         self,

@@ -91,26 +91,34 @@ class Rest:
     A task cannot change its context, so each step is run in the one that the first was run in. Tasks that are started
     in it inherit it, as ever.
 
-    Args:
-        steps: the iterator that the coroutine's `__await__()` gives.
-        waiting: what its last step waits for.
-        context: to run its steps in.
-
     Attributes:
+        steps: the iterator that the coroutine's `__await__()` gives.
+        waiting: what its last step waits for; None: it may go on in the loop's next turn.
+        context: to run its steps in.
         error: to be raised in the coroutine instead of waiting.
     """
 
-    __slots__ = ("_context", "_steps", "_waiting", "error")
+    __slots__ = ("context", "error", "steps", "waiting")
 
     def __init__(self, steps: Generator[Any, Any, None], waiting: object, context: Context) -> None:
-        self._steps = steps
-        self._waiting = waiting
-        self._context = context
+        self.steps = steps
+        self.waiting = waiting
+        self.context = context
         self.error: BaseException | None = None
 
+    def step(self, done: object) -> object:
+        """Make one step; return what it waits for, or `done` at the end."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.context.run(next, self.steps, done)
+        try:
+            return self.context.run(self.steps.throw, error)
+        except StopIteration:
+            return done
+
     def __await__(self) -> Generator[Any, Any, None]:
-        run, steps = self._context.run, self._steps
-        waiting, error = self._waiting, self.error
+        run, steps = self.context.run, self.steps
+        waiting, error = self.waiting, self.error
         try:
             while True:
                 if error is None:
