@@ -52,6 +52,13 @@ class LoopCall(Call):
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
         kind = type(result)
+        if kind is list and len(result) == 1:  # type: ignore[arg-type]  # just looked at
+            part = result[0]  # type: ignore[index]  # as above
+            begun = self.begun
+            if type(part) is bytes and begun is not None and self.response is None:
+                self.response = begun
+                begun.send_whole(part)
+                return False
         if (kind is list or kind is tuple) and self.response is None:
             body = self.join(result)  # type: ignore[arg-type]  # just looked at
             response = self.response = self.begun

@@ -39,7 +39,7 @@ class WsgiResponse(Response):
     def __init__(self, protocol: ServerHttpProtocol, status: str, headers: Fields) -> None:
         # Flat, with both memos: every request passes here.
         code, reason = (known_status(status) if type(status) is str else None) or parse_status(status)
-        super().__init__(protocol.writer, code)
+        Response.__init__(self, protocol.writer, code)  # super() costs 0.05 us
         self._protocol = protocol
         if reason is not None:
             self._reason = reason
