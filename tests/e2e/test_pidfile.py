@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import SITE
+from tests.e2e.daemon import SITE, Daemon
 
 
 @pytest.fixture
@@ -21,8 +21,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "preforkd.pid"
 
 
-def test_it_is_there_when_the_daemon_is_ready_and_gone_when_it_has_ended(start: Start, path: Path) -> None:
+def started(start: Start, path: Path) -> Daemon:
+    """A daemon whose file is there: it is written when the log has said that the daemon is ready."""
     daemon = start("--pid", str(path))
+    daemon.until(path.exists, 1, "the file")
+    return daemon
+
+
+def test_it_is_there_when_the_daemon_is_ready_and_gone_when_it_has_ended(start: Start, path: Path) -> None:
+    daemon = started(start, path)
     assert path.read_text() == f"{daemon.pid}\n"
     assert path.stat().st_mode & 0o777 == 0o644
     mark = daemon.mark()
@@ -52,14 +59,14 @@ def test_a_boot_that_fails_leaves_none(start: Start, path: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])
 def test_every_way_to_stop_removes_it(start: Start, path: Path, signum: signal.Signals) -> None:
-    daemon = start("--pid", str(path))
+    daemon = started(start, path)
     daemon.signal(signum)
     daemon.wait_exit()
     assert not path.exists()
 
 
 def test_the_file_of_a_daemon_that_runs_is_refused_before_any_fork(start: Start, path: Path) -> None:
-    first = start("--pid", str(path))
+    first = started(start, path)
     second = start("--pid", str(path), wait=False)
     assert second.wait_exit(5) == 2
     second.wait_log(rf"--pid on the command line: .*{path} is that of process {first.pid} \(preforkd: master", 0.1)
@@ -68,12 +75,12 @@ def test_the_file_of_a_daemon_that_runs_is_refused_before_any_fork(start: Start,
 
 
 def test_what_a_killed_daemon_has_left_is_replaced(start: Start, path: Path) -> None:
-    first = start("--pid", str(path))
+    first = started(start, path)
     first.signal(signal.SIGKILL)
     first.wait_exit()
     assert path.read_text() == f"{first.pid}\n"
     second = start("--pid", str(path))
-    assert path.read_text() == f"{second.pid}\n"
+    second.until(lambda: path.read_text() == f"{second.pid}\n", 1, "its own process id in the file")
 
 
 def test_the_file_of_any_process_that_runs_is_refused(start: Start, path: Path) -> None:
@@ -86,7 +93,7 @@ def test_the_file_of_any_process_that_runs_is_refused(start: Start, path: Path) 
 
 
 def test_a_file_that_has_become_anothers_is_left_alone(start: Start, path: Path) -> None:
-    daemon = start("--pid", str(path))
+    daemon = started(start, path)
     path.unlink()
     path.write_text(f"{os.getpid()}\n")
     assert daemon.stop() == 0
@@ -101,13 +108,14 @@ def test_a_folder_that_is_not_there_is_an_error_before_any_fork(start: Start, pa
 
 def test_a_relative_path_starts_where_the_app_does(start: Start, tmp_path: Path) -> None:
     daemon = start("--chdir", str(tmp_path), "--pid", "here.pid", app=SITE)
+    daemon.until((tmp_path / "here.pid").exists, 1, "the file")
     assert (tmp_path / "here.pid").read_text() == f"{daemon.pid}\n"
     assert daemon.stop() == 0
     assert not (tmp_path / "here.pid").exists()
 
 
 def test_an_upgrade_keeps_it(start: Start, path: Path) -> None:
-    daemon = start("--pid", str(path))
+    daemon = started(start, path)
     mark = daemon.mark()
     daemon.signal(signal.SIGUSR2)
     daemon.wait_log("reload done", since=mark)
