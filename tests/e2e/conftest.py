@@ -65,6 +65,19 @@ class Start:
         return daemon
 
 
+@pytest.fixture(scope="session")
+def xprocess(request: pytest.FixtureRequest) -> Iterator[XProcess]:
+    """As the plugin's own, but each process of pytest-xdist has a folder of its own.
+
+    The plugin's opens all logs in the folder, which another process may be removing at that moment.
+    """
+    config: Any = request.config  # pytest-xprocess wants a folder of py.path, which is not in the types of pytest
+    folder = config.cache.makedir(f".xprocess{os.environ.get('PYTEST_XDIST_WORKER', '')}")
+    with XProcess(config, folder) as processes:
+        config._xprocess = processes  # where the plugin looks for what Ctrl-C has left
+        yield processes
+
+
 STARTED = pytest.StashKey[Start]()
 
 

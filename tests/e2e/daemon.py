@@ -52,9 +52,14 @@ class Worker:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the system gives to clients: none of them takes it meanwhile."""
+    """A port that nobody listens on, below those that the system gives to clients: none of them takes it meanwhile.
+
+    Nor does another process of pytest-xdist: each has ports of its own.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + process, 32000, processes)
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

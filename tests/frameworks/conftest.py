@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import pytest_runtest_makereport, start
+from tests.e2e.conftest import pytest_runtest_makereport, start, xprocess
 
-__all__ = ["pytest_runtest_makereport", "start"]
+__all__ = ["pytest_runtest_makereport", "start", "xprocess"]
