@@ -60,6 +60,7 @@ def test_the_interface_is_found_and_named(start: Start) -> None:
     assert start("--interface", "asgi", app=APP).wait_serving() > 0
 
 
+@pytest.mark.parallel
 def test_a_reload_under_load_loses_nothing(start: Start, site: Site) -> None:
     daemon = start("--no-access-log", app=site.target)
     with load(daemon.port, paths=["/", "/background"], expect=r"[12] \d+") as result:
@@ -156,6 +157,7 @@ def test_the_health_path_is_answered_before_an_asgi_app(start: Start) -> None:
 # Draining
 
 
+@pytest.mark.parallel
 def test_websockets_are_told_1012_and_the_stop_is_quick(start: Start, stack: contextlib.ExitStack) -> None:
     daemon = start("--graceful-timeout", "10", app=APP)
     clients = [stack.enter_context(websocket(daemon)) for _ in range(6)]
@@ -171,6 +173,7 @@ def test_websockets_are_told_1012_and_the_stop_is_quick(start: Start, stack: con
     assert daemon.log().count("websocket 1012") == 6
 
 
+@pytest.mark.parallel
 def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start, site: Site) -> None:
     daemon = start("--graceful-timeout", "4", "--no-access-log", app=site.target)
     codes: list[int | None] = []

@@ -16,6 +16,8 @@ from tests.e2e.client import get
 from tests.e2e.conftest import COMMAND, Start
 from tests.e2e.daemon import APPS, EXAMPLES, READY, free_port, title
 
+pytestmark = pytest.mark.parallel
+
 HELLO = f"{EXAMPLES / 'hello.py'}:HttpRequestHandler"
 
 

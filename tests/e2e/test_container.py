@@ -70,6 +70,7 @@ def serves_and_reloads(daemon: Daemon) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 @needs_mounts
 def test_a_read_only_file_system_is_enough(start: Start, tmp_path: Path) -> None:
     daemon = start(command=[*READ_ONLY, str(tmp_path / "probe"), *COMMAND])
@@ -78,6 +79,7 @@ def test_a_read_only_file_system_is_enough(start: Start, tmp_path: Path) -> None
     serves_and_reloads(daemon)
 
 
+@pytest.mark.parallel
 @needs_users
 def test_a_user_without_a_name_and_a_home_is_enough(start: Start) -> None:
     daemon = start(command=[*NAMELESS, *COMMAND])
@@ -85,6 +87,7 @@ def test_a_user_without_a_name_and_a_home_is_enough(start: Start) -> None:
     serves_and_reloads(daemon)
 
 
+@pytest.mark.parallel
 @needs_mounts
 @needs_users
 def test_both_at_a_time_are_enough_for_the_app_with_a_mold_too(start: Start, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_a_hung_worker_delays_nobody_is_shown_and_replaced(start: Start) -> None
     assert daemon.log().count("on_block") <= 4, "the stack once when it is noticed, once when it is ended"
 
 
+@pytest.mark.parallel
 def test_a_worker_that_answers_again_is_left_alone(start: Start) -> None:
     daemon = start("--stall-timeout", "4")
     before = daemon.worker_pids()
@@ -64,6 +65,7 @@ def test_nobody_is_killed_because_a_process_was_stopped(start: Start, stopped: s
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_a_worker_that_is_blocked_while_the_master_is_stopped_is_noticed_afterwards(start: Start) -> None:
     daemon = start("--stall-timeout", "1", tolerated=ABORTED)
     before = daemon.worker_pids()

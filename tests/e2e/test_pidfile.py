@@ -15,6 +15,8 @@ from tests.e2e.client import get
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import SITE, Daemon
 
+pytestmark = pytest.mark.parallel
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -166,6 +166,7 @@ def test_scaling_takes_workers_from_the_mold(preloaded: partial[Daemon]) -> None
 # Reload
 
 
+@pytest.mark.parallel
 def test_a_reload_loads_new_code_and_loses_nothing(preloaded: partial[Daemon], tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = preloaded(app=app.target)
@@ -232,6 +233,7 @@ def test_a_generation_that_cannot_be_imported_is_rolled_back(
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_reloads_faster_than_imports_end_with_the_newest_code_and_one_mold(
     preloaded: partial[Daemon], tmp_path: Path
 ) -> None:
@@ -247,6 +249,7 @@ def test_reloads_faster_than_imports_end_with_the_newest_code_and_one_mold(
     the_mold(daemon)
 
 
+@pytest.mark.parallel
 def test_a_preload_can_be_switched_on_and_off_by_a_reload(start: Start, tmp_path: Path) -> None:
     config = tmp_path / "preforkd.toml"
     config.write_text("preload = false\n")
@@ -261,6 +264,7 @@ def test_a_preload_can_be_switched_on_and_off_by_a_reload(start: Start, tmp_path
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_an_upgrade_begins_with_a_new_mold(preloaded: partial[Daemon], tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = preloaded(app=app.target)

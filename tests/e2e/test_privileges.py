@@ -21,6 +21,8 @@ from tests.e2e.conftest import COMMAND, Start
 from tests.e2e.daemon import APPS, Daemon
 from tests.e2e.load import load
 
+pytestmark = pytest.mark.parallel
+
 NOBODY = pwd.getpwnam("nobody")
 NOBODY_ONLY = (*[NOBODY.pw_uid] * 3, *[NOBODY.pw_gid] * 3)  # real, effective and saved
 REGAIN = """

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.e2e.apps import AppFile
 from tests.e2e.client import get
@@ -32,6 +33,7 @@ def retirements(daemon: Daemon) -> list[tuple[str, str]]:
     return RETIRES.findall(daemon.log())
 
 
+@pytest.mark.parallel
 def test_ten_workers_that_have_had_their_requests_are_replaced_and_no_request_fails(start: Start) -> None:
     daemon = start("--max-requests", "200", "--max-requests-jitter", "50")
     first = daemon.worker_pids()
@@ -64,6 +66,7 @@ def test_one_worker_at_a_time_is_replaced(start: Start) -> None:
     assert most <= 4 + 2, "one successor boots while its predecessor serves and another may still drain"
 
 
+@pytest.mark.parallel
 def test_a_worker_that_is_old_enough_is_replaced(start: Start) -> None:
     daemon = start("--max-lifetime", "2", workers=1)
     began = time.monotonic()
@@ -74,6 +77,7 @@ def test_a_worker_that_is_old_enough_is_replaced(start: Start) -> None:
     assert {why for _, why in retirements(daemon)} == {"it has served for 2 s (--max-lifetime)"}
 
 
+@pytest.mark.parallel
 def test_a_worker_that_has_grown_too_large_is_replaced(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     app.version("1", GROW)

@@ -30,6 +30,7 @@ def wait_version(daemon: Daemon, wanted: str) -> None:
     )
 
 
+@pytest.mark.parallel
 def test_ten_reloads_under_load_fail_no_request(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target)
@@ -119,6 +120,7 @@ HANGS = "import time\ntime.sleep(60)"
 DIES_LATER = "import threading\nthreading.Timer(3, os._exit, [9]).start()"
 
 
+@pytest.mark.parallel
 @pytest.mark.parametrize(
     ("first", "said"),
     [(HANGS, "not ready within"), (DIES_LATER, "exit code 9"), ("os._exit(9)", "exit code 9"), ("1 +", "SyntaxError")],
@@ -143,6 +145,7 @@ def test_a_generation_that_does_not_last_is_rolled_back(start: Start, tmp_path: 
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_a_reload_is_over_when_the_old_generation_is_gone(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import SITE, Daemon, free_port, listens
@@ -38,6 +40,7 @@ def refused(daemon: Daemon) -> str:
     return daemon.log()[mark:]
 
 
+@pytest.mark.parallel
 def test_addresses_and_workers_are_added_and_removed_without_a_failed_request(start: Start, tmp_path: Path) -> None:
     config, kept, added = ConfigFile(tmp_path), free_port(), free_port()
     config.write(kept, workers=2)
@@ -91,6 +94,7 @@ def test_an_address_that_is_taken_changes_nothing(start: Start, tmp_path: Path) 
     assert get(port).status == 200
 
 
+@pytest.mark.parallel
 def test_an_option_that_cannot_change_at_run_time_is_named_in_a_warning(start: Start, tmp_path: Path) -> None:
     config, port = ConfigFile(tmp_path), free_port()
     config.write(port, workers=2, more=f'pid = "{tmp_path}/first.pid"')

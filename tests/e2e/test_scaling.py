@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.e2e.conftest import Start
 from tests.e2e.load import load
+
+pytestmark = pytest.mark.parallel
 
 
 def test_scaling_from_one_to_six_and_back_fails_no_request(start: Start) -> None:

@@ -101,6 +101,7 @@ def test_ready_is_said_when_the_daemon_serves_and_not_before(
     assert manager.count("STOPPING") == manager.count("RELOADING") == 0
 
 
+@pytest.mark.parallel
 def test_a_reload_is_told_from_its_beginning_to_its_end(start: Start, manager: ServiceManager, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target, environment=manager.environment)
@@ -190,6 +191,7 @@ def test_a_daemon_that_systemd_has_gone_from_serves_on(start: Start, manager: Se
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_sockets_by_name_are_served_and_survive_a_reload(start: Start) -> None:
     web, admin = free_port(), free_port()
     daemon = start(
@@ -211,6 +213,7 @@ def test_all_sockets_are_served_when_none_is_named(start: Start) -> None:
     assert [get(port).status for port in ports] == [200, 200]
 
 
+@pytest.mark.parallel
 def test_a_socket_that_is_configured_away_can_come_back(start: Start, tmp_path: Path) -> None:
     web, other = free_port(), free_port()
     config = tmp_path / "preforkd.toml"
@@ -235,6 +238,7 @@ def test_who_connects_before_the_daemon_is_ready_is_answered(start: Start, tmp_p
     assert get(port).status == 200
 
 
+@pytest.mark.parallel
 def test_an_upgrade_keeps_the_sockets_and_tells_systemd(start: Start, manager: ServiceManager, tmp_path: Path) -> None:
     web, other = free_port(), free_port()
     config = tmp_path / "preforkd.toml"

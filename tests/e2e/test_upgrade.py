@@ -28,6 +28,7 @@ def upgrade(daemon: Daemon) -> None:
     daemon.wait_serving(but=before)
 
 
+@pytest.mark.parallel
 def test_ten_upgrades_under_load_fail_no_request_and_keep_the_pid(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target)
@@ -102,6 +103,7 @@ def test_workers_die_with_a_master_that_has_been_upgraded(start: Start) -> None:
     daemon.wait_gone(2.0)
 
 
+@pytest.mark.parallel
 def test_every_signal_still_works_after_an_upgrade(start: Start) -> None:
     daemon = start()
     first = daemon.worker_pids()

@@ -81,6 +81,7 @@ def test_an_app_that_fails_or_calls_exit_is_answered_500_and_the_worker_stays(st
     assert daemon.worker_pids() == workers
 
 
+@pytest.mark.parallel
 @pytest.mark.parametrize("threads", ["0", "1"])
 def test_reloads_under_load_lose_nothing(start: Start, tmp_path: Path, threads: str) -> None:
     app = AppFile(tmp_path)

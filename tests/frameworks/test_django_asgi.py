@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.conftest import Start
 from tests.frameworks import suite
 
-pytestmark = suite.need("django")
+pytestmark = [suite.need("django"), pytest.mark.parallel]
 APP = "django_asgi"
 
 

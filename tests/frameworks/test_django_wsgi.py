@@ -10,6 +10,8 @@ from tests.frameworks import wsgi_promises
 
 pytest.importorskip("django", reason="Django is not installed: pip install django")
 
+pytestmark = pytest.mark.parallel
+
 FILE = APPS / "frameworks" / "django_wsgi_app.py"
 
 

@@ -10,6 +10,8 @@ from tests.frameworks import wsgi_promises
 
 pytest.importorskip("falcon", reason="Falcon is not installed: pip install falcon")
 
+pytestmark = pytest.mark.parallel
+
 FILE = APPS / "frameworks" / "falcon_app.py"
 
 

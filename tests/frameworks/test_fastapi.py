@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.client import Connection
 from tests.e2e.conftest import Start
 from tests.frameworks import suite
 
-pytestmark = suite.need("fastapi", "multipart")
+pytestmark = [suite.need("fastapi", "multipart"), pytest.mark.parallel]
 APP = "fastapi"
 
 

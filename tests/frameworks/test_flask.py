@@ -10,6 +10,8 @@ from tests.frameworks import wsgi_promises
 
 pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
 
+pytestmark = pytest.mark.parallel
+
 FILE = APPS / "frameworks" / "flask_app.py"
 
 

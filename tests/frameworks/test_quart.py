@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.conftest import Start
 from tests.frameworks import suite
 
-pytestmark = suite.need("quart")
+pytestmark = [suite.need("quart"), pytest.mark.parallel]
 APP = "quart"
 
 
