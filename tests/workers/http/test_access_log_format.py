@@ -1,0 +1,82 @@
+"""The format of the access log: its atoms and its escaping."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from preforkd.workers.http.access_log_format import compile_format, escape, needs_seconds
+from tests.workers.http.test_access_log import RESPONSE, message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%(h)s", "192.0.2.1"),
+        ("%(l)s %(u)s", "- -"),
+        ("%(r)s", "GET /p?q=1 HTTP/1.1"),
+        ("%(m)s %(U)s %(q)s %(H)s", "GET /p q=1 HTTP/1.1"),
+        ("%(s)s %(b)s %(B)s", "201 42 42"),
+        ("%(f)s|%(a)s", "from|agent"),
+        ("%(T)s %(M)s %(D)s %(L)s", "1 1234 1234567 1.234567"),
+        ("%({x-a}i)s %({X-a}o)s %({WHO}e)s", "in out env"),
+        ("%({none}i)s %({none}o)s %({none}e)s", "- - -"),
+        ("100%% (%(s)s)", "100% (201)"),
+        ("", ""),
+    ],
+)
+def test_each_atom(text: str, expected: str) -> None:
+    request = message("/p?q=1", (b"Referer", b"from"), (b"user-agent", b" agent\t"), (b"X-A", b"in"))
+    assert compile_format(text)(request, RESPONSE, {"WHO": "env"}, 1.234567, "192.0.2.1") == expected
+
+
+def test_time_and_process() -> None:
+    line = compile_format("%(t)s %(p)s")(message(), RESPONSE, None, 0, "-")
+    assert re.fullmatch(r"\[\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] <\d+>", line)
+    assert f"<{os.getpid()}>" in line
+
+
+def test_what_is_not_there_is_a_dash() -> None:
+    text = "%(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(b)s %(f)s %(a)s %({x}i)s %({x}o)s %({x}e)s"
+    assert compile_format(text)(None, None, None, 0.0, "-") == " ".join("-" * 12)
+
+
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        ("plain é", "plain é"),
+        ('a" 200 1', 'a\\" 200 1'),
+        ("a\\", "a\\\\"),
+        ("a\tb\x1b[31m\x7f", "a\\x09b\\x1b[31m\\x7f"),
+        ("a\r\nb", "a\\x0d\\x0ab"),
+        ("\u2028\x85", "\\u2028\\x85"),
+        ("\udcff", "\\xff"),
+    ],
+)
+def test_a_value_cannot_leave_its_quotes_or_its_line(value: str, escaped: str) -> None:
+    assert escape(value) == escaped
+
+
+@pytest.mark.parametrize("text", ["%(T)s", "%(M)s", "a %(D)s", "%(h)s %(L)s"])
+def test_a_format_says_whether_it_needs_the_time_of_a_request(text: str) -> None:
+    assert needs_seconds(text)
+    assert not needs_seconds("%(h)s %(s)s seconds")
+
+
+@pytest.mark.parametrize("text", ["{pieces}", "{0}", "'''", "\\", "{message!r}", '"+getpid()+"', "{", "\n{clock}"])
+def test_text_of_a_format_is_text_and_never_code(text: str) -> None:
+    assert compile_format(text)(message(), RESPONSE, None, 0.0, "-") == text
+    name = re.sub("[{}()]", "", text) or "x"
+    assert compile_format(f"%({{{name}}}e)s")(message(), RESPONSE, {name: "value"}, 0.0, "-") == "value"
+
+
+def test_the_requests_part_of_a_remembered_head_is_made_once_for_each_format() -> None:
+    request = message("/p")
+    request.memo = {}
+    line = compile_format("%(r)s %(s)s")
+    assert line(request, RESPONSE, None, 0.0, "-") == "GET /p HTTP/1.1 201"
+    request.path = "/other"
+    assert line(request, RESPONSE, None, 0.0, "-") == "GET /p HTTP/1.1 201"
+    assert compile_format("%(r)s")(request, RESPONSE, None, 0.0, "-") == "GET /other HTTP/1.1"
