@@ -96,6 +96,7 @@ class HttpConnection(ClosingConnection):
             if not self._marks.head:
                 self._marks.head = monotonic()
             return
+        self._marks.head = 0.0
         self._message = message
         self._intake = HOLD
         if parser.in_body:
@@ -189,6 +190,7 @@ class HttpConnection(ClosingConnection):
 
     def _refuse(self, exc: BadRequestError) -> None:
         """A head is no valid request: answer that, and parse nothing more."""
+        self._marks.head = 0.0
         self._bad = exc.with_traceback(None)  # its frames would keep this connection alive
         self._intake = DISCARD
         self.serve()

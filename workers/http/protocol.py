@@ -22,7 +22,7 @@ from preforkd.workers.http.limits import limits_from
 from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.response import Response
-from preforkd.workers.http.states import AFTER_KEPT, ON_REQUEST, ConnectionEvent, ConnectionState, following
+from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Rest
 
 server_logger = logging.getLogger("preforkd.server")
@@ -161,17 +161,15 @@ class ServerHttpProtocol(HttpConnection):
         """Process the request that has come, or answer what is wrong with it."""
         # Flat: every request passes here, and each call saved is 1 % of the cost of a small one.
         message = self._message
-        state = ON_REQUEST[self.state]
-        if state is None:  # closed before this had its turn
+        if self.state is not IDLE and ON_REQUEST[self.state] is None:  # closed before this had its turn
             self._message = self._bad = None
             return
-        self.state = state
+        self.state = ACTIVE
         self._message = None
         self.request = message
         self.keep_alive_wish = _NOTHING_SAID
-        self._marks.head = 0.0
         self.requests += 1
-        if self._last_request and self.requests >= self._last_request:
+        if self.requests == self._last_request:
             self.persistent = False
         logging_way = self._logging
         started = monotonic() if logging_way >= TIMED_LINE else 0.0
@@ -220,7 +218,7 @@ class ServerHttpProtocol(HttpConnection):
             except Exception:  # noqa: BLE001 -- a broken log must not reach the client
                 self.log_exception("Error in the access log")
         writer.response = self.request = None
-        self.state = AFTER_KEPT
+        self.state = IDLE
         self._intake = HEAD
         if payload is not EMPTY_PAYLOAD:
             self._payload = EMPTY_PAYLOAD

@@ -68,4 +68,5 @@ def following(state: ConnectionState, event: ConnectionEvent) -> ConnectionState
 
 # Two of the transitions happen in every request: looked up once, 0.02 us instead of 0.2.
 ON_REQUEST = TRANSITIONS[ConnectionEvent.REQUEST]
-AFTER_KEPT = following(ConnectionState.ACTIVE, ConnectionEvent.KEPT)
+IDLE = following(ConnectionState.ACTIVE, ConnectionEvent.KEPT)
+ACTIVE = following(IDLE, ConnectionEvent.REQUEST)

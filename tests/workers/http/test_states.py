@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
+from preforkd.workers.http import states
 from preforkd.workers.http.states import (
-    AFTER_KEPT,
     ON_REQUEST,
     TRANSITIONS,
     ConnectionEvent,
@@ -50,7 +50,8 @@ def test_the_table_has_a_column_for_each_state_and_a_row_for_each_event() -> Non
 
 def test_the_rows_of_the_hot_path_are_the_tables() -> None:
     assert ON_REQUEST is TRANSITIONS[REQUEST]
-    assert AFTER_KEPT is IDLE
+    assert {state for state in ON_REQUEST if state is not None} == {states.ACTIVE}
+    assert TRANSITIONS[KEPT][states.ACTIVE] is states.IDLE
 
 
 def test_nothing_leads_back_from_closing_and_closed() -> None:
