@@ -277,3 +277,42 @@ def test_tls_has_no_half_close_and_keeps_reading_instead() -> None:
     result = talk(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n", b"x" * 10, handler=Unread, tls=True)
     assert result.statuses == [200]
     assert not result.transport.half_closed
+
+
+UPLOAD = b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+OTHER = b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [GET],
+        [GET[:7], GET[7:]],
+        [GET[:-1], GET[-1:]],
+        [b"\r\n", GET],
+        [b"\r\n" + GET],
+        [UPLOAD],
+        [UPLOAD[:-1], UPLOAD[-1:]],
+        [OTHER],
+        [OTHER, OTHER, OTHER],
+        [GET + GET],
+        [GET + GET[:9], GET[9:]],
+        [GET[:3], GET[3:] + GET + UPLOAD + GET],
+    ],
+    ids=lambda portions: "|".join(part.decode()[:4].strip() or "-" for part in portions),
+)
+def test_a_head_that_comes_again_is_served_like_the_first_whatever_comes_between(between: list[bytes]) -> None:
+    result = talk(*[GET] * 4, *between, *[GET] * 3)
+    seen = [(method, path) for method, path, _ in result.seen]
+    asked = [line.split(b" ") for line in b"".join([GET * 4, *between, GET * 3]).split(b"\r\n") if b" HTTP/" in line]
+    assert seen == [(words[0].decode().removeprefix("abc"), words[1].decode()) for words in asked]
+    assert result.statuses == [200] * len(seen)
+    assert len({id(message) for message in result.protocol.messages}) == len(seen), "each has a message of its own"
+
+
+def test_what_begins_like_the_last_head_is_not_taken_for_it() -> None:
+    longer = GET[:-2] + b"X-More: 1\r\n\r\n"
+    result = talk(*[GET] * 4, GET[:-2], b"X-More: 1\r\n\r\n", longer, GET)
+    assert [("X-More" in message.headers) for message in result.protocol.messages] == [False] * 4 + [True, True, False]
+    result = talk(*[GET] * 4, GET[:10], GET)  # a head that has begun goes on with whatever comes
+    assert result.statuses == [200] * 4 + [400]
