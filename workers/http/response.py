@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
 
 
-_JOIN_CHUNK_BELOW = 16384  # a copy up to here costs less than two more parts
+_JOIN_CHUNK_BELOW = 16384
 
 
 class Response(ResponseHead):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.response import Response
 
 _JOIN_BELOW = 32768  # joining costs a copy, a second write a call: they break even at about this size
-_HOLD_BELOW = 65536  # bytes that drain() leaves for the end of the loop's turn
+_HOLD_BELOW = 131072  # bytes that drain() leaves for the end of the loop's turn
 _HOLD_PARTS = 16  # and in how many parts at most: they are counted anew in each call
 _TURN_BYTES = 262144  # bytes after which drain() lets the loop turn, though the client takes all of them
 _FLUSH_ABOVE = 1 << 20  # no more than this is kept back within a turn of the loop
@@ -139,6 +139,7 @@ class ResponseWriter:
                     transport.write(data)
                 return
             parts.insert(0, response.render(()))
+            self._turned_at = self.sent
         if not parts:
             return
         if len(parts) == 1:
