@@ -20,7 +20,15 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from preforkd.workers.blame import AppError, blame, installed, ran, short
-from preforkd.workers.interface import INTERFACES, Unclear, interface_of, kind
+from preforkd.workers.interface import (
+    INTERFACES,
+    PLAIN_FACTORY,
+    Unclear,
+    contradiction,
+    interface_of,
+    is_coroutine_function,
+    kind,
+)
 
 __all__ = ["AppError", "LoadedApp", "Target", "check_target", "describe", "load", "parse"]
 
@@ -160,7 +168,7 @@ def load(app: str, *, interface: str = "auto", factory: bool = False, app_dir: s
     found = _attribute(module, target) if target.attr else _find(module, target, factory=factory)
     if factory:
         found = _call(found, app)
-    return LoadedApp(found, _interface(found, app, interface))
+    return LoadedApp(found, _interface(found, app, interface, made=factory))
 
 
 # Importing
@@ -345,28 +353,44 @@ def _protocol_class() -> type:
 def _call(factory: object, app: str) -> object:
     if not callable(factory):
         raise AppError(f'"{app}" is {kind(factory)}, not a function: --factory has nothing to call')
-    if inspect.iscoroutinefunction(factory):
-        raise AppError(f'"{app}" is a coroutine function: a factory has to be a plain function')
+    if is_coroutine_function(factory):
+        raise AppError(f'"{app}" is a coroutine function: {PLAIN_FACTORY}')
     try:
-        return factory()
+        made = factory()
     except KeyboardInterrupt:
         raise
     except BaseException as exc:
         raise blame(f'the factory "{app}" failed', exc) from exc
+    if inspect.iscoroutine(made):
+        made.close()  # or Python warns that nobody has awaited it
+        raise AppError(f'"{app}" returns a coroutine: {PLAIN_FACTORY}')
+    return made
 
 
-def _interface(found: object, app: str, interface: str) -> str:
-    """How an application is called; refuses what cannot be."""
-    protocol = _protocol_class()
-    told = interface_of(found, protocol)
+def _interface(found: object, app: str, interface: str, *, made: bool) -> str:
+    """How an application is called; refuses what cannot be.
+
+    Args:
+        found: the application.
+        app: its name, or that of its factory.
+        interface: as the user has it.
+        made: a factory has returned it.
+    """
+    name = f'what the factory "{app}" has returned' if made else f'"{app}"'
+    told = interface_of(found, _protocol_class())
+    factory = f"; --factory {told.factory}" if isinstance(told, Unclear) and told.factory and not made else ""
     if interface == "auto":
         if isinstance(told, Unclear):
-            raise AppError(f'"{app}" is {told.reason}')
+            raise AppError(f"{name} is {told.reason}{factory}")
         return told
     if interface not in INTERFACES:
         raise AppError(f'the interface "{interface}" is not one of {", ".join(INTERFACES)}')
+    refusal = f"{name} is {kind(found)}, which cannot be served as --interface {interface}"
     if (told == "protocol") != (interface == "protocol") or not callable(found):
-        raise AppError(f'"{app}" is {kind(found)}, which cannot be served as --interface {interface}')
+        raise AppError(f"{refusal}{factory}")
+    why = contradiction(found, interface) if interface != "protocol" else ""
+    if why:
+        raise AppError(f"{refusal}: {why}{factory}" + ("" if isinstance(told, Unclear) else f"; it is {told.upper()}"))
     return interface
 
 

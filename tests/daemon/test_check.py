@@ -37,6 +37,12 @@ def test_an_app_that_fails_is_3_with_its_traceback_and_one_line(tmp_path: Path) 
     assert lines[-1] == 'preforkd: error: cannot import "hello.py": hello.py:1: ZeroDivisionError: division by zero'
 
 
+def test_an_interface_that_the_app_cannot_have_is_3(tmp_path: Path) -> None:
+    done = check(tmp_path, "def Handler(environ, start_response): return []", "--interface", "asgi")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "cannot be served as --interface asgi: it does not take the three arguments of ASGI" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("app", "said"),
     [

@@ -395,6 +395,28 @@ def test_an_interface_that_the_app_cannot_have_is_refused(folder: Path) -> None:
     assert "cannot be served as --interface wsgi" in str(refused("hello.py:number", interface="wsgi"))
 
 
+def test_an_interface_that_every_request_would_fail_with_is_refused(folder: Path) -> None:
+    write(
+        folder,
+        hello="""
+import functools
+def wsgi(environ, start_response): pass
+async def asgi(scope, receive, send): pass
+def decorated(*args): pass
+decorated.__wrapped__ = wsgi
+""",
+    )
+    assert str(refused("hello.py:wsgi", interface="asgi")) == (
+        '"hello.py:wsgi" is a function, which cannot be served as --interface asgi: '
+        "it does not take the three arguments of ASGI (scope, receive, send); it is WSGI"
+    )
+    assert str(refused("hello.py:asgi", interface="wsgi")) == (
+        '"hello.py:asgi" is a coroutine function, which cannot be served as --interface wsgi: '
+        "it does not take the two arguments of WSGI (environ, start_response); it is ASGI"
+    )
+    assert load("hello.py:decorated", interface="asgi").interface == "asgi", "it may be an adapter"
+
+
 def test_the_interface_is_found_out_unless_it_is_named(folder: Path) -> None:
     write(
         folder,
@@ -424,7 +446,9 @@ def test_a_factory_gives_the_app(folder: Path) -> None:
     [
         ("create = 1", '"hello.py:create" is an object of builtins.int, not a function'),
         ("async def create(): pass", "is a coroutine function: a factory has to be a plain function"),
-        ("def create(): pass", '"hello.py:create" is None'),
+        ("class C:\n async def __call__(self): pass\ncreate = C()", "a factory has to be a plain function"),
+        ("async def make(): pass\ndef create(): return make()", "returns a coroutine: a factory has to be a plain"),
+        ("def create(): pass", 'what the factory "hello.py:create" has returned is None'),
         ("def create(): 1 / 0", 'the factory "hello.py:create" failed: hello.py:1: ZeroDivisionError'),
         ("def create(): raise SystemExit(3)", "hello.py:1: it calls sys.exit(3)"),
         ("def create(x): pass", "TypeError: create() missing 1 required positional argument"),
@@ -433,6 +457,40 @@ def test_a_factory_gives_the_app(folder: Path) -> None:
 def test_a_factory_that_fails_is_named(folder: Path, code: str, said: str) -> None:
     write(folder, hello=code)
     assert said in str(refused("hello.py:create", factory=True))
+
+
+@pytest.mark.parametrize(
+    "create", ["def create(): return Handler", "def create(config=None, *, debug=False): return app"]
+)
+def test_what_is_told_of_factory_works(folder: Path, create: str) -> None:
+    write(folder, hello=APP + f"async def app(scope, receive, send): pass\n{create}\n")
+    assert str(refused("hello.py:create")).endswith("; --factory calls it")
+    assert str(refused("hello.py:create", interface="asgi")).endswith("; --factory calls it")
+    assert load("hello.py:create", factory=True).app is not None
+
+
+def test_what_is_told_of_an_async_factory_is_the_same_with_and_without_the_option(folder: Path) -> None:
+    write(folder, hello="async def create(): pass\n")
+    why = "a factory has to be a plain function, for --factory does not await what it returns"
+    for factory in (False, True):
+        said = str(refused("hello.py:create", factory=factory))
+        assert said.endswith(why)
+        assert said.count("--factory") == 1
+
+
+def test_a_class_may_be_a_factory_of_instances_that_are_called_asynchronously(folder: Path) -> None:
+    write(folder, hello="class App:\n async def __call__(self, scope, receive, send): pass\n")
+    assert str(refused("hello.py:App")).endswith(
+        "is the class App, not an application: name an instance; --factory calls it"
+    )
+    assert load("hello.py:App", factory=True).interface == "asgi"
+
+
+def test_what_a_factory_returns_is_not_told_of_the_factory_again(folder: Path) -> None:
+    write(folder, hello="def make(): pass\ndef create(): return make\n")
+    said = str(refused("hello.py:create", factory=True))
+    assert said.startswith('what the factory "hello.py:create" has returned is a function, which takes neither ')
+    assert "--factory" not in said
 
 
 def test_the_loader_brings_neither_event_loop_nor_parser() -> None:
