@@ -35,7 +35,7 @@ def blame(doing: str, exc: BaseException) -> AppError:
         exc: what its code raised.
     """
     frames = _frames(exc.__traceback__)
-    return AppError(f"{doing}: {_place(exc, frames)}{_cause(exc)}{_origin(exc, frames)}", _details(exc, frames))
+    return AppError(f"{doing}: {_place(exc, frames)}{cause(exc)}{_origin(exc, frames)}", _details(exc, frames))
 
 
 def short(path: str | Path) -> str:
@@ -91,8 +91,13 @@ def _installation() -> frozenset[str]:
     return frozenset([str(Path(os.__file__).parent), *site.getsitepackages(), site.getusersitepackages()])
 
 
-def _cause(exc: BaseException) -> str:
+def cause(exc: BaseException) -> str:
+    """What was raised, in one line; of a group with one exception in it, that one."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
     if isinstance(exc, SystemExit):
+        if isinstance(exc.code, str) and exc.code.strip():
+            return _text(exc)  # what Python itself would print at the end of the process
         return f"it calls sys.exit({'' if exc.code is None else repr(exc.code)[:40]})"
     text = _text(exc)
     if isinstance(exc, ImportError) and "attempted relative import" in text:

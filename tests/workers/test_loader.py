@@ -289,6 +289,10 @@ BREAKAGE: list[tuple[str, str]] = [
     ("raise ValueError('x' * 9999)", "xxx..."),
     ("import sys; sys.exit(1)", "APP:2: it calls sys.exit(1)"),
     ("import sys; sys.exit()", "APP:2: it calls sys.exit()"),
+    (
+        "import sys; sys.exit('DATABASE_URL\\nis missing, ' + 'so ' * 20)",
+        "APP:2: DATABASE_URL is missing, so so so so so so",
+    ),
     ("raise GeneratorExit", "APP:2: GeneratorExit"),
     ("import broken", "broken.py:1: ZeroDivisionError: division by zero"),
     ("import unparsable", "unparsable.py:1: SyntaxError"),
