@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -165,17 +166,190 @@ def test_a_shutdown_that_fails_is_logged(says: bool) -> None:
     run(main())
 
 
-def test_a_lifespan_that_dies_while_the_app_serves_is_told_at_the_end() -> None:
+@pytest.mark.parametrize("exits", [False, True])
+def test_a_lifespan_that_dies_while_the_app_serves_is_told_at_once_and_once(exits: bool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
-        raise LookupError("too early")
+        raise SystemExit("too early") if exits else LookupError("too early")
 
     async def main() -> None:
         life, log = lifespan(app)
         await life.startup()
-        await asyncio.sleep(0.01)
+        assert life.is_supported
+        await ended(life)
+        assert len(log) == 1
+        assert ("SystemExit" if exits else "too early") in log[0]
         await life.shutdown(1.0)
-        assert "too early" in log[0]
+        assert len(log) == 1
+
+    run(main())
+
+
+# Messages and their state
+
+COMPLETE = {"type": "lifespan.startup.complete"}
+
+
+async def ended(life: Lifespan) -> None:
+    """Wait until the app has ended its lifespan, and that was looked at."""
+    assert life._task is not None
+    await asyncio.wait([life._task])
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("again", ["startup.complete", "startup.failed", "shutdown.complete", "shutdown.failed"])
+def test_a_message_after_the_startup_and_before_the_shutdown_is_an_error_of_the_app(again: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(COMPLETE)
+        with pytest.raises(RuntimeError, match=f"'lifespan.{again}' before it was told to shut down"):
+            await send({"type": f"lifespan.{again}"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        with pytest.raises(RuntimeError, match=r"'lifespan\.startup\.complete' after it has shut down"):
+            await send(COMPLETE)
+
+    async def main() -> None:
+        life, log = lifespan(app)
+        await life.startup()
+        await life.shutdown(5.0)
+        assert not log, "what it has done was right in the end"
+
+    run(main())
+
+
+@pytest.mark.parametrize("early", ["shutdown.complete", "shutdown.failed"])
+def test_an_answer_to_what_was_not_asked_is_a_startup_that_failed(early: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": f"lifespan.{early}"})
+
+    async def main() -> None:
+        life, _ = lifespan(app)
+        with pytest.raises(StartupError, match=f"has sent 'lifespan.{early}' while it starts"):
+            await life.startup()
+        assert not life.is_supported
+
+    run(main())
+
+
+def test_nothing_can_be_said_behind_a_failure() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+        await send(COMPLETE)
+
+    async def main() -> None:
+        life, _ = lifespan(app)
+        with pytest.raises(StartupError, match="no database"):
+            await life.startup()
+        assert not life.is_supported
+        await ended(life)
+
+    run(main())
+
+
+@pytest.mark.parametrize("answer", ["complete", "failed"])
+def test_an_app_that_receives_once_more_after_its_shutdown_is_ended_at_once(answer: str) -> None:
+    done: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            while True:
+                phase = (await receive())["type"]
+                last = answer if phase == "lifespan.shutdown" else "complete"
+                await send({"type": f"{phase}.{last}", "message": "a pity"})
+        finally:
+            done.append("cleaned up")
+
+    async def main() -> None:
+        life, log = lifespan(app)
+        await life.startup()
+        async with asyncio.timeout(5):
+            await life.shutdown(1000.0)
+        assert done == ["cleaned up"]
+        assert log == ([] if answer == "complete" else ["the app's shutdown failed: a pity"])
+
+    run(main())
+
+
+# sys.exit(), and other ways to end
+
+
+@pytest.mark.parametrize(
+    ("exc", "text"),
+    [
+        (SystemExit("DATABASE_URL is missing"), "DATABASE_URL is missing"),
+        (SystemExit(7), "it calls sys.exit(7)"),
+        (SystemExit(), "it calls sys.exit()"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (BaseExceptionGroup("unhandled errors", [SystemExit("no database")]), "no database"),
+        (ExceptionGroup("unhandled errors", [LookupError("no database")]), "LookupError: no database"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (GeneratorExit(), "GeneratorExit"),
+    ],
+    ids=repr,
+)
+def test_whatever_a_startup_raises_is_a_failure_with_its_message(exc: BaseException, text: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise exc
+
+    async def main() -> None:
+        life, log = lifespan(app)
+        with pytest.raises(StartupError) as raised:
+            await life.startup()
+        assert str(raised.value) == f"the app's startup failed: {text}"
+        assert not log
+
+    run(main())
+
+
+def test_an_app_that_exits_before_it_has_received_anything_is_not_one_without_lifespan() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise SystemExit("DATABASE_URL is missing")
+
+    async def main() -> None:
+        life, _ = lifespan(app)
+        with pytest.raises(StartupError, match="DATABASE_URL is missing"):
+            await life.startup()
+
+    run(main())
+
+
+def test_an_app_that_says_why_and_then_exits_as_under_starlette_is_quoted_and_not_logged_again() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "Traceback:\n  File x\nSystemExit: no database\n"})
+        raise SystemExit("no database")
+
+    async def main() -> None:
+        life, log = lifespan(app)
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        with pytest.raises(StartupError, match="the app's startup failed: SystemExit: no database"):
+            await life.startup()
+        await ended(life)
+        del life
+        gc.collect()
+        assert (told, log) == ([], [])
+
+    run(main())
+
+
+def test_an_app_that_exits_while_it_shuts_down_does_not_end_the_worker() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(COMPLETE)
+        await receive()
+        raise SystemExit(9)
+
+    async def main() -> None:
+        life, log = lifespan(app)
+        await life.startup()
+        await life.shutdown(1.0)
+        assert len(log) == 1
+        assert "the app raised SystemExit" in log[0]
 
     run(main())
