@@ -39,6 +39,7 @@ class Answer(Wakeup):
     __slots__ = (
         "_call",
         "_error",
+        "_feeding",
         "_payload",
         "_response",
         "_tasks",
@@ -56,6 +57,7 @@ class Answer(Wakeup):
         self._writer = protocol.writer
         self._call: ThreadCall | None = None
         self._payload: PayloadStream | None = None
+        self._feeding: asyncio.Task[None] | None = None
         self._response: WsgiResponse | None = None
         self._error: BaseException | None = None
         self._written = 0
@@ -108,6 +110,7 @@ class Answer(Wakeup):
         call, self._call = self._call, None
         if call is not None:
             call.abandon()
+        self._feeding = self._payload = None
         for task in self._tasks:
             task.cancel()
 
@@ -125,6 +128,9 @@ class Answer(Wakeup):
             self.pool.end_job()
             call.ended = False
         if call is not self._call:
+            if call.wants_body and not call.abandoned:  # in close(), or in a thread of the app's own
+                call.wants_body = False
+                call.feed(ClientDisconnectedError("the response is complete"))
             if call.complete and call.file is not None:  # abandoned before it could be sent
                 self._finish_file(call, None)
             return
@@ -137,8 +143,12 @@ class Answer(Wakeup):
                 response.send_whole(body)  # type: ignore[union-attr]  # it is there
                 if len(body) > _FLUSH_FIRST:
                     self._response = response
+                    call.body = None
+                    call.settled = True
                     self._end_when_read()
                 else:
+                    if self._payload is not None:
+                        self._refuse_body(call)
                     self._call = None  # as _end() does, in less
                     self.wake()
             else:
@@ -155,16 +165,23 @@ class Answer(Wakeup):
 
     def _take_more(self, call: ThreadCall) -> None:
         """What is rarer than a body in one piece."""
+        if call.settled:  # a thread of the app's own has called: nothing of that can become part of the response
+            if call.wants_body:
+                self._refuse_body(call)
+            return
         while call.hints:
             send_hints(self.protocol, call.hints.popleft())
         if call.wants_body:
-            call.wants_body = False
-            self._start(self._feed(call))
+            payload = self._payload
+            if payload is not None:
+                call.wants_body = False
+                self._feeding = self._start(self._feed(call, payload))
         complete = call.complete  # looked at before the parts: all of them are there when it is true
         error = call.error
         if call.parts:
             self._write_parts(call.parts, self._response or self._begin(call, None))
         file = call.file
+        call.settled = complete
         if complete and file is not None:
             call.file = None
             self._start(self._send_file(call, file))
@@ -211,26 +228,40 @@ class Answer(Wakeup):
 
     def _end(self, error: BaseException | None) -> None:
         """Resume the task: the response is written, or cannot be."""
+        call = self._call
+        if call is not None and self._payload is not None:
+            self._refuse_body(call)
         self._call = self._response = self._payload = None
         self._error = error
         self.wake()
 
     # What takes longer has a task of its own, which the end of the connection cancels.
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.pool.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _feed(self, call: ThreadCall) -> None:
+    async def _feed(self, call: ThreadCall, payload: PayloadStream) -> None:
         """Give the thread the next part of the request's body."""
-        received: bytes | BaseException = b""
+        received: bytes | BaseException
         try:
-            if self._payload is not None:
-                received = await self._payload.readany()
+            received = await payload.readany()
         except Exception as exc:  # noqa: BLE001 -- it is the thread's
             received = exc
-        call.feed(received)
+        self._feeding = None
+        call.feed(received, is_last=payload.at_eof())
+
+    def _refuse_body(self, call: ThreadCall) -> None:
+        """The request is over: its connection throws away what still comes of the body, and nothing may look whole."""
+        feeding, self._feeding = self._feeding, None
+        self._payload = None
+        if feeding is not None:
+            feeding.cancel()
+        if feeding is not None or call.wants_body:
+            call.wants_body = False
+            call.feed(ClientDisconnectedError("the response is complete"))
 
     async def _send_file(self, call: ThreadCall, file: Range) -> None:
         try:

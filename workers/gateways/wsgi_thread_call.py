@@ -60,6 +60,7 @@ class ThreadCall(Call):
         wants_body: the thread waits for more of the request's body.
         taken: bytes of parts that the connection has room for; written by the loop.
         abandoned: nobody waits for the response any more; written by the loop.
+        settled: the loop has taken all of the response, and may still be sending it; written by the loop.
     """
 
     posted = False
@@ -74,9 +75,12 @@ class ThreadCall(Call):
     wants_body = False
     taken = 0
     abandoned = False
+    settled = False
     _given = 0
     _received: bytes | BaseException | None = None
+    _has_all = False
     _signal: Signal | None = None
+    _body_signal: Signal | None = None
     _open: FileWrapper | None = None
     _context: Context | None = None
     _ours: BaseException | None = None
@@ -111,8 +115,6 @@ class ThreadCall(Call):
 
     def _fail(self, exc: BaseException) -> None:
         is_ours = self._ours is not None and self._ours in _chain(exc)
-        if isinstance(exc, InputError) and exc.__cause__ is not None and is_ours:
-            exc = exc.__cause__  # not caught by the app: answered as what it is, 408 for instance
         if not isinstance(exc, Exception):
             # SystemExit would end the worker, from any request that makes an app raise it.
             wrapped = RuntimeError(f"the app raised {type(exc).__name__}")
@@ -120,6 +122,8 @@ class ThreadCall(Call):
             exc = wrapped
         if self.complete or (self.abandoned and not is_ours):
             self._answer.log_error("Error in the app behind its response to %s", self._message, exc)
+        if isinstance(exc, InputError) and exc.__cause__ is not None and is_ours:
+            exc = exc.__cause__  # not caught by the app: answered as what it is, 408 for instance
         self.error = exc
 
     def _call(self) -> None:
@@ -210,16 +214,21 @@ class ThreadCall(Call):
         Raises:
             InputError: it will not be complete.
         """
+        if self._has_all:
+            return b""
         self._received = None
+        # Not the signal of send(): a thread of the app's own may read while that of the pool waits to send.
+        signal = self._body_signal = Signal()
         self.wants_body = True
         self._post(self)
         while self._received is None and not self.abandoned:
-            self._wait()
+            signal.wait()
         received = self._received
         if isinstance(received, bytes):
             return received
-        self._ours = error = InputError("the body of the request was cut or is invalid")
-        raise error from received or ClientDisconnectedError("the client is gone")
+        cause = received or ClientDisconnectedError("the client is gone")
+        self._ours = error = InputError(f"the rest of the request's body does not come: {cause}")
+        raise error from cause
 
     # The loop's side.
 
@@ -227,15 +236,28 @@ class ThreadCall(Call):
         """Take what the thread has posted."""
         self._answer.take(self)
 
-    def feed(self, received: bytes | BaseException) -> None:
-        """Give the waiting thread more of the body, b"" at its end, or why there is none."""
+    def feed(self, received: bytes | BaseException, *, is_last: bool = False) -> None:
+        """Give the waiting thread more of the body, b"" at its end, or why there is none.
+
+        Args:
+            received: to be given.
+            is_last: nothing comes behind it, so that the thread need not ask.
+        """
+        if is_last:
+            self._has_all = True
         self._received = received
-        self.wake()
+        self._wake_reader()
 
     def abandon(self) -> None:
         """Nobody waits for the response any more."""
         self.abandoned = True
         self.wake()
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        signal = self._body_signal
+        if signal is not None:
+            signal.set()
 
     def wake(self) -> None:
         """Let the thread look again, if it waits."""

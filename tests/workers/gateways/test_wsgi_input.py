@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -290,3 +292,231 @@ def test_with_a_thread_to_spare_an_app_reads_while_the_client_sends() -> None:
             assert connection._receive()
         connection.send(b"two\n")
         assert connection.answer().body == b"got one\ngot two\n"
+
+
+# Reads that come too late: of close(), which is called behind the response, or of a thread of the app's own
+
+TRUNCATED = "a part that looked like the whole"
+
+
+class Reader:
+    """Reads all of a body, and notes what has come of it.
+
+    Attributes:
+        begins: set when it is about to read.
+        done: set when it has.
+        outcome: how many bytes it has read, or what was raised.
+    """
+
+    def __init__(self, whole: int) -> None:
+        self.begins = threading.Event()
+        self.done = threading.Event()
+        self.outcome: Any = None
+        self._whole = whole
+
+    def read(self, environ: Environ) -> None:
+        try:
+            self.begins.set()
+            size = len(environ["wsgi.input"].read())
+            self.outcome = size if size == self._whole else TRUNCATED
+        except Exception as exc:
+            self.outcome = exc
+            raise
+        finally:
+            self.done.set()
+
+    def read_quietly(self, environ: Environ, after: threading.Event | None = None) -> None:
+        """For a thread of its own."""
+        if after is not None:
+            assert after.wait(10)
+        with suppress(OSError, ValueError):
+            self.read(environ)
+
+
+class Closing:
+    """A body of one part, and what its `close()` does."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self.parts = iter([b"ok"])
+        self.close = close
+
+    def __iter__(self) -> Closing:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self.parts)
+
+
+def post(connection: Connection, sent: int, size: int) -> None:
+    connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + b"x" * sent)
+
+
+@every_mode
+@pytest.mark.parametrize("when", ["at once", "later"])
+@pytest.mark.parametrize("sent", [READ_FIRST + 1000, LARGE])
+def test_a_read_in_close_behind_the_response_ends_and_never_looks_whole(threads: int, when: str, sent: int) -> None:
+    answered = threading.Event()
+    reader = Reader(LARGE)
+
+    def app(environ: Environ, start_response: StartResponse) -> Any:
+        if environ["REQUEST_METHOD"] == "GET":
+            return answer("free")(environ, start_response)
+        start_response("200 OK", [("Content-Length", "2")])
+
+        def close() -> None:
+            if when == "later":
+                assert answered.wait(10)
+            reader.read(environ)
+
+        return Closing(close)
+
+    with serve(app, threads) as served, served.connect() as connection:
+        post(connection, sent, LARGE)
+        if not threads:
+            connection.send(b"x" * (LARGE - sent))  # on the loop it is there before the app is called
+            answered.set()
+        assert connection.answer().text == "ok"
+        answered.set()
+        assert reader.done.wait(10)
+        assert reader.outcome == LARGE or isinstance(reader.outcome, OSError), reader.outcome
+        if when == "later" and threads:
+            assert "the response is complete" in str(reader.outcome)
+            served.until(lambda: len(served.log) == 1, "the app's mistake is logged")
+            assert served.log[0].startswith("Error in the app behind its response")
+        for _ in range(3):
+            assert served.get().text == "free", "the thread does not wait for ever"
+
+
+@every_mode
+@pytest.mark.parametrize("when", ["before the response", "behind it"])
+def test_a_thread_of_the_app_that_reads_too_long_is_told_so(threads: int, when: str) -> None:
+    answered = threading.Event()
+    reader = Reader(LARGE)
+
+    def app(environ: Environ, start_response: StartResponse) -> Any:
+        if environ["REQUEST_METHOD"] == "GET":
+            return answer("free")(environ, start_response)
+        late = answered if when == "behind it" else None
+        threading.Thread(target=reader.read_quietly, args=(environ, late), daemon=True).start()
+        if late is None:
+            assert reader.begins.wait(10)
+        return answer("ok")(environ, start_response)
+
+    with serve(app, threads) as served, served.connect() as connection:
+        post(connection, READ_FIRST + 1000, LARGE)
+        if not threads:
+            connection.send(b"x" * (LARGE - READ_FIRST - 1000))
+        assert connection.answer().text == "ok"
+        answered.set()
+        assert reader.done.wait(10)
+        if threads:
+            assert isinstance(reader.outcome, OSError), reader.outcome
+        else:
+            assert reader.outcome != TRUNCATED
+        assert served.get().text == "free"
+        assert not served.log
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_late_read_takes_nothing_of_the_next_requests_body(threads: int) -> None:
+    second_runs, first_has_read = threading.Event(), threading.Event()
+    reader = Reader(LARGE)
+    size = READ_FIRST + 2000
+
+    def app(environ: Environ, start_response: StartResponse) -> Any:
+        if environ["PATH_INFO"] == "/second":
+            second_runs.set()
+            assert first_has_read.wait(10)
+            return answer(str(len(environ["wsgi.input"].read())))(environ, start_response)
+
+        def late() -> None:
+            reader.read_quietly(environ, second_runs)
+            first_has_read.set()
+
+        threading.Thread(target=late, daemon=True).start()
+        return answer("first")(environ, start_response)
+
+    with serve(app, threads) as served, served.connect() as connection:
+        post(connection, READ_FIRST + 1000, size)
+        assert connection.answer().text == "first"
+        connection.send(b"x" * 1000)
+        connection.send(b"POST /second HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % LARGE)
+        connection.send(b"y" * (READ_FIRST + 1000))
+        assert first_has_read.wait(10)
+        connection.send(b"y" * (LARGE - READ_FIRST - 1000))
+        assert connection.answer().text == str(LARGE)
+        assert isinstance(reader.outcome, OSError), reader.outcome
+
+
+@every_mode
+def test_a_body_that_was_read_to_its_end_ends_there_behind_the_response_too(threads: int) -> None:
+    answered, done = threading.Event(), threading.Event()
+    read: list[bytes] = []
+
+    def app(environ: Environ, start_response: StartResponse) -> Any:
+        start_response("200 OK", [("Content-Length", "2")])
+        assert len(environ["wsgi.input"].read(LARGE)) == LARGE
+
+        def close() -> None:
+            assert not threads or answered.wait(10)
+            read.append(environ["wsgi.input"].read())
+            done.set()
+
+        return Closing(close)
+
+    with serve(app, threads) as served, served.connect() as connection:
+        post(connection, LARGE, LARGE)
+        assert connection.answer().text == "ok"
+        answered.set()
+        assert done.wait(10)
+        assert read == [b""]
+        assert not served.log
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_one_thread_of_the_app_reads_while_another_waits_to_send(threads: int) -> None:
+    reader = Reader(LARGE)
+
+    def app(environ: Environ, start_response: StartResponse) -> Any:
+        start_response("200 OK", [])
+        threading.Thread(target=reader.read_quietly, args=(environ,), daemon=True).start()
+        for _ in range(200):
+            yield b"x" * 100_000
+
+    with serve(app, threads) as served, served.connect() as connection:
+        sent = READ_FIRST + 1000
+        post(connection, sent, LARGE)
+        connection.read_some()
+        while sent < LARGE:
+            connection.send(b"x" * 1000)
+            sent += 1000
+            served.call(lambda: None)  # each part by itself
+        connection.send(b"x" * (LARGE - sent))
+        assert reader.done.wait(10)
+        assert reader.outcome == LARGE
+        assert len(connection.answer().body) == 20_000_000
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", ["list", "file"])
+def test_a_late_read_leaves_a_response_alone_that_is_still_being_sent(threads: int, kind: str, tmp_path: Path) -> None:
+    size = 30_000_000
+    (tmp_path / "file").write_bytes(b"x" * size)
+    sending = threading.Event()
+    reader = Reader(LARGE)
+
+    def app(environ: Environ, start_response: StartResponse) -> Any:
+        start_response("200 OK", [("Content-Length", str(size))])
+        threading.Thread(target=reader.read_quietly, args=(environ, sending), daemon=True).start()
+        if kind == "list":
+            return [b"x" * size]
+        return environ["wsgi.file_wrapper"]((tmp_path / "file").open("rb"))
+
+    with serve(app, threads) as served, served.connect() as connection:
+        post(connection, READ_FIRST + 1000, LARGE)
+        connection.read_some()
+        sending.set()
+        assert reader.done.wait(10)
+        assert isinstance(reader.outcome, OSError), reader.outcome
+        assert connection.answer().body == b"x" * size
+        assert not served.log
