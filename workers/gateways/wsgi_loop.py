@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_headers import Fields
     from preforkd.workers.http.payload import PayloadStream
     from preforkd.workers.http.protocol import ServerHttpProtocol
+
+T = TypeVar("T")
 
 SPOOL_MAX = 1 << 20
 """Bytes of a body kept in memory; what is longer goes to a temporary file."""
@@ -120,7 +122,7 @@ class LoopCall(Call):
         if close is None:
             return
         try:
-            close()
+            _guarded(close)
         except Exception:
             if self.response is None or not self.response.is_complete:
                 raise
@@ -136,7 +138,7 @@ def serve_now(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ) -> A
     except BaseException as exc:
         if call.result is not None:
             call.close()
-        if isinstance(exc, SystemExit | KeyboardInterrupt):
+        if not isinstance(exc, Exception):  # nothing was awaited, so it is the app's: also a cancellation
             raise _wrapped(exc) from exc
         raise
     if call.result is not None:
@@ -148,8 +150,19 @@ def serve_now(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ) -> A
 
 
 def _wrapped(exc: BaseException) -> RuntimeError:
-    # These would end the worker, from any request that makes an app raise them.
+    # SystemExit would end the worker, from any request that makes an app raise it. GeneratorExit would end the
+    # connection's task, which takes it for its own.
     return RuntimeError(f"the app raised {type(exc).__name__}")
+
+
+def _guarded(function: Callable[..., T], *args: Any) -> T:
+    """Call code of the app from where something is awaited: whatever comes out of it as an `Exception`."""
+    try:
+        return function(*args)
+    except Exception:
+        raise
+    except BaseException as exc:
+        raise _wrapped(exc) from exc
 
 
 async def _send_more(call: LoopCall) -> None:
@@ -166,15 +179,13 @@ async def _send_more(call: LoopCall) -> None:
             while parts is not None:
                 await protocol.writer.drain()
                 await asyncio.sleep(0)  # also lets the end of the connection cancel this
-                part = next(parts, None)
+                part = _guarded(next, parts, None)
                 if part is None:
                     break
                 call.check_part(part)
                 if part:
                     call.send(part)
         await (call.response or call.begin(0)).write_eof()
-    except (SystemExit, KeyboardInterrupt) as exc:
-        raise _wrapped(exc) from exc
     finally:
         call.close()
 

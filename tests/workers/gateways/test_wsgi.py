@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import sys
 import threading
@@ -237,12 +238,19 @@ def test_an_app_that_does_not_call_start_response_is_answered_500(threads: int) 
             assert "start_response" in served.log[0]
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("a bug"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr
-)
+ERRORS = [
+    RuntimeError("a bug"),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    asyncio.CancelledError(),
+    StopIteration(),
+]
+every_error = pytest.mark.parametrize("error", ERRORS, ids=repr)
+
+
+@every_error
 def test_an_app_that_raises_is_answered_500_logged_and_harms_nobody_else(threads: int, error: BaseException) -> None:
-    if isinstance(error, GeneratorExit) and not threads:
-        pytest.skip("on the loop a GeneratorExit is asyncio's own business")
     ok = answer("ok")
 
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -252,11 +260,55 @@ def test_an_app_that_raises_is_answered_500_logged_and_harms_nobody_else(threads
             start_response("200 OK", PLAIN)
         raise error
 
+    no_body: dict[str, Any] = {}
+    with_body: dict[str, Any] = {"method": "POST", "body": b"x"}
     with serve(app, threads) as served:
         for path in ("/before", "/after"):
-            assert served.get(path).status == 500
-            assert type(error).__name__ in served.log[-1]
-            assert served.get("/ok").body == b"ok"
+            for sent in no_body, with_body:
+                assert served.get(path, **sent).status == 500
+                assert type(error).__name__ in served.log[-1]
+                assert served.get("/ok").body == b"ok"
+
+
+@every_error
+@pytest.mark.parametrize("parts", [[], [b"half"], [b"", b"half"]], ids=["first", "second", "third"])
+def test_whatever_an_iterable_raises_is_logged_and_ends_no_worker(
+    threads: int, error: BaseException, parts: list[bytes]
+) -> None:
+    if isinstance(error, StopIteration):
+        pytest.skip("that is how an iterable ends")
+    body = Body(parts, fails=error)
+    ok = answer("ok")
+    app = returning(body)
+    with serve(lambda e, s: ok(e, s) if e["PATH_INFO"] == "/ok" else app(e, s), threads) as served:
+        with served.connect() as connection:
+            connection.ask()
+            if any(parts):
+                with pytest.raises(TruncatedError):
+                    connection.answer()
+            else:
+                assert connection.answer().status == 500
+        assert body.closed.wait(5)
+        served.until(lambda: any(type(error).__name__ in line or "a bug" in line for line in served.log), "in the log")
+        assert served.get("/ok").body == b"ok"
+
+
+@every_error
+@pytest.mark.parametrize("parts", [[b"whole"], [b"wh", b"ole"]], ids=["one part", "two parts"])
+def test_whatever_close_raises_is_logged_and_the_response_stays_whole(
+    threads: int, error: BaseException, parts: list[bytes]
+) -> None:
+    class Fails(Body):
+        def close(self) -> None:
+            super().close()
+            raise error
+
+    ok = answer("ok")
+    app = returning(Fails(parts))
+    with serve(lambda e, s: ok(e, s) if e["PATH_INFO"] == "/ok" else app(e, s), threads) as served:
+        assert served.get().body == b"whole"
+        served.until(lambda: any(type(error).__name__ in line or "a bug" in line for line in served.log), "in the log")
+        assert served.get("/ok").body == b"ok"
 
 
 def test_an_iterable_that_fails_before_its_first_part_is_answered_500_and_closed(threads: int) -> None:
