@@ -10,6 +10,8 @@ import pytest
 from tests.e2e.client import get
 from tests.e2e.conftest import Start
 
+pytestmark = pytest.mark.parallel
+
 APP = """
 import sys
 
