@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio.tasks import _enter_task, _leave_task
 from contextvars import copy_context
 from time import monotonic
@@ -43,6 +44,10 @@ class HttpConnection(ClosingConnection):
 
     async def process_request(self) -> None:
         """Process the request that has come, or answer what is wrong with it."""
+        raise NotImplementedError
+
+    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
+        """Log an error, whatever becomes of the log."""
         raise NotImplementedError
 
     # The transport's calls.
@@ -270,8 +275,23 @@ class HttpConnection(ClosingConnection):
             self._task = None
             self.connections.active -= 1
 
-    def _task_is_done(self, _: asyncio.Task[None]) -> None:
+    def _task_is_done(self, task: asyncio.Task[None]) -> None:
+        """`start()` has ended: as it should, or by an exception or too early, which ends the connection."""
         self._task = None
+        exc = asyncio.CancelledError() if task.cancelled() else task.exception()
+        early = self.transport is not None and self.state in (
+            ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
+        )  # fmt: skip
+        if isinstance(exc, Exception) or (exc is not None and task.cancelled() and not task.cancelling()):
+            self._log_error("Error in start()", exc=exc)
+        elif early and exc is None:
+            self._log_error("start() has returned while its connection was open")
+        if early or (exc is not None and self.state is ConnectionState.UPGRADED):
+            self.abort()
+        rest, self._rest = self._rest, None
+        if rest is not None:  # nobody has awaited it
+            with contextlib.suppress(Exception):
+                rest.close()
         if self.transport is None:
             self._release()
 

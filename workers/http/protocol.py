@@ -32,6 +32,10 @@ NO_LOG, LINE, TIMED_LINE, CALL = range(4)
 
 _NOTHING_SAID: bool | None = None  # with a type that tells mypy that the handler may change it
 
+# An override of a log method that fails must not reach the client, nor end the connection. It does not wait, so a
+# CancelledError out of it is its own.
+_LOG_MAY_FAIL = contextlib.suppress(Exception, asyncio.CancelledError)
+
 _FINAL_STATUSES = range(200, 1000)  # what may be answered; another code in an error is an error of the handler
 _ERROR_PAGE = """<html>
   <head>
@@ -184,7 +188,7 @@ class ServerHttpProtocol(HttpConnection):
                 self._check_request(message, payload)
             await self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
         except BaseException as exc:
-            if self.request is not message:
+            if self.request is not message or self._is_for_the_loop(exc):
                 raise
             if not await self._answer_failure(exc, message, payload):
                 return
@@ -216,7 +220,7 @@ class ServerHttpProtocol(HttpConnection):
             try:
                 log.log(message, response, None, seconds, self._remote or self.remote)
             except Exception:  # noqa: BLE001 -- a broken log must not reach the client
-                self.log_exception("Error in the access log")
+                self._log_failure("Error in the access log")
         writer.response = self.request = None
         self.state = IDLE
         self._intake = HEAD
@@ -240,28 +244,33 @@ class ServerHttpProtocol(HttpConnection):
         if message is not None and self.allowed_methods and message.method not in self.allowed_methods:
             raise HttpProcessingError(405, headers={"Allow": ", ".join(sorted(self.allowed_methods))})
 
-    async def _answer_failure(self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream) -> bool:
-        """Answer what a handler raised; false: there is nobody to answer.
+    def _is_for_the_loop(self, exc: BaseException) -> bool:
+        """Whether an exception of a handler ends the connection's task: the loop's own cancellation, KeyboardInterrupt.
 
-        Raises:
-            BaseException: what is not for us: the loop's own cancellation, KeyboardInterrupt, SystemExit.
+        Nothing is raised here: a frame and an exception that hold each other wait for the collector.
         """
+        if isinstance(exc, asyncio.CancelledError):
+            if self.transport is None or self.state is not ConnectionState.ACTIVE or self._request_expired:
+                return False
+            if self._task is None or not self._task.cancelling():
+                return False
+        elif isinstance(exc, Exception):
+            return False
+        self._count(self.writer.response)
+        self.abort()
+        return True
+
+    async def _answer_failure(self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream) -> bool:
+        """Answer what a handler raised; false: there is nobody to answer."""
         if self.transport is None or self.state is not ConnectionState.ACTIVE:
             self._count(self.writer.response)
             return False
-        if isinstance(exc, asyncio.CancelledError):
-            task = self._task
-            if self._request_expired and task is not None:
-                task.uncancel()
-                exc = HttpProcessingError(503, "The request took too long")
-            elif task is not None and task.cancelling():
-                self.abort()
-                raise exc
-        elif not isinstance(exc, Exception):
-            self.abort()
-            raise exc
+        if self._request_expired and isinstance(exc, asyncio.CancelledError) and self._task is not None:
+            self._task.uncancel()
+            exc = HttpProcessingError(503, "The request took too long")
         if isinstance(exc, ClientDisconnectedError):
-            self.log_debug("The client is gone: %s", exc)
+            with _LOG_MAY_FAIL:
+                self.log_debug("The client is gone: %s", exc)
         elif isinstance(exc, HttpProcessingError) and exc.code in _FINAL_STATUSES:
             await self._handle_error(exc.code, message, payload, exc, exc.headers, exc.message or None)
         else:
@@ -273,7 +282,11 @@ class ServerHttpProtocol(HttpConnection):
         try:
             await self.handle_error(*args)  # type: ignore[arg-type]  # passed on as they came
         except Exception:  # noqa: BLE001 -- a subclass's own: the connection closes whatever it did
-            self.log_exception("Error in handle_error()")
+            self._log_failure("Error in handle_error()")
+        except asyncio.CancelledError:
+            if self._task is None or self._task.cancelling():
+                raise
+            self._log_failure("Error in handle_error()")
         self.keep_alive_wish = False
 
     async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
@@ -408,7 +421,7 @@ class ServerHttpProtocol(HttpConnection):
             elif log is not None:
                 log.info("%s", compile_format(self.access_log_format)(message, response, environ, time, self.remote))
         except Exception:  # noqa: BLE001 -- a broken log must not reach the client
-            self.log_exception("Error in the access log")
+            self._log_failure("Error in the access log")
 
     def _log_request(self, message: RequestMessage | None, response: Response | None, seconds: float) -> None:
         if self._access_was_logged:
@@ -416,8 +429,8 @@ class ServerHttpProtocol(HttpConnection):
             return
         try:
             self.log_access(message, None, response, seconds)
-        except Exception:  # noqa: BLE001 -- a subclass's own
-            self.log_exception("Error in log_access()")
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
+            self._log_failure("Error in log_access()")
         self._access_was_logged = False
 
     def log_debug(self, *args: object) -> None:
@@ -430,6 +443,11 @@ class ServerHttpProtocol(HttpConnection):
         """Log with the traceback of the current exception; arguments as for `logging.Logger.exception`."""
         with contextlib.suppress(Exception):
             self.logger.exception(*args)
+
+    def _log_failure(self, text: str) -> None:
+        """Call `log_exception()`, which a subclass may have overridden and which may fail in turn."""
+        with _LOG_MAY_FAIL:
+            self.log_exception(text)
 
     def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
         with contextlib.suppress(Exception):

@@ -116,6 +116,10 @@ class Rest:
         except StopIteration:
             return done
 
+    def close(self) -> None:
+        """End the coroutine where it waits: nobody will await its rest."""
+        self.context.run(self.steps.close)
+
     def __await__(self) -> Generator[Any, Any, None]:
         run, steps = self.context.run, self.steps
         waiting, error = self.waiting, self.error
