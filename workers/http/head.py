@@ -58,6 +58,10 @@ class ResponseHead:
         reason: str | None = None,
     ) -> None:
         self._writer = writer
+        try:
+            self._request = writer.connection.request  # type: ignore[union-attr]  # see below
+        except AttributeError:  # the client is gone
+            self._request = None
         self.status = status
         self._version = http_version
         self._close = close

@@ -325,6 +325,8 @@ class ServerHttpProtocol(HttpConnection):
         self.writer.response = self.request = None
         if self.state is not ConnectionState.ACTIVE:  # closed meanwhile, or taken over by another protocol
             return
+        if response is not None and response.is_complete:
+            response.ended = True  # whoever still has it must not write into the next one
         if response is not None and response.ends_with_connection and not response.is_complete:
             self.reset()
             return

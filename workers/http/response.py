@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from preforkd.workers.http.errors import ClientDisconnectedError, ResponseError
 from preforkd.workers.http.fields import field_line
 from preforkd.workers.http.filters import Compressor, Rechunker
 from preforkd.workers.http.head import ResponseHead
 from preforkd.workers.http.message import HttpVersion11
+from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.message import RequestMessage
 
 
-_JOIN_CHUNK_BELOW = 16384
+_ACTIVE = ConnectionState.ACTIVE
+_JOIN_CHUNK_BELOW = 16384  # a copy up to here costs less than two more parts
 
 
 class Response(ResponseHead):
     """One response to the current request of a connection (the seed's contract).
 
     The head is written together with the first bytes of the body, at the latest when the handler waits for something.
+
+    It can be sent during the request in which it was made, and at no other time. A task that outlives its request must
+    not make another one: in a later request of the connection it would be taken for that one's.
 
     Args:
         writer: the handler's `self.writer`.
@@ -69,8 +75,9 @@ class Response(ResponseHead):
         """Fix the headers and the framing of the body.
 
         Raises:
-            ResponseError: called twice, or another response to this request was sent already.
-            ClientDisconnectedError: the client is gone.
+            ResponseError: called twice, another response to this request was sent already, or the request for which
+                this response was made is over.
+            ClientDisconnectedError: the client is gone, or the connection was closed.
         """
         writer = self._writer
         if self.headers_sent or writer.response is not None:
@@ -78,9 +85,11 @@ class Response(ResponseHead):
         connection = writer.connection
         if connection is None:
             raise ClientDisconnectedError("the client is gone")
+        request = connection.request
+        if request is not self._request or connection.state is not _ACTIVE:
+            self._refuse_to_send(connection)
         if writer.due:
             writer.flush()  # an interim response, which comes before this head
-        request = connection.request
         status = self.status
         if (
             self._plain
@@ -104,6 +113,14 @@ class Response(ResponseHead):
         writer.response = self
         if not writer.flushed_by_caller:
             writer.flush_soon()
+
+    def _refuse_to_send(self, connection: HttpConnection) -> NoReturn:
+        if connection.request is self._request and connection.state in (
+            ConnectionState.CLOSING,
+            ConnectionState.CLOSED,
+        ):
+            raise ClientDisconnectedError("the connection is closed")
+        raise ResponseError("a response is sent during the request that it was made for, and at no other time")
 
     def _prepare_unusual(self, request: RequestMessage | None) -> None:
         if self._own_headers is not None:
