@@ -269,6 +269,7 @@ class ClosingConnection(asyncio.Protocol):
         elif deadline is Deadline.BODY:
             self._payload.set_exception(BadRequestError("Request timeout", code=408))
             self._intake = DISCARD
+            self.persistent = False
         elif deadline is Deadline.REST:
             self.close()
         elif deadline is Deadline.REQUEST:

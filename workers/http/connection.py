@@ -129,6 +129,7 @@ class HttpConnection(ClosingConnection):
         except BadRequestError as exc:
             payload.set_exception(exc.with_traceback(None))
             self._intake = DISCARD
+            self.persistent = False
             return
         for part in parser.body:
             payload.feed(part, not parser.in_body)
