@@ -204,6 +204,7 @@ class ServerHttpProtocol(HttpConnection):
             or self._intake != HOLD
             or self._client_finished
             or not self.persistent
+            or writer.paused
         ):
             await self._finish_request(message, payload, started)
             return
@@ -316,7 +317,19 @@ class ServerHttpProtocol(HttpConnection):
             response = await self._answer_nothing(message, payload)
         else:
             self._count(response)
+            if self.writer.paused and response.keeps:
+                await self._wait_until_read()
         self._end_request(message, response, started)
+
+    async def _wait_until_read(self) -> None:
+        """The next request has to wait: a client that sends and does not read must not fill the memory."""
+        try:
+            await self.writer.drain()
+        except ClientDisconnectedError:
+            pass
+        except asyncio.CancelledError:
+            if self.transport is not None:
+                self.abort()  # and the task ends, as it was told to
 
     def _end_request(self, message: RequestMessage | None, response: Response | None, started: float) -> None:
         """Go on to the next request, or close; what was to be sent has been written."""
