@@ -59,14 +59,11 @@ def meaning_of(name: str) -> str:
     """Return what a field name means to a response: its lower case, or "" for most.
 
     Raises:
-        TypeError: `name` is not a string.
         ValueError: it is not a token (RFC 9110 section 5.1).
     """
     meaning = _MEANINGS.get(name)
     if meaning is not None:
         return meaning
-    if not isinstance(name, str):
-        raise TypeError(f"a header name must be str, not {type(name).__name__}")
     if not _TOKEN(name):
         raise ValueError(f"invalid header name: {name!r}")
     lower = name.lower()
@@ -76,12 +73,11 @@ def meaning_of(name: str) -> str:
     return meaning
 
 
-def check_status(status: object, reason: object) -> None:
+def check_status(status: object, reason: str | None) -> None:
     """Refuse what cannot be a status line.
 
     Raises:
         ValueError: the status is not 100 to 999, or the reason is no text of one line.
-        TypeError: the reason is not a string.
     """
     if not (isinstance(status, int) and 100 <= status <= 999):
         raise ValueError(f"invalid status: {status!r}")
@@ -89,15 +85,25 @@ def check_status(status: object, reason: object) -> None:
         check_value(reason)
 
 
-def check_value(value: object) -> None:
-    """Refuse a header value or a reason that would end its line (RFC 9110 section 5.5).
+def plain_text(value: object, what: str) -> str:
+    """Return the text of a string as a `str` and nothing else; of an enum of strings its value.
+
+    A subclass could say one thing to the checks and another when it is formatted, and would be remembered for all.
 
     Raises:
         TypeError: `value` is not a string.
+    """
+    if not issubclass(type(value), str):
+        raise TypeError(f"{what} must be str, not {type(value).__name__}")
+    return str.__str__(value)  # type: ignore[arg-type]  # a string, see above
+
+
+def check_value(value: str) -> None:
+    """Refuse a header value or a reason that would end its line (RFC 9110 section 5.5).
+
+    Raises:
         ValueError: it holds CR, LF, NUL or another control character, or cannot be encoded.
     """
-    if not isinstance(value, str):
-        raise TypeError(f"a header value must be str, not {type(value).__name__}")
     if _CONTROL(value):
         raise ValueError(f"control character in a header value: {value!r}")
     value.encode()

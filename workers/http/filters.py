@@ -14,7 +14,7 @@ class Compressor:
     def __init__(self, encoding: str) -> None:
         if encoding not in ("gzip", "deflate"):
             raise ValueError(f"unknown compression: {encoding!r}; known are 'deflate' and 'gzip'")
-        self.encoding = encoding
+        self.encoding = "gzip" if encoding == "gzip" else "deflate"  # of the same letters, and nothing but a str
         self._compress = zlib.compressobj(wbits=16 + zlib.MAX_WBITS if encoding == "gzip" else zlib.MAX_WBITS)
 
     def feed(self, data: bytes) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from preforkd.workers.http.fields import (
     field_line,
     known_field,
     meaning_of,
+    plain_text,
     remember,
 )
 from preforkd.workers.http.message import HttpVersion, HttpVersion11
@@ -70,6 +71,8 @@ class ResponseHead:
         self._plain = self._takes_fields = True
         self.headers_sent = self.ended = False
         if reason is not None or status not in STATUS_LINES:
+            if reason is not None:
+                reason = plain_text(reason, "a reason")
             check_status(status, reason)
             self._reason = reason
             self._plain = False
@@ -99,8 +102,11 @@ class ResponseHead:
     def _add_new_header(self, name: str, value: str) -> None:
         if self.headers_sent:
             raise ResponseError("the headers have been sent already")
+        if type(name) is not str or type(value) is not str:
+            name = plain_text(name, "a header name")
+            value = plain_text(value, "a header value")
         meaning = meaning_of(name)
-        if value.__class__ is not str or not value.isascii() or not value.isprintable():
+        if not value.isascii() or not value.isprintable():
             check_value(value)
         if self._own_headers is not None:
             self._own_headers.add(name, value)
