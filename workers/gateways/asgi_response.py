@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.http.fields import BODILESS
 from preforkd.workers.http.head import length_line
 from preforkd.workers.http.response import Response
 
@@ -104,8 +105,7 @@ class AsgiResponse(Response):
             self._length != len(body)
             or method != "GET"
             or body.__class__ is not bytes
-            or self.status == 204
-            or self.status == 304
+            or self.status in BODILESS
             or not writer.flushed_by_caller
             or writer.paused
             or writer.due
@@ -148,7 +148,7 @@ class AsgiResponse(Response):
         return self._left
 
     def takes_body(self) -> bool:
-        """Whether body bytes are sent at all: not after HEAD, with 204 or 304; known once the headers are sent."""
+        """Whether body bytes are sent at all: not after HEAD, with 204, 205 or 304; known once the headers are sent."""
         return not self._no_body
 
     def count_sent(self, size: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from preforkd.workers.gateways.sendfile import can_send, send_by_kernel
 from preforkd.workers.gateways.wsgi_headers import DATE, SERVER, check_field, known_field, known_status, parse_status
 from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.http.fields import BODILESS, status_line
 from preforkd.workers.http.head import length_line
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.response import Response
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_file import Range
     from preforkd.workers.gateways.wsgi_headers import Fields
     from preforkd.workers.http.protocol import ServerHttpProtocol
-
-# Responses without a body: their length is not that of what the app has returned (RFC 9110 section 8.6).
-_BODILESS = frozenset((204, 304))
 
 _READ = 65536  # bytes of a file at a time, where the kernel cannot send it
 
@@ -43,7 +41,7 @@ class WsgiResponse(Response):
         self._protocol = protocol
         if reason is not None:
             self._reason = reason
-            self._plain = False
+            self._first_line = status_line(code, reason)
         if not isinstance(headers, list):
             raise TypeError(f"the headers must be a list, not {type(headers).__name__}")
         lines = self._lines
@@ -85,7 +83,7 @@ class WsgiResponse(Response):
             request is not None
             and request.method == "GET"
             and (self._length is None or self._length == len(body))
-            and self.status not in _BODILESS
+            and self.status not in BODILESS
             and writer.flushed_by_caller
             and writer.response is None
         ):
@@ -127,7 +125,7 @@ class WsgiResponse(Response):
 
     def _add_length(self, size: int) -> None:
         """Add Content-Length for a body of `size` bytes, where there is none and there has to be one."""
-        if self._length is not None or self.status in _BODILESS:
+        if self._length is not None or self.status in BODILESS:
             return
         request = self._protocol.request
         if size or request is None or request.method != "HEAD":

@@ -6,7 +6,17 @@ import re
 from http import HTTPStatus
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
-STATUS_LINES = {code: f"HTTP/1.1 {code} {phrase}\r\n".encode() for code, phrase in PHRASES.items()}
+BODILESS = frozenset((204, 205, 304))  # of the final ones; RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5
+
+
+def status_line(code: int, reason: str | None = None) -> bytes:
+    """Return the first line of a response; the reason is the standard one, or was checked."""
+    phrase = PHRASES.get(code, "") if reason is None else reason
+    return f"HTTP/1.1 {code} {phrase}\r\n".encode("utf-8", "surrogateescape")
+
+
+# Of those whose head is a matter of routine: final, and with a body.
+PLAIN_LINES = {code: status_line(code) for code in PHRASES if code >= 200 and code not in BODILESS}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
@@ -73,16 +83,17 @@ def meaning_of(name: str) -> str:
     return meaning
 
 
-def check_status(status: object, reason: str | None) -> None:
-    """Refuse what cannot be a status line.
+def checked_status(status: object) -> int:
+    """Return a status as an `int` and nothing else; an `IntEnum`, as `HTTPStatus` is one, gives its value.
 
     Raises:
-        ValueError: the status is not 100 to 999, or the reason is no text of one line.
+        ValueError: it is not 100 to 999, or of another type.
     """
-    if not (isinstance(status, int) and 100 <= status <= 999):
+    kind = type(status)
+    code = int.__int__(status) if issubclass(kind, int) and kind is not bool else 0  # type: ignore[arg-type]  # an int
+    if not 100 <= code <= 999:
         raise ValueError(f"invalid status: {status!r}")
-    if reason is not None:
-        check_value(reason)
+    return code
 
 
 def plain_text(value: object, what: str) -> str:
@@ -95,7 +106,7 @@ def plain_text(value: object, what: str) -> str:
     """
     if not issubclass(type(value), str):
         raise TypeError(f"{what} must be str, not {type(value).__name__}")
-    return str.__str__(value)  # type: ignore[arg-type]  # a string, see above
+    return str.__str__(value)
 
 
 def check_value(value: str) -> None:

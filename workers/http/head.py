@@ -9,14 +9,15 @@ from multidict import CIMultiDict
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.fields import (
-    STATUS_LINES,
-    check_status,
+    PLAIN_LINES,
     check_value,
+    checked_status,
     field_line,
     known_field,
     meaning_of,
     plain_text,
     remember,
+    status_line,
 )
 from preforkd.workers.http.message import HttpVersion, HttpVersion11
 
@@ -63,19 +64,29 @@ class ResponseHead:
             self._request = writer.connection.request  # type: ignore[union-attr]  # see below
         except AttributeError:  # the client is gone
             self._request = None
-        self.status = status
+        self.status = self.sent_status = status
+        self._first_line = PLAIN_LINES.get(status, b"")
         self._version = http_version
         self._close = close
         self._lines: list[bytes] = []
         self._length: int | None = None
         self._plain = self._takes_fields = True
         self.headers_sent = self.ended = False
-        if reason is not None or status not in STATUS_LINES:
+        if not self._first_line or reason is not None or type(status) is not int:
             if reason is not None:
-                reason = plain_text(reason, "a reason")
-            check_status(status, reason)
-            self._reason = reason
+                self._reason = plain_text(reason, "a reason")
+                check_value(self._reason)
+            self._take_status()
+
+    def _take_status(self) -> None:
+        """Check the status and make the status line; other than with the usual ones."""
+        before = self.sent_status
+        self.status = self.sent_status = code = checked_status(self.status)
+        self._first_line = status_line(code, self._reason)
+        if code not in PLAIN_LINES:
             self._plain = False
+        if before == 101 != code:  # it was changed, and what was taken from `Connection` is for 101 alone
+            self._lines = [line for line in self._lines if line[:11].lower() != b"connection:"]
 
     def add_header(self, name: str, value: str) -> None:
         """Add a field.
@@ -214,24 +225,15 @@ class ResponseHead:
             and not (connection.rest_is_long and self.ended)
         )
         fields = clock.keep_alive_fields if keeps else clock.close_fields
-        if self._plain:
-            line = STATUS_LINES.get(self.status) or self._status_line()
-            return b"".join([line, *self._lines, fields, *body])
-        if self._has_date or self._has_server or self.status == 101:
+        if not self._plain and (self._has_date or self._has_server or self.sent_status == 101):
             fields = self._unusual_fields(keeps)
-        return b"".join([self._status_line(), *self._lines, fields, *body])
-
-    def _status_line(self) -> bytes:
-        line = STATUS_LINES.get(self.status)
-        if self._reason is None and line is not None:
-            return line
-        return f"HTTP/1.1 {self.status} {self._reason or ''}\r\n".encode("utf-8", "surrogateescape")
+        return b"".join([self._first_line, *self._lines, fields, *body])
 
     def _unusual_fields(self, keeps: bool) -> bytes:
         """The default fields of a head that has some of them already, and the empty line."""
         date = "" if self._has_date else f"Date: {clock.date}\r\n"
         server = "" if self._has_server else "Server: preforkd\r\n"
-        if self.status == 101:
+        if self.sent_status == 101:
             self.keeps = False  # the connection does not come back to HTTP
             return f"{date}{server}\r\n".encode()
         return f"{date}{server}Connection: {'keep-alive' if keeps else 'close'}\r\n\r\n".encode()

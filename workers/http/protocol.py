@@ -209,8 +209,8 @@ class ServerHttpProtocol(HttpConnection):
             await self._finish_request(message, payload, started)
             return
         # A complete response on a connection that stays open: the same as _finish_request() does, in less.
-        if response.status >= 300:
-            self.connections.count_other(response.status)
+        if response.sent_status >= 300:
+            self.connections.count_other(response.sent_status)
         if logging_way == NO_LOG:
             pass
         elif logging_way == CALL or self._access_was_logged:
@@ -306,7 +306,7 @@ class ServerHttpProtocol(HttpConnection):
         return response if response is not None and response.headers_sent else None
 
     def _count(self, response: Response | None) -> None:
-        status = response.status if response is not None else 0
+        status = response.sent_status if response is not None else 0
         if not 200 <= status < 300:
             self.connections.count_other(status)
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from preforkd.workers.http.errors import ClientDisconnectedError, ResponseError
-from preforkd.workers.http.fields import field_line
+from preforkd.workers.http.fields import BODILESS, field_line
 from preforkd.workers.http.filters import Compressor, Rechunker
-from preforkd.workers.http.head import ResponseHead
+from preforkd.workers.http.head import ResponseHead, length_line
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.writer import DONE
@@ -38,7 +38,8 @@ class Response(ResponseHead):
         reason: the phrase behind the status; None: the standard one.
 
     Attributes:
-        status: the status code.
+        status: the status code; may be changed until `send_headers()`, which checks it again.
+        sent_status: the one that was sent, whatever becomes of `status` later.
         headers_sent: `send_headers()` was called.
         head_is_due: the head has been fixed, but not been written yet.
         keeps: the head has told the client that the connection stays open.
@@ -75,6 +76,7 @@ class Response(ResponseHead):
         """Fix the headers and the framing of the body.
 
         Raises:
+            ValueError: the status is not 100 to 999, or not an `int`.
             ResponseError: called twice, another response to this request was sent already, or the request for which
                 this response was made is over.
             ClientDisconnectedError: the client is gone, or the connection was closed.
@@ -90,16 +92,9 @@ class Response(ResponseHead):
             self._refuse_to_send(connection)
         if writer.due:
             writer.flush()  # an interim response, which comes before this head
-        status = self.status
-        if (
-            self._plain
-            and self._length is not None
-            and request is not None
-            and request.method == "GET"
-            and status >= 200
-            and status != 204
-            and status != 304
-        ):
+        if self.status is not self.sent_status:
+            self._take_status()
+        if self._plain and self._length is not None and request is not None and request.method == "GET":
             # The usual case, flat; the rules are in _choose_framing().
             self._left = self._length
             self._lines.append(self._length_line)
@@ -138,7 +133,7 @@ class Response(ResponseHead):
 
     def _choose_framing(self, request: RequestMessage | None) -> None:
         """Decide how the client finds the end of the body (RFC 9112 section 6.3)."""
-        status = self.status
+        status = self.sent_status
         if status < 200 or status == 204:
             self._have_no_body()
             self._length = None
@@ -146,10 +141,13 @@ class Response(ResponseHead):
             if status < 200 and status != 101:
                 self.ended = True
                 if request is None or request.version >= HttpVersion11:  # 1.0 knows none (RFC 9110 section 15.2)
-                    self._writer.write(b"".join([self._status_line(), *self._lines, b"\r\n"]))
+                    self._writer.write(b"".join([self._first_line, *self._lines, b"\r\n"]))
             return
-        if status == 304 or (request is not None and request.method == "HEAD"):
+        if status in BODILESS or (request is not None and request.method == "HEAD"):
             self._have_no_body()
+        if status == 205:  # the one that has no body and says so (RFC 9110 section 15.3.6)
+            self._chunked = False
+            self._length, self._length_line = 0, length_line(0)
         if self._version < HttpVersion11 or (request is not None and request.version < HttpVersion11):
             self._chunked = False
             if self._length is None and not self._no_body:

@@ -36,7 +36,7 @@ class Sly(str):
         return "evil\r\nSet-Cookie: a"
 
 
-class Kind(str, enum.Enum):
+class Kind(str, enum.Enum):  # noqa: UP042 -- the way before StrEnum, whose members are formatted by their names
     JSON = "application/json"
     NAME = "X-Kind"
 
