@@ -13,6 +13,7 @@ import termios
 from array import array
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from preforkd.workers.http.deadlines import Allowance, Deadline, Marks, Sight, expired
 from preforkd.workers.http.errors import BadRequestError
@@ -181,7 +182,8 @@ class ClosingConnection(asyncio.Protocol):
             self._marks.cut = monotonic() + timeout
         elif self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
-            self._loop.call_later(min(HALF_HEAD_GRACE, timeout), self._refuse_half_a_head)
+            self._marks.cut = monotonic() + timeout
+            self._loop.call_later(min(HALF_HEAD_GRACE, timeout), _refuse_half_a_head, ref(self))
         elif self.state is ConnectionState.CLOSING and self._only_waits():
             # For the client's end, which may be long in coming: that must not hold up a drain.
             if self.transport is not None:
@@ -206,7 +208,8 @@ class ClosingConnection(asyncio.Protocol):
                 duplicate.shutdown(socket.SHUT_WR)
 
     def _refuse_half_a_head(self) -> None:
-        if self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
+        waits = self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial
+        if waits and self._marks.cut:  # else the worker serves on
             self._marks.head = 0.0
             self._refuse(BadRequestError("Request timeout", code=408))
 
@@ -278,3 +281,10 @@ class ClosingConnection(asyncio.Protocol):
             self.cancel_slow_request()
         else:
             self.abort()
+
+
+def _refuse_half_a_head(connection: ref[ClosingConnection]) -> None:
+    """The time for the rest of a head is over. The timer holds no connection: it may have closed meanwhile."""
+    protocol = connection()
+    if protocol is not None:
+        protocol._refuse_half_a_head()

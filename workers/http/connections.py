@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -127,7 +128,10 @@ class Connections:
         clock.update(time.time())
         now = time.monotonic()
         for connection in list(self._live):
-            connection.check_deadlines(now)
+            try:
+                connection.check_deadlines(now)
+            except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- a subclass's own, and one of many
+                _end(connection, "Error when the deadlines of a connection were checked", exc)
 
     def drain(self) -> None:
         """From now on every response says `Connection: close`, decided when its head is written."""
@@ -149,7 +153,10 @@ class Connections:
         """
         self.drain()
         for connection in list(self._live):
-            connection.closing(timeout)
+            try:
+                connection.closing(timeout)
+            except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- a subclass's own, and one of many
+                _end(connection, "Error in closing()", exc)
 
     async def wait_closed(self) -> None:
         """Return when there is no live connection."""
@@ -157,6 +164,13 @@ class Connections:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
+
+
+def _end(connection: HttpConnection, text: str, exc: BaseException) -> None:
+    """Abort a connection that has failed, whatever it does, so that the others get their turn."""
+    connection._log_error(text, exc=exc)
+    with contextlib.suppress(Exception, asyncio.CancelledError):
+        connection.abort()
 
 
 _CONNECTIONS: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()

@@ -1,0 +1,261 @@
+"""`closing()` in the rarer moments of a connection, and of many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import weakref
+from typing import Any
+
+import pytest
+
+from preforkd.workers import ConnectionState, Response
+from preforkd.workers.http import closing as closing_module
+from preforkd.workers.http.connections import connections_of
+from tests.workers.http.test_closing import Waiting
+from tests.workers.http.test_protocol import run
+from tests.workers.http.wire import GET, Echo, FakeTransport, converse, turns
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# Half a head.
+
+
+def test_a_request_that_was_half_there_is_cut_after_the_time_for_all() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET[:10]], close=False)
+        result.protocol.closing(10)
+        result.protocol.data_received(GET[10:])
+        await turns()
+        result.protocol.check_deadlines(now() + 9)
+        assert not result.transport.closed
+        result.protocol.check_deadlines(now() + 11)
+        await turns()
+        assert result.transport.aborted
+        assert result.protocol.cancelled
+
+    run(main)
+
+
+@pytest.mark.parametrize("before", [[], [GET]], ids=["new", "idle"])
+def test_half_a_head_gets_408_after_its_grace(before: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing_module, "HALF_HEAD_GRACE", 0.01)
+    ended = asyncio.Event()
+
+    class Half(FakeTransport):
+        def write_eof(self) -> None:
+            super().write_eof()
+            ended.set()
+
+    async def main() -> None:
+        protocol = Echo()
+        transport = Half(protocol)
+        protocol.connection_made(transport)
+        for data in (*before, GET[:10]):
+            protocol.data_received(data)
+            await turns()
+        protocol.closing(10)
+        await turns()
+        assert not ended.is_set()
+        async with asyncio.timeout(5):
+            await ended.wait()
+        assert transport.output.count(b"HTTP/1.1 408 ") == 1
+        assert transport.output.count(b"HTTP/1.1 200 ") == len(before)
+        assert protocol.state is ConnectionState.CLOSING
+        protocol.connection_lost(None)
+
+    run(main)
+
+
+def test_half_a_head_is_left_in_peace_when_the_worker_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing_module, "HALF_HEAD_GRACE", 0.0)
+
+    async def main() -> None:
+        result = await converse(Echo(), [GET[:10]], close=False)
+        connections = connections_of(asyncio.get_running_loop())
+        connections.closing(10)
+        connections.resume()
+        result.protocol.check_deadlines(now() + 11)
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.0, passed.set)  # set after the grace, which began before
+        await passed.wait()
+        await turns()
+        assert result.output == b""
+        result.protocol.data_received(GET[10:])
+        await turns()
+        assert result.statuses == [200]
+        result.protocol.connection_lost(None)
+
+    run(main)
+
+
+def test_the_grace_of_half_a_head_keeps_no_connection_alive() -> None:
+    async def main() -> None:
+        result = await converse(Echo(), [GET, GET[:10]], close=False)
+        result.protocol.closing(100)
+        result.protocol.connection_lost(None)
+        await turns()
+        reference = weakref.ref(result.protocol)
+        result.transport.protocol = None  # type: ignore[assignment]  # the fake's own reference
+        del result
+        assert reference() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
+
+
+# Other moments.
+
+
+def test_resume_lets_a_request_finish_that_closing_would_have_cut() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        connections = connections_of(asyncio.get_running_loop())
+        connections.closing(10)
+        connections.resume()
+        result.protocol.check_deadlines(now() + 1000)
+        await turns()
+        assert not result.transport.closed
+        result.protocol.released.set()
+        await turns()
+        assert result.statuses == [200]
+        result.protocol.connection_lost(None)
+
+    run(main)
+
+
+def test_a_connection_that_has_said_keep_alive_closes_behind_that_response() -> None:
+    class Begun(Waiting):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            self.keep_alive(True)
+            self.released = asyncio.Event()
+            response = Response(self.writer, 200)
+            response.add_header("Content-Length", "5")
+            response.send_headers()
+            response.write(b"be")
+            await response.drain()
+            await self.released.wait()
+            response.write(b"gun")
+            await response.write_eof()
+
+    async def main() -> None:
+        result = await converse(Begun(), [GET], close=False)
+        assert b"Connection: keep-alive" in result.output
+        result.protocol.closing(10)
+        await turns()
+        assert not result.transport.closed
+        result.protocol.released.set()
+        await turns()
+        assert [(reply.body, reply.complete) for reply in result.replies] == [(b"begun", True)]
+        assert result.transport.closed
+        assert not result.transport.aborted
+
+    run(main)
+
+
+def test_an_idle_client_sees_the_end_in_the_very_moment_of_closing() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            protocol = Echo()
+            transport = FakeTransport(protocol, extra={"socket": ours})
+            protocol.connection_made(transport)
+            protocol.data_received(GET)
+            await turns()
+            theirs.setblocking(False)
+            protocol.closing(10)
+            assert theirs.recv(100) == b""  # the loop closes the socket some turns later
+            await turns()
+
+    run(main)
+
+
+def test_a_worker_that_is_about_to_exit_does_not_linger() -> None:
+    async def main() -> None:
+        result = await converse(Waiting(), [GET], close=False)
+        result.protocol.closing(10)
+        result.protocol.released.set()
+        await turns()
+        assert result.statuses == [200]
+        assert result.transport.closed
+        assert not result.transport.half_closed
+        # But it does when something has come that a close would answer by a reset.
+        busy = await converse(Waiting(), [GET, GET], close=False)
+        busy.protocol.closing(10)
+        busy.protocol.released.set()
+        await turns()
+        assert busy.transport.half_closed
+        assert not busy.transport.closed
+        busy.protocol.connection_lost(None)
+
+    run(main)
+
+
+# Many connections.
+
+
+class Failing(Waiting):
+    """The first of its connections raises in what it overrides."""
+
+    method = ""
+    exc: BaseException
+    failed: list[Any]
+
+    def _call(self, name: str) -> None:
+        if name == self.method and (self.failed or [self])[0] is self:
+            self.failed.append(self)
+            raise self.exc
+
+    def closing(self, timeout: float = 15.0) -> None:
+        self._call("closing")
+        super().closing(timeout)
+
+    def cancel_slow_request(self) -> None:
+        self._call("cancel_slow_request")
+        super().cancel_slow_request()
+
+    def check_deadlines(self, now: float) -> None:
+        self._call("check_deadlines")
+        super().check_deadlines(now)
+
+
+@pytest.mark.parametrize("exc", [ValueError("broken"), asyncio.CancelledError()], ids=repr)
+@pytest.mark.parametrize("method", ["closing", "cancel_slow_request", "check_deadlines"])
+def test_one_connection_that_fails_does_not_keep_the_others_open(
+    method: str, exc: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    class One(Failing):
+        failed: list[Any] = []  # noqa: RUF012 -- of all
+
+    One.method, One.exc = method, exc
+
+    async def main() -> None:
+        connections = connections_of(asyncio.get_running_loop())
+        results = [await converse(One(), [GET], close=False) for _ in range(5)]
+        connections.closing(0 if method == "cancel_slow_request" else 10)
+        if method == "check_deadlines":
+            for protocol in connections:
+                protocol._marks.cut = 1.0
+        connections._sweep()
+        await turns()
+        assert len(set(One.failed)) == 1
+        if method != "closing":
+            assert all(result.transport.aborted for result in results)
+            assert len(connections) == 0
+        else:
+            assert [result.transport.aborted for result in results].count(True) == 1
+            assert all(result.protocol._marks.cut for result in results if not result.transport.aborted)
+            for protocol in connections:
+                protocol.connection_lost(None)
+        assert connections._timer is None
+
+    run(main)
+    assert type(exc).__name__ in caplog.text
