@@ -305,8 +305,8 @@ class HttpConnection(ClosingConnection):
 
         Called by the handler of a request whose `message.upgrade` is true, after its 101 response was sent. From then
         on `receiver` gets `data_received`, `eof_received`, `pause_writing`, `resume_writing` and `connection_lost`; it
-        writes to `self.transport`. The handler may go on running (as the session) or return. A handler that answers
-        such a request without calling this simply stays in HTTP.
+        writes to `self.transport`. The handler may go on running (as the session) or return; what it raises is logged
+        and aborts the connection. A handler that answers such a request without calling this simply stays in HTTP.
 
         Args:
             receiver: gets the transport's calls; its `connection_made` is not called.
@@ -315,10 +315,13 @@ class HttpConnection(ClosingConnection):
             Bytes that came behind the request already.
 
         Raises:
-            ResponseError: there is no request, or its body has not been read.
+            ResponseError: there is no request, its body has not been read, or no 101 was sent.
         """
         if self.state is not ConnectionState.ACTIVE or self._intake != HOLD:
             raise ResponseError("a connection is taken over by the handler of a complete request")
+        response = self.writer.response
+        if response is None or response.sent_status != 101:
+            raise ResponseError("a connection is taken over after its 101 response was sent")
         self.writer.flush()
         self.state = following(self.state, ConnectionEvent.UPGRADE)
         self._intake = RAW

@@ -263,6 +263,11 @@ class ServerHttpProtocol(HttpConnection):
 
     async def _answer_failure(self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream) -> bool:
         """Answer what a handler raised; false: there is nobody to answer."""
+        if self.state is ConnectionState.UPGRADED:
+            if not isinstance(exc, ClientDisconnectedError | asyncio.CancelledError):
+                self._log_error("Error in the handler that has taken over the connection of %s", message, exc=exc)
+            self.abort()
+            return True
         if self.transport is None or self.state is not ConnectionState.ACTIVE:
             self._count(self.writer.response)
             return False
@@ -340,6 +345,9 @@ class ServerHttpProtocol(HttpConnection):
             return
         if response is not None and response.is_complete:
             response.ended = True  # whoever still has it must not write into the next one
+        payload = self._payload
+        if payload is not EMPTY_PAYLOAD and not payload.is_complete and payload.exception() is None:
+            payload.set_exception(ClientDisconnectedError("the request is over"))  # a task may still wait for it
         if response is not None and response.ends_with_connection and not response.is_complete:
             self.reset()
             return
