@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-HeaderPairs = Mapping[str, str] | Iterable[tuple[str, str]]
+HeaderPairs = Mapping[str, str | int] | Iterable[tuple[str, str | int]]
 
 
 class HttpProcessingError(Exception):

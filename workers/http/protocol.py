@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -16,7 +17,13 @@ from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_form
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.deadlines import Allowance
-from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError, HeaderPairs, HttpProcessingError
+from preforkd.workers.http.errors import (
+    BadRequestError,
+    ClientDisconnectedError,
+    HeaderPairs,
+    HttpProcessingError,
+    ResponseError,
+)
 from preforkd.workers.http.fields import PHRASES
 from preforkd.workers.http.limits import limits_from
 from preforkd.workers.http.message import RequestMessage
@@ -37,6 +44,7 @@ _NOTHING_SAID: bool | None = None  # with a type that tells mypy that the handle
 _LOG_MAY_FAIL = contextlib.suppress(Exception, asyncio.CancelledError)
 
 _FINAL_STATUSES = range(200, 1000)  # what may be answered; another code in an error is an error of the handler
+_FRAMING = ("content-length", "transfer-encoding")  # the page's, whatever the headers of an error say
 _ERROR_PAGE = """<html>
   <head>
     <title>{status} {phrase}</title>
@@ -299,8 +307,7 @@ class ServerHttpProtocol(HttpConnection):
         """The handler left without a complete response."""
         response = self.writer.response
         if response is None and self.transport is not None and payload.exception() is None:
-            self._log_error("The handler has not answered %s", message)
-            await self._handle_error(500, message, payload)
+            await self._handle_error(500, message, payload, ResponseError("the handler has not answered"))
             self.writer.flush()
             response = self.writer.response
         elif response is not None and self.keep_alive_wish is not False:
@@ -390,16 +397,19 @@ class ServerHttpProtocol(HttpConnection):
         After the headers of a response were sent there is no second one: the connection closes only.
 
         Args:
-            status: the status code; 500 is logged with its traceback.
+            status: the status code, 200 to 999; another one is answered as 500, which is logged with its traceback.
             message: the request, for the log.
             payload: its body.
-            exc: what happened; its traceback is in the page when `debug` is on.
-            headers: more fields, as a mapping or as pairs.
+            exc: what happened; its traceback is in the page when `debug` is on. None: the log has the exception that is
+                being handled, if one is.
+            headers: more fields, as a mapping or as pairs; `Content-Type` replaces that of the page, and what would
+                frame another body is ignored.
             reason: text for the page instead of the standard phrase.
         """
         self.keep_alive(False)
-        if status == 500 and exc is not None:
-            self._log_error("Error handling request %s", message, exc=exc)
+        status = int(status) if isinstance(status, int) and status in _FINAL_STATUSES else 500
+        if status == 500:
+            self._log_error("Error handling request %s", message, exc=exc or sys.exception())
         if self.transport is None or (self.writer.response is not None):
             return
         phrase = PHRASES.get(status, "Error")
@@ -408,10 +418,13 @@ class ServerHttpProtocol(HttpConnection):
             text += f"<br><h2>Traceback:</h2>\n<pre>{escape(''.join(traceback.format_exception(exc)))}</pre>"
         page = _ERROR_PAGE.format(status=status, phrase=escape(phrase), text=text).encode("utf-8", "backslashreplace")
         response = Response(self.writer, status, close=True)
-        response.add_header("Content-Type", "text/html; charset=utf-8")
+        fields = list(headers.items() if isinstance(headers, Mapping) else headers or ())
+        if not any(name.lower() == "content-type" for name, _ in fields):
+            response.add_header("Content-Type", "text/html; charset=utf-8")
         response.add_header("Content-Length", str(len(page)))
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
-            response.add_header(name, value)
+        for name, value in fields:
+            if name.lower() not in _FRAMING:
+                response.add_header(name, str(value) if isinstance(value, int) else value)
         response.send_headers()
         response.write(page)
         await response.write_eof()

@@ -56,8 +56,10 @@ class Response(ResponseHead):
         """Compress the body; says so in `Content-Encoding` if the handler does not.
 
         Raises:
-            ValueError: `encoding` is neither 'deflate' nor 'gzip'.
+            ValueError: `encoding` is neither 'deflate' nor 'gzip', or there is a compression filter already.
         """
+        if any(isinstance(one, Compressor) for one in self._filters or ()):
+            raise ValueError("the body is compressed already")
         self._add_filter(Compressor(encoding))
 
     def add_chunking_filter(self, size: int = 16384) -> None:
