@@ -18,10 +18,19 @@ class Recorder(ServerHttpProtocol):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.seen: list[tuple[str, str, bytes | str]] = []
+        self.methods: list[str] = []  # of the responses, as far as the bytes let one know
         self.errors: list[str] = []
+        self._handled: RequestMessage | None = None
+
+    async def handle_error(self, status: int = 500, message: RequestMessage | None = None, *args: Any) -> None:
+        if message is None or message is not self._handled:
+            self.methods.append(message.method if message is not None else "GET")
+        await super().handle_error(status, message, *args)
 
     async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:
         self.keep_alive(True)
+        self._handled = message
+        self.methods.append(message.method)
         entry = len(self.seen)
         self.seen.append((message.method, message.path, "unread"))
         assert message.headers is not None
@@ -70,7 +79,8 @@ def run(portions: list[bytes], eof: bool) -> Talk:
 
 def outcome(result: Talk) -> tuple[object, ...]:
     # Which error it is depends on how much of a head there is when the parser objects: 400, or 501 or 505 with more.
-    finals = ["error" if reply.status >= 400 else reply.status for reply in result.replies if reply.status >= 200]
+    replies = parse_replies(result.output, result.protocol.methods)
+    finals = ["error" if reply.status >= 400 else reply.status for reply in replies if reply.status >= 200]
     return result.seen, finals, result.ended
 
 
@@ -81,7 +91,7 @@ def check(data: bytes, cuts: list[int], eof: bool) -> None:
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(data)}), len(data)]
     portions = [data[start:end] for start, end in itertools.pairwise(edges)]
     divided = run(portions, eof)
-    replies = parse_replies(divided.output, [method for method, _, _ in divided.seen])
+    replies = parse_replies(divided.output, divided.protocol.methods)
     finals = [reply.status for reply in replies if reply.status >= 200]
     # One response to a request at most, and one more for bytes that were none; nothing behind an error.
     assert len(finals) <= len(divided.seen) + 1

@@ -102,7 +102,7 @@ class ClosingConnection(asyncio.Protocol):
 
     # What the other half of the class adds.
 
-    def _refuse(self, exc: BadRequestError) -> None:
+    def _refuse(self, exc: BadRequestError, data: bytes = b"") -> None:
         """Answer an error instead of a request."""
         raise NotImplementedError
 

@@ -16,6 +16,7 @@ from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedErro
 from preforkd.workers.http.message import HttpVersion11, RequestMessage
 from preforkd.workers.http.parser import RequestParser
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
+from preforkd.workers.http.rules import refused_request
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Rest, Wakeup, raising
 from preforkd.workers.http.writer import DONE, ResponseWriter
@@ -95,7 +96,7 @@ class HttpConnection(ClosingConnection):
         try:
             message = parser.feed_head(data)
         except BadRequestError as exc:
-            self._refuse(exc)
+            self._refuse(exc, data)
             return
         if message is None:
             if not self._marks.head:
@@ -194,11 +195,14 @@ class HttpConnection(ClosingConnection):
             if self.transport is not None and not self.transport.is_closing():
                 self.transport.resume_reading()
 
-    def _refuse(self, exc: BadRequestError) -> None:
+    def _refuse(self, exc: BadRequestError, data: bytes = b"") -> None:
         """A head is no valid request: answer that, and parse nothing more."""
         self._marks.head = 0.0
+        if exc.request is None:
+            exc.request = refused_request(bytes(self.reader.partial or data), exc.code == 414)
         self._bad = exc.with_traceback(None)  # its frames would keep this connection alive
         self._intake = DISCARD
+        self.persistent = False
         self.serve()
 
     def serve(self, rest: Rest | None = None) -> None:

@@ -7,6 +7,10 @@ A `HttpProcessingError` is the client's fault (or the handler's wish) and carrie
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.message import RequestMessage
 
 HeaderPairs = Mapping[str, str | int] | Iterable[tuple[str, str | int]]
 
@@ -36,9 +40,15 @@ class HttpProcessingError(Exception):
 
 
 class BadRequestError(HttpProcessingError):
-    """The bytes are not a valid HTTP/1.1 request: 400, and nothing more is parsed on this connection."""
+    """The bytes are not a valid HTTP/1.1 request: 400, and nothing more is parsed on this connection.
+
+    Attributes:
+        request: what is known of the request; None when its request line was not understood. The answer depends on the
+            method (HEAD has no body), and the access log shows the line.
+    """
 
     code = 400
+    request: RequestMessage | None = None
 
     def __init__(self, message: str = "", code: int | None = None) -> None:
         super().__init__(code, message)

@@ -165,7 +165,9 @@ class RequestParser:
         self.consumed = skipped + end - before
         if self._judging or limits.limit_request_line < end or limits.limit_header_size < end:
             self._check_partial(head)
-        return self._complete(bytes(head[before:]), bytes(head))
+        message = self._complete(bytes(head[before:]), bytes(head))
+        self.partial = None
+        return message
 
     def _check_partial(self, head: bytearray) -> None:
         limits = self._limits
@@ -213,7 +215,6 @@ class RequestParser:
             raise rules.fault_of_method(head) or BadRequestError("Invalid method") from None
         except HttpParserError:
             raise rules.fault_of_head(head, self._headers) from None
-        self.partial = None
         self._blank_lines = 0
 
         target = self._target[0] if len(self._target) == 1 else b"".join(self._target)
@@ -252,27 +253,31 @@ class RequestParser:
             _METHODS.get(method) or _METHODS.setdefault(method, method.decode("ascii")), path, version, raw_headers,
             should_close,
         )  # fmt: skip
-        if (
-            is_plain
-            and host in _GOOD_HOSTS
-            and connection in _PLAIN_CONNECTIONS
-            and version is HttpVersion11
-            and path[:1] == "/"
-            and path.isascii()
-            and path.isprintable()
-            and "#" not in path
-        ):
-            # What _interpret() would find, in a third of the time.
-            should_close = message.should_close = _PLAIN_CONNECTIONS[connection]
-            if length is not None:
-                self._announce_length(message, [length])
-            elif not self._incomplete:
-                self._incomplete.append(True)
-                if self._misses < _MISSES_MAX or self._misses % _MISSES_MAX == 1:
-                    remember_block(head, raw_headers, should_close)
-                return message
-        else:
-            self._interpret(message, method, target, upgrade)
+        try:
+            if (
+                is_plain
+                and host in _GOOD_HOSTS
+                and connection in _PLAIN_CONNECTIONS
+                and version is HttpVersion11
+                and path[:1] == "/"
+                and path.isascii()
+                and path.isprintable()
+                and "#" not in path
+            ):
+                # What _interpret() would find, in a third of the time.
+                should_close = message.should_close = _PLAIN_CONNECTIONS[connection]
+                if length is not None:
+                    self._announce_length(message, [length])
+                elif not self._incomplete:
+                    self._incomplete.append(True)
+                    if self._misses < _MISSES_MAX or self._misses % _MISSES_MAX == 1:
+                        remember_block(head, raw_headers, should_close)
+                    return message
+            else:
+                self._interpret(message, method, target, upgrade)
+        except BadRequestError as exc:
+            exc.request = message
+            raise
         if self._incomplete:
             self._begin_body(message)
         else:

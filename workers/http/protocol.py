@@ -193,6 +193,8 @@ class ServerHttpProtocol(HttpConnection):
                 or self.allowed_methods
                 or self.connections.limit_concurrency
             ):
+                if message is None and self._bad is not None:
+                    message = self.request = self._bad.request
                 self._check_request(message, payload)
             await self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
         except BaseException as exc:

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv6Address
 
 from preforkd.workers.http.errors import BadRequestError
-from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11
+from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11, RequestMessage
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+)(?: ([^\r\n]*))?(?:\r|\Z)")
+_REFUSED_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+)(?: HTTP/([0-9])\.([0-9])(?=\r))?").match
+_TARGET_SHOWN_MAX = 1024
 _HTTP_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])\Z")
 _REG_NAME = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")  # RFC 3986 section 3.2.2
 _HOST = re.compile(
@@ -162,6 +164,21 @@ def check_request_line(head: bytes, method: bytes, target: bytes) -> HttpVersion
         if version[2] == b"0":
             return HttpVersion10
     raise BadRequestError("HTTP version not supported", code=505)
+
+
+def refused_request(head: bytes, too_long: bool) -> RequestMessage | None:
+    """Read the request line of a head that was refused, for the answer and the log; None when it is none.
+
+    Args:
+        head: what came of it, from its first byte on.
+        too_long: that is what the line was refused for, so its end may be missing, and not all of the target is shown.
+    """
+    line = _REFUSED_LINE(head)
+    if line is None or (line[3] is None and not (too_long and line.end() == len(head))):
+        return None
+    method, target = line[1].decode("ascii"), line[2].decode("ascii")
+    version = HttpVersion11 if line[3] is None else HttpVersion(int(line[3]), int(line[4]))
+    return RequestMessage(method, target[:_TARGET_SHOWN_MAX] if too_long else target, version, (), should_close=True)
 
 
 def fault_of_head(head: bytes, headers: Iterable[tuple[bytes, bytes]]) -> BadRequestError:

@@ -158,7 +158,8 @@ def test_a_logger_gets_the_line(caplog: pytest.LogCaptureFixture) -> None:
 def test_errors_are_logged_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     talk(b"GET / HTTP/7.0\r\n\r\n", access_log=logging.getLogger("access"), access_log_format="%(r)s %(s)s")
-    assert caplog.messages == ["- 505"]
+    talk(b"\x00\r\n\r\n", access_log=logging.getLogger("access"), access_log_format="%(r)s %(s)s")
+    assert caplog.messages == ["GET / HTTP/7.0 505", "- 400"]
 
 
 def test_a_handler_that_logs_by_itself_is_not_logged_twice(caplog: pytest.LogCaptureFixture) -> None:

@@ -40,6 +40,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 @settings(max_examples=400, deadline=None)
 @given(mutated(), st.lists(st.integers(0, 400), max_size=8), st.booleans())
 @example(b"".join(REQUESTS), [], False)
+@example(b"\r\nHEAD http://b/ HTTP/1.1\r\n\r\nHost: a\r\n\r\n", [], False)
 @example(
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nConnection: close\r\n\r\n" * 2, [70], True
 )
