@@ -336,7 +336,11 @@ class HttpConnection(ClosingConnection):
         return early
 
     def eof_received(self) -> bool:
-        """The client will send no more (asyncio's call); what it has asked for is still answered."""
+        """The client will send no more (asyncio's call); what it has asked for is still answered.
+
+        Not over TLS: there a half-close (a close_notify) ends the connection, as asyncio's TLS transports cannot keep
+        one side open.
+        """
         if self._receiver is not None:
             return bool(self._receiver.eof_received())
         self._client_finished = True
@@ -422,7 +426,7 @@ class HttpConnection(ClosingConnection):
 
     # The response's questions.
 
-    def may_keep_alive(self) -> bool:
+    def _may_keep_alive(self) -> bool:
         """Whether the connection may stay open after the current request, as far as is known now."""
         request = self.request
         return self.persistent and request is not None and not request.should_close and not self.continue_is_due

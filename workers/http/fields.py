@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
-PHRASES = {status.value: status.phrase for status in HTTPStatus}
+# Those that RFC 9110 has renamed, and Python with its version 3.13: ours do not depend on the interpreter.
+_RENAMED = {
+    413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content",
+}  # fmt: skip
+PHRASES = {status.value: status.phrase for status in HTTPStatus} | _RENAMED
 BODILESS = frozenset((204, 205, 304))  # of the final ones; RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5
 
 

@@ -206,13 +206,13 @@ class ResponseHead:
         if self.headers_sent and not self.head_is_due:
             return self.keeps
         connection = self._writer.connection
-        return not self._close and connection is not None and connection.may_keep_alive()
+        return not self._close and connection is not None and connection._may_keep_alive()
 
     def render(self, body: Iterable[bytes]) -> bytes:
         """Make the bytes of the head and what comes behind it; here it is decided whether the connection stays open."""
         self.head_is_due = False
         connection = self._writer.connection
-        # connection.may_keep_alive(), without the call.
+        # connection._may_keep_alive(), without the call.
         request = connection.request if connection is not None else None
         keeps = self.keeps = bool(
             connection is not None

@@ -350,6 +350,8 @@ class RequestParser:
     def _describe_body(self, message: RequestMessage, fields: dict[bytes, list[bytes]]) -> None:
         body = message.chunked or bool(message.content_length)
         for value in fields.get(b"expect", ()):
+            if not value:
+                continue  # as if it were not there: an empty list of expectations (RFC 9110 section 10.1.1)
             if value.lower() != b"100-continue":
                 raise BadRequestError("Unknown expectation", code=417)
             message.expect_continue = body and message.version >= HttpVersion11

@@ -101,13 +101,20 @@ class ServerHttpProtocol(HttpConnection):
         self.host = host
         self.port = port
         self.debug = debug
+        self._logging = NO_LOG
+        self._request_expired = self._access_was_logged = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport (asyncio's call)."""
+        super().connection_made(transport)
+        # Not in __init__: a subclass may set its access log behind super().__init__().
+        access_log = self.access_log
         if type(self).log_access is not ServerHttpProtocol.log_access:
             self._logging = CALL
         elif isinstance(access_log, AccessLog):
             self._logging = TIMED_LINE if access_log.needs_seconds else LINE
         else:
             self._logging = NO_LOG if access_log is None else CALL
-        self._request_expired = self._access_was_logged = False
 
     @property
     def keep_alive_timeout(self) -> float:

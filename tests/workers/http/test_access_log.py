@@ -191,3 +191,29 @@ def test_an_overridden_log_access_that_fails_never_reaches_the_client() -> None:
             raise RuntimeError("broken")
 
     assert talk(GET, GET, handler=Failing).statuses == [200, 200]
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_an_access_log_that_is_set_behind_the_constructor_is_used(timed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+
+    class Late(Echo):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.access_log = AccessLog(path, "%(s)s %(U)s %(D)s" if timed else "%(s)s %(U)s")
+
+    result = talk(GET, GET, handler=Late)
+    result.protocol.access_log.close()
+    assert [line[:5] for line in path.read_text().splitlines()] == ["200 /"] * 2
+
+
+def test_a_logger_that_is_set_behind_the_constructor_is_used(caplog: pytest.LogCaptureFixture) -> None:
+    class Late(Echo):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.access_log = logging.getLogger("access")
+            self.access_log_format = "%(s)s %(U)s"
+
+    caplog.set_level(logging.INFO, logger="access")
+    talk(GET, handler=Late)
+    assert caplog.messages == ["200 /"]

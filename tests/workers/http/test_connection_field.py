@@ -79,3 +79,29 @@ def test_an_upgrade_is_said_with_101_only(status: int) -> None:
     result = talk(HANDSHAKE, handler=Upgrading)
     said = result.replies[0].headers.getall("Connection")
     assert said == (["Upgrade"] if status == 101 else ["keep-alive"])
+
+
+def test_a_method_of_a_subclass_that_is_called_like_an_inner_one_changes_nothing() -> None:
+    asked = []
+
+    class Own(Echo):
+        def may_keep_alive(self) -> bool:
+            return False
+
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            asked.append(Response(self.writer, 200).keep_alive())
+            await answer(self, b"own")
+
+    result = talk(GET, GET, handler=Own)
+    assert [reply.headers["Connection"] for reply in result.replies] == ["keep-alive"] * 2
+    assert asked == [True, True]
+
+
+def test_a_half_close_over_tls_ends_the_connection() -> None:
+    class Waiting(Echo):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            await asyncio.Event().wait()
+
+    result = talk(GET, handler=Waiting, eof=True, tls=True)
+    assert result.transport.closed
+    assert result.output == b""

@@ -14,6 +14,7 @@ from tests.workers.http.wire import (
     Echo,
     FakeTransport,
     assert_refused,
+    assert_served,
     byte_by_byte,
     feed,
     parse_replies,
@@ -206,6 +207,14 @@ def test_no_continue_towards_http_1_0_or_without_a_body() -> None:
 @ways
 def test_another_expectation_fails(way: str) -> None:
     assert_refused(way, b"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("value", [b"", b" ", b" \t "])
+def test_an_empty_expectation_is_none(value: bytes, way: str) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect:" + value + b"\r\n\r\n"
+    result = assert_served(way, head + b"abc", ("POST", "/", b"abc"))
+    assert b"100 Continue" not in result.output
 
 
 def test_an_answer_without_reading_needs_no_continue_and_closes() -> None:

@@ -147,3 +147,17 @@ def test_205_has_no_body_from_wsgi(headers: list[tuple[str, str]]) -> None:
         return await converse(gateway.handler(), [GET, GET])
 
     check_205(asyncio.run(main()).replies)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (413, "Content Too Large"),
+        (414, "URI Too Long"),
+        (416, "Range Not Satisfiable"),
+        (422, "Unprocessable Content"),
+        (418, "I'm a Teapot"),
+    ],
+)
+def test_the_reasons_are_those_of_rfc_9110_with_every_python(status: int, reason: str) -> None:
+    assert talk(GET, handler=handler(status)).replies[0].reason == reason
