@@ -64,6 +64,8 @@ class Inflater:
             return b""
         inflate = self._inflate
         if inflate is None or inflate.eof:
+            if inflate is not None and self._encoding == "deflate":
+                raise BadRequestError("Bytes behind the compressed body")  # that came in a later read
             inflate = self._inflate = self._start(data[0])
         try:
             out = inflate.decompress(data, _PIECE)

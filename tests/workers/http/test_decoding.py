@@ -110,6 +110,17 @@ def test_bytes_behind_deflate_data_are_400() -> None:
     assert talk(post("deflate", zlib.compress(TEXT) + b"tail")).statuses == [400]
 
 
+@pytest.mark.parametrize("tail", [zlib.compress(b"second"), zlib.compress(b"second")[2:-4]], ids=["zlib", "raw"])
+def test_a_second_deflate_stream_is_not_read_as_a_part_of_the_body(tail: bytes) -> None:
+    for portions in (
+        [post("deflate", zlib.compress(TEXT) + tail)],
+        byte_by_byte(post("deflate", zlib.compress(b"first") + tail)),
+    ):
+        result = talk(*portions)
+        assert result.statuses == [400]
+        assert result.seen == [("POST", "/", "BadRequestError")]
+
+
 def test_a_compressed_body_cut_by_eof_raises_to_the_handler() -> None:
     body = gzip.compress(TEXT)
     result = talk(post("gzip", body[:20], length=len(body)), eof=True)
