@@ -217,6 +217,23 @@ def test_an_empty_expectation_is_none(value: bytes, way: str) -> None:
     assert b"100 Continue" not in result.output
 
 
+@pytest.mark.parametrize("drain", [False, True])
+def test_no_continue_behind_the_beginning_of_the_final_response(drain: bool) -> None:
+    class Begun(Echo):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            self.keep_alive(True)
+            response = Response(self.writer, 200)
+            response.send_headers()
+            if drain:
+                response.write(b"begun ")
+                await response.drain()
+            response.write(await payload.read())
+            await response.write_eof()
+
+    result = talk(EXPECT, b"hello", handler=Begun)
+    assert [(reply.status, reply.body) for reply in result.replies] == [(200, b"begun hello" if drain else b"hello")]
+
+
 def test_an_answer_without_reading_needs_no_continue_and_closes() -> None:
     result = talk(EXPECT, handler=Unread)
     assert result.statuses == [200]

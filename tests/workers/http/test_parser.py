@@ -10,6 +10,7 @@ from preforkd.workers.http import remembered
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.limits import DEFAULT_LIMITS, Limits
 from preforkd.workers.http.parser import RequestParser
+from tests.workers.http.wire import GET, byte_by_byte, talk
 
 Event = tuple[object, ...]
 
@@ -157,3 +158,36 @@ def test_the_rest_of_a_body_of_known_length_is_known() -> None:
     parser.feed_body(b"llo")
     parser.feed_head(REQUESTS[3].partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
     assert parser.body_left() is None
+
+
+def test_a_trailer_that_does_not_end_is_bounded() -> None:
+    body = b"10000\r\n" + b"x" * 65536 + b"\r\n"  # so much that the bound on the overhead of chunks is far away
+    for name in (b"X: ", b""):  # in a value, and in a name
+        parser = RequestParser(DEFAULT_LIMITS)
+        parser.feed_head(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        parser.feed_body(body)
+        parser.feed_body(b"0\r\n" + name)
+        fed = 0
+        code = 0
+        while not code and fed < 600_000:
+            try:
+                parser.feed_body(b"y" * 10_000)
+            except BadRequestError as exc:
+                code = exc.code
+            fed += 10_000
+        assert code == 431
+        assert 16384 < fed < 300_000
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_one_empty_line_is_accepted_before_every_request(pipelined: bool, bytewise: bool) -> None:
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab"
+    requests = [b"\r\n" + request for request in (GET, GET, post, GET)]
+    portions = [b"".join(requests)] if pipelined else requests
+    if bytewise:
+        portions = byte_by_byte(b"".join(requests))
+    result = talk(*portions)
+    assert result.statuses == [200] * 4
+    # Of two, the second is one too many, also behind requests that had one.
+    assert talk(*portions, b"\r\n\r\n" + GET).statuses == [200] * 4 + [400]

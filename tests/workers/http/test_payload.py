@@ -124,6 +124,22 @@ def test_a_cut_body_raises_in_every_way_to_read(reader: Reader) -> None:
     asyncio.run(main())
 
 
+def test_bytes_that_come_after_an_exception_are_dropped() -> None:
+    async def main() -> None:
+        source = Source()
+        stream = PayloadStream(source, asyncio.get_running_loop())
+        stream.feed(b"before")
+        stream.set_exception(ClientDisconnectedError("cut"))
+        stream.feed(b"x" * (HIGH_WATER + 1))
+        stream.feed_eof()
+        assert stream.total == 6
+        for _ in range(2):
+            with pytest.raises(ClientDisconnectedError):
+                await stream.read()
+
+    asyncio.run(main())
+
+
 def test_an_exception_after_the_end_changes_nothing() -> None:
     async def main() -> None:
         stream = PayloadStream(Source(), asyncio.get_running_loop())

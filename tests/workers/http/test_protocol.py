@@ -438,3 +438,31 @@ def test_the_version_compares_as_a_tuple() -> None:
     assert message.should_close is False
     assert message.compression is None
     assert message.upgrade is False
+
+
+# Logs.
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_log_debug_is_silent_without_debug_and_swallows_errors_of_the_logger(debug: bool) -> None:
+    calls = []
+
+    class Broken(logging.Logger):
+        def debug(self, *args: Any, **kwargs: Any) -> None:
+            calls.append(args)
+            raise OSError("disk full")
+
+    ServerHttpProtocol(logger=Broken("broken"), debug=debug).log_debug("%s and %s", 1, 2)
+    assert calls == ([("%s and %s", 1, 2)] if debug else [])
+
+
+def test_log_exception_swallows_errors_of_the_logger() -> None:
+    calls = []
+
+    class Broken(logging.Logger):
+        def exception(self, *args: Any, **kwargs: Any) -> None:
+            calls.append(args)
+            raise OSError("disk full")
+
+    ServerHttpProtocol(logger=Broken("broken")).log_exception("%s", 1)
+    assert calls == [("%s", 1)]

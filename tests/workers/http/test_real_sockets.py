@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -274,3 +275,64 @@ def test_a_fast_reader_of_an_endless_response_neither_stops_the_loop_nor_is_serv
 
     RUNNERS[loop](main())
     assert turns > 10, "the loop has turned while the client was reading"
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+def test_a_body_that_the_close_ends_and_that_is_cut_is_seen_as_a_reset(loop: str) -> None:
+    class Cut(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            response = Response(self.writer, 200, http_version=message.version)
+            response.send_headers()
+            response.write(b"begun")
+            await response.drain()
+            await received.wait()
+            if message.path == "/cut":
+                raise ValueError("in the middle")
+            response.write(b" and done")
+            await response.write_eof()
+
+    received = asyncio.Event()
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Cut, "127.0.0.1", 0)
+        async with asyncio.timeout(10):
+            for path in ("/cut", "/whole"):
+                received.clear()
+                reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+                writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                assert (await reader.readuntil(b"begun")).endswith(b"\r\n\r\nbegun")
+                received.set()
+                if path == "/cut":
+                    with pytest.raises(ConnectionResetError):
+                        await reader.read()
+                else:
+                    assert await reader.read() == b" and done"
+                writer.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+        server.close()
+
+    RUNNERS[loop](main())
+
+
+@pytest.mark.parametrize("loop", RUNNERS)
+def test_a_client_on_a_unix_socket_has_no_address_in_the_log(
+    loop: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(tmp_path / "socket")
+    log = logging.getLogger("access")
+    caplog.set_level(logging.INFO, logger="access")
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: Hello(access_log=log, access_log_format="%(h)s %(s)s"), path
+        )
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(GET)
+            await reader.read()
+            writer.close()
+            await connections_of(asyncio.get_running_loop()).wait_closed()
+        server.close()
+
+    RUNNERS[loop](main())
+    assert caplog.messages == ["- 200"]

@@ -337,6 +337,20 @@ def test_a_buffer_can_be_used_again_after_write() -> None:
     assert answer(setup).replies[0].body == b"firstlast"
 
 
+def test_a_buffer_can_be_used_again_after_write_with_a_length() -> None:
+    def setup(response: Response) -> Any:
+        response.add_header("Content-Length", "9")
+        response.send_headers()
+        buffer = bytearray(b"first")
+        response.write(buffer)  # type: ignore[arg-type]  # works with every buffer
+        buffer[:] = b"other"
+        response.write(memoryview(buffer)[:4])  # type: ignore[arg-type]  # works with every buffer
+        buffer[:] = b"third"
+        return response.write_eof()
+
+    assert answer(setup).replies[0].body == b"firstothe"
+
+
 def test_a_length_that_is_wrong_is_an_error_for_the_handler() -> None:
     async def setup(response: Response) -> None:
         response.add_header("Content-Length", "3")

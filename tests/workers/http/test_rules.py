@@ -78,5 +78,41 @@ def test_methods_are_judged_when_there_is_enough_of_them() -> None:
         assert fault.code == code
 
 
+HANDSHAKE = {
+    b"connection": [b"Upgrade"],
+    b"upgrade": [b"websocket"],
+    b"sec-websocket-version": [b"13"],
+    b"sec-websocket-key": [b"dGhlIHNhbXBsZSBub25jZQ=="],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "valid"),
+    [
+        ({}, True),
+        ({b"connection": [b"keep-alive, UPGRADE"], b"upgrade": [b"h2c , WebSocket"]}, True),
+        ({b"connection": [b"keep-alive", b"upgrade"], b"upgrade": [b"x", b"websocket"]}, True),
+        ({b"connection": [b"keep-alive"]}, False),
+        ({b"connection": [b"upgraded"]}, False),
+        ({b"connection": [b"keep-alive upgrade"]}, False),
+        ({b"upgrade": [b"websocket2"]}, False),
+        ({b"upgrade": [b"x-websocket"]}, False),
+        ({b"upgrade": [b"websocket/13"]}, False),
+        ({b"upgrade": []}, False),
+        ({b"sec-websocket-version": [b"8"]}, False),
+        ({b"sec-websocket-version": [b"13", b"13"]}, False),
+        ({b"sec-websocket-key": [b"short"]}, False),
+        ({b"sec-websocket-key": [b"x" * 24] * 2}, False),
+        ({b"content-length": [b"0"]}, False),
+        ({b"transfer-encoding": [b"chunked"]}, False),
+    ],
+)
+def test_a_websocket_handshake_is_known_by_whole_tokens(changed: dict[bytes, list[bytes]], valid: bool) -> None:
+    fields = {**HANDSHAKE, **changed}
+    assert rules.is_websocket_handshake(b"GET", HttpVersion11, fields) == valid
+    assert not rules.is_websocket_handshake(b"POST", HttpVersion11, fields)
+    assert not rules.is_websocket_handshake(b"GET", HttpVersion10, fields)
+
+
 def test_tokens_are_lower_case_without_white_space() -> None:
     assert rules.tokens(b"A,\tb ,, C d") == [b"a", b"b", b"", b"c d"]
