@@ -65,7 +65,7 @@ class Inflater:
         inflate = self._inflate
         if inflate is None or inflate.eof:
             if inflate is not None and self._encoding == "deflate":
-                raise BadRequestError("Bytes behind the compressed body")  # that came in a later read
+                raise BadRequestError("Bytes behind the compressed body")
             inflate = self._inflate = self._start(data[0])
         try:
             out = inflate.decompress(data, _PIECE)
@@ -73,8 +73,6 @@ class Inflater:
             raise BadRequestError("Invalid compressed body") from exc
         if inflate.eof:
             self._pending = inflate.unused_data
-            if self._pending and self._encoding == "deflate":
-                raise BadRequestError("Bytes behind the compressed body")
         else:
             self._pending = inflate.unconsumed_tail
         self._produced += len(out)

@@ -180,6 +180,12 @@ def test_a_request_timeout_that_is_over_in_the_first_step_is_answered_503(portio
             self.expire_request()  # what the sweep would call
             await asyncio.Event().wait()
 
+        async def handle_error(self, *args: Any, **kwargs: Any) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0  # else it could not use asyncio.timeout(), say
+            await super().handle_error(*args, **kwargs)
+
     result = hold(Slow, portions, loop, request_timeout=5)
     assert result.statuses == [200] * portions.index(GET) + [503]
     assert result.ended
