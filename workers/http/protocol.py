@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-import traceback
 from collections.abc import Iterable, Mapping
-from html import escape
 from time import monotonic
 from typing import Any
 
@@ -17,14 +15,13 @@ from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_form
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.deadlines import Allowance
+from preforkd.workers.http.error_page import FINAL_STATUSES, fields_of, page_of
 from preforkd.workers.http.errors import (
-    BadRequestError,
     ClientDisconnectedError,
     HeaderPairs,
     HttpProcessingError,
     ResponseError,
 )
-from preforkd.workers.http.fields import PHRASES
 from preforkd.workers.http.limits import limits_from
 from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
@@ -42,19 +39,6 @@ _NOTHING_SAID: bool | None = None  # with a type that tells mypy that the handle
 # An override of a log method that fails must not reach the client, nor end the connection. It does not wait, so a
 # CancelledError out of it is its own.
 _LOG_MAY_FAIL = contextlib.suppress(Exception, asyncio.CancelledError)
-
-_FINAL_STATUSES = range(200, 1000)  # what may be answered; another code in an error is an error of the handler
-_FRAMING = ("content-length", "transfer-encoding")  # the page's, whatever the headers of an error say
-_ERROR_PAGE = """<html>
-  <head>
-    <title>{status} {phrase}</title>
-  </head>
-  <body>
-    <h1>{status} {phrase}</h1>
-    {text}
-  </body>
-</html>
-"""
 
 
 class ServerHttpProtocol(HttpConnection):
@@ -294,7 +278,7 @@ class ServerHttpProtocol(HttpConnection):
         if isinstance(exc, ClientDisconnectedError):
             with _LOG_MAY_FAIL:
                 self.log_debug("The client is gone: %s", exc)
-        elif isinstance(exc, HttpProcessingError) and exc.code in _FINAL_STATUSES:
+        elif isinstance(exc, HttpProcessingError) and exc.code in FINAL_STATUSES:
             await self._handle_error(exc.code, message, payload, exc, exc.headers, exc.message or None)
         else:
             await self._handle_error(500, message, payload, exc)
@@ -416,24 +400,14 @@ class ServerHttpProtocol(HttpConnection):
             reason: text for the page instead of the standard phrase.
         """
         self.keep_alive(False)
-        status = int(status) if isinstance(status, int) and status in _FINAL_STATUSES else 500
+        status = int(status) if isinstance(status, int) and status in FINAL_STATUSES else 500
         if status == 500:
             self._log_error("Error handling request %s", message, exc=exc or sys.exception())
         if self.transport is None or (self.writer.response is not None):
             return
-        phrase = PHRASES.get(status, "Error")
-        text = escape(reason or phrase)
-        if self.debug and exc is not None and not isinstance(exc, BadRequestError):
-            text += f"<br><h2>Traceback:</h2>\n<pre>{escape(''.join(traceback.format_exception(exc)))}</pre>"
-        page = _ERROR_PAGE.format(status=status, phrase=escape(phrase), text=text).encode("utf-8", "backslashreplace")
+        page = page_of(status, reason, exc if self.debug else None)
         response = Response(self.writer, status, close=True)
-        fields = list(headers.items() if isinstance(headers, Mapping) else headers or ())
-        if not any(name.lower() == "content-type" for name, _ in fields):
-            response.add_header("Content-Type", "text/html; charset=utf-8")
-        response.add_header("Content-Length", str(len(page)))
-        for name, value in fields:
-            if name.lower() not in _FRAMING:
-                response.add_header(name, str(value) if isinstance(value, int) else value)
+        response.add_headers(*fields_of(page, headers))
         response.send_headers()
         response.write(page)
         await response.write_eof()
