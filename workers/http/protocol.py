@@ -88,10 +88,9 @@ class ServerHttpProtocol(HttpConnection):
         self._logging = NO_LOG
         self._request_expired = self._access_was_logged = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport (asyncio's call)."""
-        super().connection_made(transport)
-        # Not in __init__: a subclass may set its access log behind super().__init__().
+    def _new_task(self) -> None:
+        # How to log is decided here and not in __init__: a subclass may set its access log behind that, or in its
+        # connection_made().
         access_log = self.access_log
         if type(self).log_access is not ServerHttpProtocol.log_access:
             self._logging = CALL
@@ -99,6 +98,7 @@ class ServerHttpProtocol(HttpConnection):
             self._logging = TIMED_LINE if access_log.needs_seconds else LINE
         else:
             self._logging = NO_LOG if access_log is None else CALL
+        super()._new_task()
 
     @property
     def keep_alive_timeout(self) -> float:

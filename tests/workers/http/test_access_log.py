@@ -207,12 +207,21 @@ def test_an_access_log_that_is_set_behind_the_constructor_is_used(timed: bool, t
     assert [line[:5] for line in path.read_text().splitlines()] == ["200 /"] * 2
 
 
-def test_a_logger_that_is_set_behind_the_constructor_is_used(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("behind", ["__init__", "connection_made"])
+def test_a_logger_that_is_set_before_the_first_request_is_used(behind: str, caplog: pytest.LogCaptureFixture) -> None:
     class Late(Echo):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
-            self.access_log = logging.getLogger("access")
-            self.access_log_format = "%(s)s %(U)s"
+            self.set_log("__init__")
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.set_log("connection_made")
+
+        def set_log(self, place: str) -> None:
+            if place == behind:
+                self.access_log = logging.getLogger("access")
+                self.access_log_format = "%(s)s %(U)s"
 
     caplog.set_level(logging.INFO, logger="access")
     talk(GET, handler=Late)
