@@ -293,6 +293,7 @@ class HttpConnection(ClosingConnection):
             self._log_error("start() has returned while its connection was open")
         if early or (exc is not None and self.state is ConnectionState.UPGRADED):
             self.abort()
+            self.cancel_handler()  # a gateway's may not wait in the task
         rest, self._rest = self._rest, None
         if rest is not None:  # nobody has awaited it
             with contextlib.suppress(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from typing import Any
 
@@ -108,6 +109,37 @@ def test_a_connection_whose_task_is_cancelled_from_outside_ends_without_a_word(
 
     run(main)
     assert caplog.text == ""
+
+
+def test_a_call_in_a_thread_ends_with_the_task_of_its_connection() -> None:
+    from preforkd.workers.gateways.wsgi import WsgiGateway
+
+    go_on = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        go_on.wait(10)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    async def main() -> None:
+        gateway = WsgiGateway(app, threads=1)
+        await gateway.startup()
+        result = await converse(gateway.handler(), [GET], close=False)
+        connections = connections_of(asyncio.get_running_loop())
+        assert connections.active == 1
+        result.protocol._task.cancel()
+        await turns()
+        assert result.transport.aborted
+        assert (len(connections), connections.active, connections.responses[0]) == (0, 0, 1)
+        go_on.set()
+        async with asyncio.timeout(10):
+            await gateway.finish(asyncio.get_running_loop().time() + 10)
+        await turns()
+        assert result.output == b""
+        assert result.protocol._task is None
+        await gateway.shutdown(1)
+
+    run(main)
 
 
 def test_a_start_that_wraps_the_original_serves_and_sees_the_end() -> None:
