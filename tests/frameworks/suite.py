@@ -7,6 +7,7 @@ import json
 from urllib.parse import urlencode
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.e2e.client import Connection, get
@@ -83,6 +84,15 @@ def echoes(daemon: Daemon) -> None:
             client.send(message)
             assert client.recv(5) == message
         client.close(1000)
+
+
+def refuses(daemon: Daemon, refusals: dict[str, int]) -> None:
+    """A WebSocket that the app does not want is answered with the status that it has chosen, and is no error."""
+    for path, status in refusals.items():
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://127.0.0.1:{daemon.port}{path}").close()
+        assert refused.value.response.status_code == status, path
+    assert " ERROR " not in daemon.log()
 
 
 def leaves(daemon: Daemon, path: str) -> None:

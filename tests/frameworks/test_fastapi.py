@@ -34,6 +34,12 @@ def test_a_websocket(start: Start) -> None:
     suite.echoes(suite.run(start, APP))
 
 
+def test_websockets_that_are_refused(start: Start) -> None:
+    daemon = suite.run(start, APP)
+    refusals = {"/closed": 403, "/nowhere": 403, "/forbidden": 401, "/violating": 403, "/denied": 429}
+    suite.refuses(daemon, refusals)
+
+
 def test_dependencies_validation_and_background_tasks(start: Start) -> None:
     daemon = suite.run(start, APP)
     with Connection(daemon.port) as connection:

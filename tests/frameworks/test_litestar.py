@@ -31,3 +31,7 @@ def test_an_error(start: Start) -> None:
 
 def test_a_websocket(start: Start) -> None:
     suite.echoes(suite.run(start, APP))
+
+
+def test_websockets_that_are_refused(start: Start) -> None:
+    suite.refuses(suite.run(start, APP), {"/closed": 403, "/nowhere": 403, "/forbidden": 403})

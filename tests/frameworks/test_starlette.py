@@ -34,6 +34,11 @@ def test_a_websocket(start: Start) -> None:
     suite.echoes(suite.run(start, APP))
 
 
+def test_websockets_that_are_refused(start: Start) -> None:
+    daemon = suite.run(start, APP)
+    suite.refuses(daemon, {"/closed": 403, "/nowhere": 403, "/forbidden": 401, "/denied": 429})
+
+
 def test_a_client_that_leaves_a_stream_and_one_that_leaves_while_the_app_works(start: Start) -> None:
     daemon = suite.run(start, APP)
     suite.leaves(daemon, "/endless")

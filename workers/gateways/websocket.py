@@ -2,8 +2,9 @@
 
 The phases, and what the app may send in each:
 
-* CONNECT: nothing before it has received `websocket.connect`.
-* HANDSHAKE: `websocket.accept`, or a denial: `websocket.close` (403) or `websocket.http.response.start`.
+* HANDSHAKE: `websocket.accept`, or a denial: `websocket.close` (403) or `websocket.http.response.start`. The app need
+  not have received `websocket.connect` for that: frameworks refuse a WebSocket before they ask for anything. It is the
+  first that it receives, whenever it does.
 * DENIAL: the rest of that response.
 * OPEN: `websocket.send`, `websocket.close`.
 * CLOSED: nothing. If the app has closed, sending is its error; if the client or the worker has, `send()` raises
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_scope import Message
     from preforkd.workers.http.message import RequestMessage
 
-CONNECT, HANDSHAKE, DENIAL, OPEN, CLOSED = range(5)
+HANDSHAKE, DENIAL, OPEN, CLOSED = range(4)
 _EXPECTED = (
-    "nothing before websocket.connect has been received",
     "websocket.accept, websocket.close or websocket.http.response.start",
     "websocket.http.response.body",
     "websocket.send or websocket.close",
@@ -68,9 +68,9 @@ class WebSocket(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_counted", "_denial", "_disconnect", "_fragments", "_has_failed", "_is_lost", "_is_text", "_loop",
-        "_message", "_phase", "_ping", "_protocol", "_queue", "_queued", "_server", "_timer", "_unfed", "_wakeup",
-        "_was_closed_by_app",
+        "_answer", "_connect_was_received", "_counted", "_denial", "_disconnect", "_fragments", "_has_failed",
+        "_is_lost", "_is_text", "_loop", "_message", "_phase", "_ping", "_protocol", "_queue", "_queued", "_server",
+        "_timer", "_unfed", "_wakeup", "_was_closed_by_app",
     )  # fmt: skip
 
     def __init__(self, protocol: AsgiProtocol, message: RequestMessage) -> None:
@@ -86,7 +86,8 @@ class WebSocket(asyncio.Protocol):
             logger=_logger,
         )
         self._answer = websocket_opening.check(self._server, message)
-        self._phase = CONNECT
+        self._phase = HANDSHAKE
+        self._connect_was_received = False
         self._queue: deque[Message] = deque()
         self._queued = 0
         self._wakeup = Wakeup(self._loop)
@@ -106,8 +107,8 @@ class WebSocket(asyncio.Protocol):
         Raises:
             RuntimeError: another task is waiting in `receive()`.
         """
-        if self._phase == CONNECT:
-            self._phase = HANDSHAKE if self._disconnect is None else CLOSED
+        if not self._connect_was_received:
+            self._connect_was_received = True
             return {"type": "websocket.connect"}
         while not self._queue:
             if self._unfed:
@@ -218,7 +219,7 @@ class WebSocket(asyncio.Protocol):
         """The app has raised; whether the HTTP protocol has still to answer the handshake."""
         from preforkd.workers.gateways.asgi import is_disconnect
 
-        if self._phase in (CONNECT, HANDSHAKE, DENIAL):
+        if self._phase in (HANDSHAKE, DENIAL):
             return True
         if not is_disconnect(exc):
             self._protocol._log_error("Error in the app for the WebSocket %s", self._message, exc=exc)
@@ -272,8 +273,7 @@ class WebSocket(asyncio.Protocol):
     def _become_closed(self) -> None:
         """Have the app receive `websocket.disconnect` behind the messages that have come."""
         self._protocol.gateway.websockets.discard(self)
-        if self._phase != CONNECT:  # an app receives websocket.connect first, whatever has happened since
-            self._phase = CLOSED
+        self._phase = CLOSED
         if self._disconnect is None:
             close = self._close_code()
             self._disconnect = {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}

@@ -7,7 +7,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, Depends, FastAPI, Form, Request, WebSocket, WebSocketDisconnect
+from fastapi import (
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    Form,
+    HTTPException,
+    Request,
+    WebSocket,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -84,6 +94,34 @@ async def background(tasks: BackgroundTasks) -> PlainTextResponse:
 @app.get("/told")
 async def told() -> list[str]:
     return events
+
+
+@app.websocket("/closed")
+async def closed(websocket: WebSocket) -> None:
+    await websocket.close()
+
+
+def somebody() -> str:
+    raise HTTPException(401)
+
+
+@app.websocket("/forbidden")
+async def forbidden(websocket: WebSocket, user: Annotated[str, Depends(somebody)]) -> None:
+    await websocket.accept()
+
+
+def a_policy() -> str:
+    raise WebSocketException(1008)
+
+
+@app.websocket("/violating")
+async def violating(websocket: WebSocket, user: Annotated[str, Depends(a_policy)]) -> None:
+    await websocket.accept()
+
+
+@app.websocket("/denied")
+async def denied(websocket: WebSocket) -> None:
+    await websocket.send_denial_response(PlainTextResponse("not now", 429))
 
 
 @app.websocket("/echo")

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, WebSocket, get, post, websocket
-from litestar.exceptions import WebSocketDisconnect
+from litestar.connection import ASGIConnection
+from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
+from litestar.handlers import BaseRouteHandler
 from litestar.response import Stream
 
 
@@ -59,4 +61,18 @@ async def echo(socket: WebSocket[Any, Any, Any]) -> None:
         return
 
 
-app = Litestar([hello, form, json, upload, stream, error, echo])
+@websocket("/closed")
+async def closed(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.close()
+
+
+async def nobody(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    raise NotAuthorizedException
+
+
+@websocket("/forbidden", guards=[nobody])
+async def forbidden(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+
+
+app = Litestar([hello, form, json, upload, stream, error, echo, closed, forbidden])

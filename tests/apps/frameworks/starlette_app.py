@@ -10,6 +10,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
@@ -98,6 +99,18 @@ async def echo(websocket: WebSocket) -> None:
         events.append(f"websocket {exc.code}")
 
 
+async def closed(websocket: WebSocket) -> None:
+    await websocket.close()
+
+
+async def forbidden(websocket: WebSocket) -> None:
+    raise HTTPException(401)
+
+
+async def denied(websocket: WebSocket) -> None:
+    await websocket.send_denial_response(PlainTextResponse("not now", 429))
+
+
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
     yield {"started": "yes"}
@@ -119,6 +132,9 @@ app = Starlette(
         Route("/file", file),
         Route("/background", background),
         WebSocketRoute("/echo", echo),
+        WebSocketRoute("/closed", closed),
+        WebSocketRoute("/forbidden", forbidden),
+        WebSocketRoute("/denied", denied),
     ],
     lifespan=lifespan,
 )

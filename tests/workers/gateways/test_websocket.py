@@ -233,6 +233,55 @@ def test_a_denial_response_is_the_apps_own() -> None:
         assert not server.log
 
 
+@pytest.mark.parametrize(
+    ("messages", "status"),
+    [
+        ([{"type": "websocket.close"}], 403),
+        (
+            [
+                {"type": "websocket.http.response.start", "status": 401, "headers": []},
+                {"type": "websocket.http.response.body", "body": b"who are you?"},
+            ],
+            401,
+        ),
+    ],
+)
+def test_an_app_may_refuse_without_having_received_anything(messages: list[dict[str, Any]], status: int) -> None:
+    events: list[str] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        events.extend([(await receive())["type"], (await receive())["type"]])
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        assert connection.answer().status == status
+        connection.expect_close()
+        assert not server.log
+        assert events == ["websocket.connect", "websocket.disconnect"]
+
+
+def test_an_app_that_accepts_without_having_received_anything_still_receives_the_connect_first() -> None:
+    events: list[Any] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "hello"})
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    with serve(app) as server:
+        with client(server) as connection:
+            assert connection.recv(5) == "hello"
+            connection.send("hi")
+        server.until(lambda: len(events) == 3, "the app is told of the end")
+        assert [event["type"].removeprefix("websocket.") for event in events] == ["connect", "receive", "disconnect"]
+        assert not server.log
+
+
 @pytest.mark.parametrize("messages", [[], [{"type": "websocket.send", "text": "x"}], [{"type": "http.response.start"}]])
 def test_an_app_that_does_not_answer_the_handshake_is_500(messages: list[dict[str, Any]]) -> None:
     with serve(deny(*messages)) as server:
