@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from preforkd.workers.gateways.asgi_draining import DrainingEvent, disconnect_streams
 from preforkd.workers.gateways.asgi_exchange import COMPLETE, HttpExchange
+from preforkd.workers.gateways.asgi_failures import error_of, is_disconnect
 from preforkd.workers.gateways.asgi_scope import Templates, lower_headers
 from preforkd.workers.gateways.lifespan import Lifespan
 from preforkd.workers.gateways.websocket_handshake import serve_websocket, wants_websocket
@@ -213,7 +214,7 @@ class AsgiProtocol(ServerHttpProtocol):
         try:
             await self.gateway.app(scope, exchange.receive, exchange.send)
         except BaseException as exc:  # noqa: BLE001 -- _app_has_failed() raises again what is not dealt with there
-            self._app_has_failed(exchange, exc)
+            self._app_has_failed(exchange, error_of(exc))
         if exchange.is_detached:
             return
         if self._client_finished and exchange.response is None:
@@ -321,16 +322,3 @@ class AsgiProtocol(ServerHttpProtocol):
         if self.exchange is not None:
             self.exchange.disconnect()
         return stays
-
-
-def is_disconnect(exc: BaseException | None) -> bool:
-    """Whether an exception, or what it came from, is what `send()` raises when the client is gone."""
-    seen = 0
-    while exc is not None and seen < 50:
-        if isinstance(exc, BaseExceptionGroup):
-            return all(is_disconnect(one) for one in exc.exceptions)
-        if isinstance(exc, ClientDisconnectedError) or type(exc).__name__ == "ClientDisconnect":
-            return True
-        exc = exc.__cause__ or exc.__context__
-        seen += 1
-    return False

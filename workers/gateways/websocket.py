@@ -27,6 +27,7 @@ from websockets.server import ServerProtocol
 
 from preforkd.workers.gateways import websocket_opening
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError, HttpExchange
+from preforkd.workers.gateways.asgi_failures import is_disconnect
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.waiter import Wakeup
@@ -215,16 +216,20 @@ class WebSocket(asyncio.Protocol):
 
     # What the gateway calls.
 
-    def app_has_failed(self, exc: Exception) -> bool:
-        """The app has raised; whether the HTTP protocol has still to answer the handshake."""
-        from preforkd.workers.gateways.asgi import is_disconnect
-
+    def app_has_failed(self, exc: BaseException) -> bool:
+        """The app has raised, or was cancelled; whether the HTTP protocol has still to answer the handshake."""
         if self._phase in (HANDSHAKE, DENIAL):
             return True
-        if not is_disconnect(exc):
+        # Whoever cuts a connection cancels its app: that says nothing of the app.
+        if not is_disconnect(exc) and (isinstance(exc, Exception) or not self._is_closing):
             self._protocol._log_error("Error in the app for the WebSocket %s", self._message, exc=exc)
         self._close_for(1011)
         return False
+
+    @property
+    def _is_closing(self) -> bool:
+        transport = self._protocol.transport
+        return transport is None or transport.is_closing()
 
     def app_has_returned(self) -> None:
         """The app has returned: its WebSocket ends with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from preforkd.workers.gateways.asgi_failures import error_of
 from preforkd.workers.http.errors import HttpProcessingError
 from preforkd.workers.http.message import HttpVersion11
 
@@ -44,9 +45,12 @@ async def serve_websocket(protocol: AsgiProtocol, message: RequestMessage, scope
     websocket = protocol.websocket = _open(protocol, message)
     try:
         await protocol.gateway.app(scope, websocket.receive, websocket.send)
-    except Exception as exc:
-        if websocket.app_has_failed(exc):
-            raise
+    except BaseException as exc:
+        error = error_of(exc)
+        if websocket.app_has_failed(error):
+            raise error
+        if not isinstance(error, Exception):
+            raise  # it is cancelled
     else:
         websocket.app_has_returned()
     finally:

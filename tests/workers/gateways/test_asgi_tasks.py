@@ -138,6 +138,52 @@ def test_an_app_that_cancels_its_own_task_ends_its_request_only() -> None:
         assert server.get().text == "ok"
 
 
+ENDS: list[BaseException] = [
+    SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), BaseExceptionGroup("", [SystemExit(3)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: type(end).__name__)
+def test_an_app_that_exits_ends_its_request_only(end: BaseException, waits: bool) -> None:
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/other":
+            await go.wait()
+            await send(start())
+            await send(body(b"nothing has happened to this one"))
+            return
+        if waits:
+            await asyncio.sleep(0)
+        raise end
+
+    with serve(app) as server, server.connect() as other:
+        other.ask("/other")
+        server.until(lambda: connections(server).active == 1, "it is at work")
+        assert server.get().status == 500
+        assert [line for line in server.log if f"the app raised {type(end).__name__}" in line] == server.log
+        assert server.log
+        server.call(go.set)
+        assert other.answer().text == "nothing has happened to this one"
+
+
+def test_an_app_that_exits_behind_its_response_has_answered() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body(b"fine"))
+        if scope["path"] == "/later":
+            await asyncio.sleep(0.005)
+        raise SystemExit(3)
+
+    with serve(app) as server, server.connect() as connection:
+        for number, path in enumerate(["/at-once", "/later", "/at-once"]):
+            assert connection.get(path).text == "fine"
+            server.until(lambda number=number: len(server.log) == number + 1, "it is logged")  # type: ignore[misc]
+
+
 # Apps that go on
 
 

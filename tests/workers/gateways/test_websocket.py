@@ -392,6 +392,43 @@ def test_an_app_that_raises_closes_with_1011_and_one_that_returns_with_1000() ->
         assert [line for line in server.log if "LookupError" in line] == server.log
 
 
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), None])
+def test_an_app_that_exits_or_is_cancelled_leaves_no_websocket_open(end: BaseException | None) -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if scope["path"] == "/accepted":
+            await send({"type": "websocket.accept"})
+        await asyncio.sleep(0)
+        if end is not None:
+            raise end
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    with serve(app) as server:
+        with client(server, "/accepted") as connection:
+            with pytest.raises(ConnectionClosed):
+                connection.recv(5)
+            assert connection.close_code == 1011
+        assert [line for line in server.log if "Error in the app for the WebSocket" in line] == server.log
+        assert server.log
+        if end is not None:
+            assert server.get(headers=HANDSHAKE).status == 500
+        assert server.get("/accepted", headers=HANDSHAKE[:1]).status == 500, "the worker goes on"
+
+
+def test_an_app_that_is_cancelled_with_its_connection_is_no_error() -> None:
+    app = Echo()
+    with serve(app) as server, client(server):
+        server.until(lambda: bool(server.gateway.websockets), "it is open")
+        (one,) = server.connections
+        server.call(one.cancel_slow_request)
+        server.until(lambda: [type(exc) for exc in app.raised] == [asyncio.CancelledError], "the app is cancelled")
+        assert not server.log
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
