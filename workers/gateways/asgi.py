@@ -321,4 +321,8 @@ class AsgiProtocol(ServerHttpProtocol):
         stays = super().eof_received()
         if self.exchange is not None:
             self.exchange.disconnect()
+        elif self.websocket is not None and self._receiver is None:
+            self._nobody_waits = True
+            self.websocket.lose()
+            return False  # WebSocket has no half-close (RFC 6455 section 7.1.1): who ends before it has begun is gone
         return stays

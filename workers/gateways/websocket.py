@@ -253,6 +253,8 @@ class WebSocket(asyncio.Protocol):
     def lose(self) -> None:
         """The connection is gone; what has come by it is still received."""
         self._cancel_timer()
+        if self._denial is not None:
+            self._denial.lose()
         self._is_lost = True
         if self._unfed:
             self._wakeup.wake()

@@ -48,7 +48,7 @@ async def serve_websocket(protocol: AsgiProtocol, message: RequestMessage, scope
     except BaseException as exc:
         error = error_of(exc)
         if websocket.app_has_failed(error):
-            raise error
+            raise error  # noqa: B904 -- it has its cause already, if it has one
         if not isinstance(error, Exception):
             raise  # it is cancelled
     else:

@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from preforkd.workers.gateways import websocket as websocket_module
 from preforkd.workers.gateways.asgi import AsgiOptions
+from preforkd.workers.http.connections import connections_of
 from tests.workers.gateways.serving import App, Receive, Scope, Send, Served, body, http, serve, start
 
 HANDSHAKE = [
@@ -510,6 +511,59 @@ def test_a_client_that_leaves_before_it_is_accepted_is_a_disconnect() -> None:
         assert not server.log
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_app_that_waits_before_it_accepts_is_told_at_once_of_a_client_that_leaves(loop: str, reset: bool) -> None:
+    events: list[Any] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+        try:
+            await send({"type": "websocket.accept"})
+        except OSError as exc:
+            events.append(exc)
+
+    with serve(app, loop=loop) as server:
+        with server.connect() as connection:
+            connection.ask(headers=HANDSHAKE)
+            server.until(lambda: len(events) == 1, "the app waits")
+            if reset:
+                connection.socket.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER
+        server.until(lambda: len(events) == 3, "the app is told")
+        assert events[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+        server.until(lambda: not len(connections_of(server.loop)), "the connection is closed")
+        assert server.call(lambda: connections_of(server.loop).active) == 0
+        assert not server.log
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_an_app_that_streams_a_denial_is_told_at_once_of_a_client_that_leaves(loop: str) -> None:
+    events: list[Any] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        part = {"type": "websocket.http.response.body", "body": b"no ", "more_body": True}
+        await send(part)
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+        try:
+            await send(part)
+        except OSError as exc:
+            events.append(exc)
+            raise
+
+    with serve(app, loop=loop) as server:
+        with server.connect() as connection:
+            connection.ask(headers=HANDSHAKE)
+            connection.read_some()
+        server.until(lambda: len(events) == 3, "the app is told")
+        server.until(lambda: not len(connections_of(server.loop)), "the connection is closed")
+        assert not server.log
+
+
 @pytest.mark.parametrize("message", [{}, {"text": None, "bytes": None}, {"text": "a", "bytes": b"b"}, {"text": 5}])
 def test_a_message_without_one_content_is_the_apps_error(message: dict[str, Any]) -> None:
     raised: list[BaseException] = []
@@ -646,8 +700,6 @@ def test_a_websocket_that_is_opened_while_the_worker_drains_is_closed_with_1012(
 
 
 def test_an_open_websocket_is_no_active_request() -> None:
-    from preforkd.workers.http.connections import connections_of
-
     with serve(Echo()) as server:
         with client(server) as connection:
             connection.send("x")
@@ -658,8 +710,6 @@ def test_an_open_websocket_is_no_active_request() -> None:
 
 
 def test_a_client_that_does_not_answer_a_close_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    from preforkd.workers.http.connections import connections_of
-
     monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT", 0.1)
     with serve(Echo()) as server, server.connect() as mute:
         mute.ask(headers=HANDSHAKE)
