@@ -76,7 +76,7 @@ class AsgiGateway:
         handler: the protocol class of its connections.
         draining: the event of the extension `preforkd.draining`.
         lifespan: its startup and shutdown.
-        websockets: those that are open.
+        websockets: those that are open, or whose connection is still to be closed.
     """
 
     def __init__(self, app: AsgiApp, options: AsgiOptions | None = None, logger: logging.Logger = LOGGER) -> None:

@@ -30,6 +30,7 @@ from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError, HttpExcha
 from preforkd.workers.gateways.asgi_failures import is_disconnect
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
+from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.waiter import Wakeup
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ HIGH_WATER = 65536  # bytes of messages that wait for the app before the socket 
 LOW_WATER = 16384  # and before it is read again
 SLICE = 16384  # bytes that are decoded at a time: compressed ones may become a thousand times as many
 CLOSE_TIMEOUT = 10.0  # seconds that the client gets to answer a Close
+CLOSE_TIMEOUT_DRAINING = 3.0  # when the worker leaves: silence must not hold it up
 _MESSAGE_COST = 64  # bytes that an empty message counts for in what waits: a queue of empty ones has to end, too
 _logger = logging.getLogger("preforkd.websocket")  # the library tells it of each connection at level INFO
 _logger.setLevel(logging.WARNING)
@@ -139,8 +141,7 @@ class WebSocket(asyncio.Protocol):
         kind = message["type"]
         if self._phase == OPEN and kind == "websocket.send":
             self._send_message(message)
-            if self._protocol.writer.paused:
-                await self._protocol.writer.drain()
+            await self._protocol.writer.drain()
         elif self._phase == OPEN and kind == "websocket.close":
             self._close_by_app(message)
         elif self._phase == HANDSHAKE and kind == "websocket.accept":
@@ -162,7 +163,14 @@ class WebSocket(asyncio.Protocol):
         text, data = message.get("text"), message.get("bytes")
         if (text is None) == (data is None):
             raise AsgiProtocolError("websocket.send needs either text or bytes")
-        payload = text.encode() if text is not None else bytes(data)  # type: ignore[arg-type]  # not None, see above
+        if text is not None:
+            if not isinstance(text, str):
+                raise TypeError(f"the text of websocket.send must be a str, not {type(text).__name__}")
+            payload = text.encode()
+        elif isinstance(data, bytes | bytearray | memoryview):
+            payload = bytes(data)
+        else:  # an integer, say, of which bytes() makes so many zeros
+            raise TypeError(f"the bytes of websocket.send must be bytes, not {type(data).__name__}")
         if not server.extensions and len(payload) < 126:
             # What the library does for a short message, in 0.3 us instead of 3 (RFC 6455 section 5.2, not masked).
             self._write(bytes((0x81 if text is not None else 0x82, len(payload))) + payload)
@@ -204,6 +212,8 @@ class WebSocket(asyncio.Protocol):
 
     def _close_by_app(self, message: Message) -> None:
         code, reason = message.get("code") or 1000, message.get("reason") or ""
+        if not isinstance(code, int) or not isinstance(reason, str):
+            raise TypeError(f"websocket.close has an int and a str as code and reason, not {code!r} and {reason!r}")
         if self._server.state is not State.OPEN:
             raise ClientDisconnectedError("the WebSocket is closing")
         try:
@@ -243,7 +253,12 @@ class WebSocket(asyncio.Protocol):
 
     def go_away(self) -> None:
         """The worker leaves: close with 1012. What the client has sent until it knows is still received."""
-        self._close_for(1012, "service restart")
+        if self._phase == OPEN and self._server.state is State.OPEN:
+            self._close_for(1012, "service restart")
+        elif self._protocol.state is ConnectionState.UPGRADED:
+            self._wait_for_close()  # it has been asked before, but now there is less time
+        elif self._timer is not None:
+            self._wait_for_the_end()
 
     def _close_for(self, code: int, reason: str = "") -> None:
         if self._phase == OPEN and self._server.state is State.OPEN:
@@ -253,6 +268,7 @@ class WebSocket(asyncio.Protocol):
     def lose(self) -> None:
         """The connection is gone; what has come by it is still received."""
         self._cancel_timer()
+        self._protocol.gateway.websockets.discard(self)
         if self._denial is not None:
             self._denial.lose()
         self._is_lost = True
@@ -266,8 +282,24 @@ class WebSocket(asyncio.Protocol):
     def _close_begins(self) -> None:
         """A Close has been sent: the client has some time to answer."""
         self._write_out()
+        self._wait_for_close()
+
+    def _patience(self) -> float:
+        return CLOSE_TIMEOUT if self._protocol.gateway.drained_by is None else CLOSE_TIMEOUT_DRAINING
+
+    def _wait_for_close(self) -> None:
         self._cancel_timer()
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._end, False)
+        self._timer = self._loop.call_later(self._patience(), self._miss_close)
+
+    def _miss_close(self) -> None:
+        if self._protocol.gateway.drained_by is not None and self._protocol.writer.unsent():
+            self._protocol.abort()  # it has not even read that it is to close
+        else:
+            self._end(False)
+
+    def _wait_for_the_end(self) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(self._patience(), self._protocol.abort)
 
     def _end(self, linger: bool) -> None:
         """Close the connection, after what was written has gone out; a client that does not read is cut in the end."""
@@ -275,15 +307,14 @@ class WebSocket(asyncio.Protocol):
         self._become_closed()
         self._protocol.close(linger=linger)
         if self._protocol.transport is not None:
-            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._protocol.abort)
+            self._wait_for_the_end()
 
     def _become_closed(self) -> None:
         """Have the app receive `websocket.disconnect` behind the messages that have come."""
-        self._protocol.gateway.websockets.discard(self)
         self._phase = CLOSED
         if self._disconnect is None:
             close = self._close_code()
-            self._disconnect = {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+            self._disconnect = {"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason}
         self._wakeup.wake()
 
     def _close_code(self) -> Close:

@@ -361,7 +361,22 @@ def test_a_close_of_the_app_reaches_the_client(message: dict[str, Any], closed: 
         assert not server.log
 
 
-@pytest.mark.parametrize("message", [{"code": 1005}, {"code": 1006}, {"code": 99}, {"reason": "x" * 124}])
+@pytest.mark.parametrize("data", [bytearray(b"ab"), memoryview(b"ab"), b"ab"])
+def test_whatever_holds_bytes_is_sent(data: Any) -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": data})
+
+    with serve(app) as server, client(server) as connection:
+        assert connection.recv(5) == b"ab"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"code": "1000"}, {"reason": b"x"}, {"code": 1005}, {"code": 1006}, {"code": 99}, {"reason": "x" * 124}],
+)
 def test_a_close_that_must_not_be_sent_is_the_apps_error(message: dict[str, Any]) -> None:
     @http
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -455,6 +470,7 @@ def test_what_breaks_the_protocol_is_closed_with_its_code(data: bytes, code: int
                 connection.recv(5)
             assert connection.close_code == code
         assert ended(server, app)[0] == code
+        assert type(app.end[0]) is int, "a plain one"
 
 
 def test_a_compressed_bomb_is_1009() -> None:
@@ -564,8 +580,15 @@ def test_an_app_that_streams_a_denial_is_told_at_once_of_a_client_that_leaves(lo
         assert not server.log
 
 
-@pytest.mark.parametrize("message", [{}, {"text": None, "bytes": None}, {"text": "a", "bytes": b"b"}, {"text": 5}])
-def test_a_message_without_one_content_is_the_apps_error(message: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ({}, RuntimeError), ({"text": None, "bytes": None}, RuntimeError), ({"text": "a", "bytes": b"b"}, RuntimeError),
+        ({"text": 5}, TypeError), ({"text": b"x"}, TypeError), ({"bytes": 5}, TypeError), ({"bytes": "x"}, TypeError),
+        ({"bytes": [1]}, TypeError),
+    ],
+)  # fmt: skip
+def test_a_message_without_one_content_is_the_apps_error(message: dict[str, Any], error: type[Exception]) -> None:
     raised: list[BaseException] = []
 
     @http
@@ -574,13 +597,14 @@ def test_a_message_without_one_content_is_the_apps_error(message: dict[str, Any]
         await send({"type": "websocket.accept"})
         try:
             await send({"type": "websocket.send", **message})
-        except (RuntimeError, AttributeError) as exc:
+        except Exception as exc:  # noqa: BLE001 -- looked at below
             raised.append(exc)
         await send({"type": "websocket.send", "text": "fine"})
 
     with serve(app) as server, client(server) as connection:
         assert connection.recv(5) == "fine"
-        assert raised
+        assert isinstance(raised[0], error)
+        assert "websocket.send" in str(raised[0])
 
 
 # Backpressure and pings
@@ -716,6 +740,52 @@ def test_a_client_that_does_not_answer_a_close_is_cut(monkeypatch: pytest.Monkey
         server.until(lambda: bool(server.gateway.websockets), "it is open")
         server.call(server.gateway.drain, server.loop.time() + 5.0)
         server.until(lambda: not len(connections_of(server.loop)), "it is cut")
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_clients_that_do_not_answer_a_close_hold_a_drain_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch, closes: bool
+) -> None:
+    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT_DRAINING", 0.1)
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        if closes:
+            await send({"type": "websocket.close"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    with serve(app) as server, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            mute = stack.enter_context(server.connect())
+            mute.ask(headers=HANDSHAKE)
+            mute.read_some()
+        server.until(lambda: len(server.gateway.websockets) == 3, "they are open")
+        server.call(server.gateway.drain, server.loop.time() + 0.4)
+        began = time.monotonic()
+        server.until(lambda: not len(connections_of(server.loop)), "they are cut")
+        assert time.monotonic() - began < websocket_module.CLOSE_TIMEOUT / 2
+
+
+def test_a_client_that_reads_nothing_holds_a_drain_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT_DRAINING", 0.1)
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(60_000)})
+
+    with serve(app) as server, server.connect() as mute:
+        mute.ask(headers=HANDSHAKE)
+        open_ones = server.gateway.websockets
+        server.until(lambda: any(one._protocol.writer.paused for one in open_ones), "the app waits for the client")
+        server.call(server.gateway.drain, server.loop.time() + 0.4)
+        began = time.monotonic()
+        server.until(lambda: not len(connections_of(server.loop)), "it is cut")
+        assert time.monotonic() - began < websocket_module.CLOSE_TIMEOUT / 2
+        assert not server.log
 
 
 def test_a_worker_that_is_resumed_keeps_its_websockets() -> None:
