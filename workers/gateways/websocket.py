@@ -47,7 +47,9 @@ _EXPECTED = (
 )
 HIGH_WATER = 65536  # bytes of messages that wait for the app before the socket is not read any more
 LOW_WATER = 16384  # and before it is read again
-SLICE = 16384  # bytes that are decoded at a time: compressed ones may become a thousand times as many
+SLICE = 4096  # bytes that are decoded at a time: compressed ones may become a thousand times as many, or 700 frames
+TURN_FRAMES = 256  # and so many frames, or bytes of them, before the other connections get their turn: 2 ms
+TURN_BYTES = 1 << 18
 CLOSE_TIMEOUT = 10.0  # seconds that the client gets to answer a Close
 CLOSE_TIMEOUT_DRAINING = 3.0  # when the worker leaves: silence must not hold it up
 _MESSAGE_COST = 64  # bytes that an empty message counts for in what waits: a queue of empty ones has to end, too
@@ -71,9 +73,9 @@ class WebSocket(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_connect_was_received", "_counted", "_denial", "_disconnect", "_fragments", "_has_failed",
+        "_answer", "_connect_was_received", "_counted", "_denial", "_disconnect", "_fed", "_fragments", "_has_failed",
         "_is_lost", "_is_text", "_loop", "_message", "_phase", "_ping", "_protocol", "_queue", "_queued", "_server",
-        "_timer", "_unfed", "_wakeup", "_was_closed_by_app",
+        "_timer", "_turn_is_due", "_unfed", "_wakeup", "_was_closed_by_app",
     )  # fmt: skip
 
     def __init__(self, protocol: AsgiProtocol, message: RequestMessage) -> None:
@@ -96,9 +98,11 @@ class WebSocket(asyncio.Protocol):
         self._wakeup = Wakeup(self._loop)
         self._disconnect: Message | None = None
         self._denial: HttpExchange | None = None
-        self._fragments: list[Any] = []
+        self._fragments = bytearray()  # one, whatever number they came in: an object each costs 60 times a byte
         self._is_text = self._was_closed_by_app = self._counted = self._has_failed = self._is_lost = False
-        self._unfed = b""
+        self._unfed = b""  # what has come and is not decoded from the offset `_fed` on
+        self._fed = 0
+        self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._ping: bytes | None = None
 
@@ -115,9 +119,8 @@ class WebSocket(asyncio.Protocol):
             return {"type": "websocket.connect"}
         while not self._queue:
             if self._unfed:
-                self._feed()
-                continue
-            if self._disconnect is not None:
+                self._feed_soon()
+            elif self._disconnect is not None:
                 return dict(self._disconnect)
             if self._wakeup.callback is not None:
                 raise RuntimeError("another task is waiting in receive() of this WebSocket")
@@ -125,9 +128,7 @@ class WebSocket(asyncio.Protocol):
         message = self._queue.popleft()
         self._queued -= _size(message)
         if self._queued <= LOW_WATER and self._protocol._reading_paused and not self._protocol.writer.paused:
-            self._feed()
-            if self._queued <= HIGH_WATER:
-                self._protocol._resume_reading()
+            self._go_on_reading()
         return message
 
     async def send(self, message: Message) -> None:
@@ -328,29 +329,65 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of frames."""
-        self._unfed += data
-        self._feed()
-        if self._queue:
-            self._wakeup.wake()
+        self._unfed = self._unfed[self._fed :] + data if self._unfed else data
+        self._fed = 0
+        if not self._turn_is_due:
+            self._feed()
+            if self._queue:
+                self._wakeup.wake()
 
     def _feed(self) -> None:
-        """Decode what has come, as far as the app keeps up."""
+        """Decode what has come: as far as the app keeps up, and no more than the loop has time for."""
         server = self._server
-        while self._unfed and self._queued <= HIGH_WATER:
-            part, self._unfed = self._unfed[:SLICE], self._unfed[SLICE:]
-            server.receive_data(part)
+        data, at = self._unfed, self._fed
+        end = len(data)
+        frames = size = 0
+        while at < end and self._queued <= HIGH_WATER and frames < TURN_FRAMES and size < TURN_BYTES:
+            server.receive_data(data if end <= SLICE else data[at : at + SLICE])
+            at += SLICE
             for frame in server.events_received():
                 if isinstance(frame, Frame):  # there are no other events behind the handshake
+                    frames += 1
+                    size += len(frame.data)
                     self._take(frame)
             if server.writes:
                 self._write_out()
             if server.eof_sent:
-                self._unfed = b""
-                self._end(True)
-        if self._queued > HIGH_WATER:
+                at = end
+        if at < end:
+            self._unfed, self._fed = data, at
             self._protocol._pause_reading()
-        if self._is_lost and not self._unfed:
+            if self._queued <= HIGH_WATER:
+                self._feed_soon()
+            return
+        self._unfed, self._fed = b"", 0
+        if server.eof_sent:
+            self._end(True)
+        elif self._queued > HIGH_WATER:
+            self._protocol._pause_reading()
+        elif self._protocol._reading_paused and not self._protocol.writer.paused:
+            self._protocol._resume_reading()
+        if self._is_lost:
             self._become_closed()
+
+    def _feed_soon(self) -> None:
+        """Decode more in the loop's next turn."""
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._feed_on)
+
+    def _feed_on(self) -> None:
+        self._turn_is_due = False
+        self._feed()
+        if self._queue:
+            self._wakeup.wake()
+
+    def _go_on_reading(self) -> None:
+        """The app keeps up, and the client reads."""
+        if self._unfed:
+            self._feed_soon()
+        else:
+            self._protocol._resume_reading()
 
     def eof_received(self) -> bool:
         """The client ends without a Close: 1006."""
@@ -362,8 +399,8 @@ class WebSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The client has read."""
-        if self._queued <= LOW_WATER and not self._unfed:
-            self._protocol._resume_reading()
+        if self._queued <= LOW_WATER:
+            self._go_on_reading()
 
     def _take(self, frame: Frame) -> None:
         """Take a frame that the library has checked."""
@@ -373,14 +410,12 @@ class WebSocket(asyncio.Protocol):
             if frame.fin:
                 self._put(frame.data)
             else:
-                self._fragments = [frame.data]
+                self._fragments = bytearray(frame.data)
         elif opcode is Opcode.CONT:
-            if frame.data:
-                self._fragments.append(frame.data)
+            self._fragments += frame.data
             if frame.fin:
-                data = b"".join(self._fragments)
-                self._fragments = []
-                self._put(data)
+                self._put(self._fragments)
+                self._fragments = bytearray()
         elif opcode is Opcode.PONG and frame.data == self._ping:
             self._ping = None
             self._cancel_timer()

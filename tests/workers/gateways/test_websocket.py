@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -662,6 +664,54 @@ def test_a_client_that_does_not_receive_stops_the_app() -> None:
 
         server.until(held, "the app waits")
         assert sent < 400, "60 MB are not in memory"
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.CONT, Opcode.TEXT])
+def test_a_flood_of_small_frames_does_not_keep_the_loop_from_other_connections(
+    opcode: Opcode, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = 0
+    frames: collections.Counter[int] = collections.Counter()
+    take = websocket_module.WebSocket._take
+
+    def count(websocket: websocket_module.WebSocket, frame: Frame) -> None:
+        frames[turn] += 1
+        take(websocket, frame)
+
+    monkeypatch.setattr(websocket_module.WebSocket, "_take", count)
+    app = Echo()
+    with serve(app, loop=loop) as server, client(server, compression=None) as connection:
+
+        def tick() -> None:
+            nonlocal turn
+            turn += 1
+            server.loop.call_soon(tick)
+
+        server.call(tick)
+        flood = Frame(opcode, b"", fin=opcode is not Opcode.CONT).serialize(mask=True) * 30_000
+        first, last = Frame(Opcode.TEXT, b"a", fin=False), Frame(Opcode.CONT, b"z")
+        if opcode is Opcode.TEXT:
+            first, last = Frame(Opcode.TEXT, b"a"), Frame(Opcode.TEXT, b"z")
+        threading.Thread(target=lambda: list(connection), daemon=True).start()  # reads what comes back
+        connection.socket.sendall(first.serialize(mask=True) + flood + last.serialize(mask=True))
+        server.until(lambda: frames.total() == 30_002, "all have come")
+        assert max(frames.values()) < 2000, "a turn of uvloop's may have two of ours in it"
+        server.until(lambda: str(app.events[-1].get("text")).endswith("z"), "the app has received them")
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_message_in_many_fragments_takes_no_more_memory_than_in_one(size: int) -> None:
+    app = Echo()
+    with serve(app) as server, client(server, compression=None, max_size=None) as connection:
+        part = Frame(Opcode.CONT, bytes(size), fin=False).serialize(mask=True)
+        connection.socket.sendall(Frame(Opcode.BINARY, b"a", fin=False).serialize(mask=True) + part * 50_000)
+        (one,) = server.gateway.websockets
+        connection.ping(b"behind them").wait(10)
+        held = server.call(lambda: sys.getsizeof(one._fragments))
+        assert held < 100_000, "a list of them would be 400 kB, and they as much again"
+        connection.socket.sendall(Frame(Opcode.CONT, b"z").serialize(mask=True))
+        assert connection.recv(5) == b"a" + bytes(size * 50_000) + b"z"
 
 
 def test_pings_are_answered() -> None:
