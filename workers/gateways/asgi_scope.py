@@ -153,7 +153,7 @@ class Templates:
             scope["http_version"] = "1.0"
         scope["asgi"] = VERSIONS.copy()
         scope["method"] = message.method
-        if self._root_path:
+        if self._root_path and target != "*":  # of OPTIONS: it means the server, not a path in it
             scope["path"] = self._root_path + parts[0]
             scope["raw_path"] = self._raw_root + parts[1]
         else:

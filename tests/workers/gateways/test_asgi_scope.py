@@ -79,6 +79,14 @@ def test_a_root_path_is_in_the_path_too() -> None:
         assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/api", "/api/items ", b"/api/items%20")
 
 
+def test_a_request_for_the_server_as_a_whole_is_for_no_path_below_the_root_path() -> None:
+    with serve(tell, AsgiOptions(root_path="/api")) as server, server.connect() as connection:
+        for _ in range(2):
+            connection.ask("*", method="OPTIONS")
+            scope = told(connection.answer().text)
+            assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/api", "*", b"*")
+
+
 def test_forwarded_headers_are_not_believed() -> None:
     with serve(tell) as server:
         headers = [("X-Forwarded-For", "9.9.9.9"), ("X-Forwarded-Proto", "https"), ("Forwarded", "for=9.9.9.9")]
