@@ -4,6 +4,7 @@ The rules (ASGI HTTP message format):
 
 * HEAD: `http.response.start` has to come; early hints may. A head is kept back until the first part of the body.
 * BODY: parts of the body, or one file, or early hints until the first of them. The last part has no `more_body`.
+* FILE: nothing; the file is being sent, and what came in between would be taken for a part of it.
 * TRAILERS: only if `http.response.start` has announced them.
 * COMPLETE: nothing more. What is sent all the same is an error of the app and changes nothing on the wire.
 
@@ -14,11 +15,12 @@ An error of the app is raised into the app. Once the client is gone `send()` rai
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from preforkd.workers.gateways.asgi_file import send_file
-from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
-from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError
+from preforkd.workers.gateways.asgi_response import AsgiResponse, as_bytes, pairs_of
+from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.writer import DONE
@@ -31,8 +33,14 @@ if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
 
-HEAD, BODY, TRAILERS, COMPLETE = range(4)
-_EXPECTED = ("http.response.start", "http.response.body", "http.response.trailers", "nothing: the response is complete")
+HEAD, BODY, FILE, TRAILERS, COMPLETE = range(5)
+_EXPECTED = (
+    "http.response.start",
+    "http.response.body",
+    "nothing: http.response.pathsend is still at work",
+    "http.response.trailers",
+    "nothing: the response is complete",
+)
 
 
 class AsgiProtocolError(RuntimeError):
@@ -132,6 +140,8 @@ class HttpExchange:
         """A part of the body, or all of it, that `AsgiResponse.send_whole()` leaves to the rules."""
         if self.is_gone:
             raise ClientDisconnectedError("the client is gone")
+        if body.__class__ is not bytes:
+            body = as_bytes(body)  # before a byte is sent: a head cannot be taken back
         if message.get("more_body", False) or self._wants_trailers or response.headers_sent:
             await self._send_part(response, body, message)
         else:
@@ -139,8 +149,11 @@ class HttpExchange:
 
     async def _send_whole(self, response: AsgiResponse, body: bytes) -> None:
         """A response whose body comes in one part."""
-        if response._length is None and self.message.method != "HEAD" and response.status not in (204, 304):
-            response.set_length(len(body))
+        if self.message.method != "HEAD" and response.status not in (204, 304):
+            if response._length is None:
+                response.set_length(len(body))
+            elif response._length != len(body):
+                raise ResponseError(f"the body has {len(body)} bytes, but Content-Length is {response._length}")
         response.send_headers()
         if body:
             response.write(body)
@@ -183,10 +196,16 @@ class HttpExchange:
         else:
             self._refuse(kind)
 
-    async def _send_file(self, response: AsgiResponse, path: str) -> None:
+    async def _send_file(self, response: AsgiResponse, path: object) -> None:
         if response.headers_sent or self._wants_trailers:
             raise AsgiProtocolError("http.response.pathsend is the whole body of a response, without trailers")
-        await send_file(response, self._protocol, path)
+        name = os.fspath(path)  # type: ignore[call-overload]  # refuses an integer, which open() takes for a descriptor
+        self.phase = FILE
+        try:
+            await send_file(response, self._protocol, name)
+        finally:
+            if not response.headers_sent:
+                self.phase = BODY  # it could not be read: the app may send something else
         if self.is_gone:
             raise ClientDisconnectedError("the client is gone")
         await self._complete(response.write_eof())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 READ = 1 << 16  # bytes read at a time where there is no sendfile
 
 
-async def send_file(response: AsgiResponse, protocol: ServerHttpProtocol, path: str) -> None:
+async def send_file(response: AsgiResponse, protocol: ServerHttpProtocol, path: str | bytes) -> None:
     """Send the head of a response and a file as its body; the caller ends it.
 
     Args:
@@ -46,7 +46,7 @@ async def send_file(response: AsgiResponse, protocol: ServerHttpProtocol, path: 
         file.close()
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str | bytes) -> BinaryIO:
     file = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- the caller closes it; bytes paths are paths too
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

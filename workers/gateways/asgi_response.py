@@ -102,9 +102,9 @@ class AsgiResponse(Response):
         """
         writer = self._writer
         if (
-            self._length != len(body)
+            body.__class__ is not bytes
+            or self._length != len(body)
             or method != "GET"
-            or body.__class__ is not bytes
             or self.status in BODILESS
             or not writer.flushed_by_caller
             or writer.paused
@@ -161,6 +161,17 @@ class AsgiResponse(Response):
     def is_chunked(self) -> bool:
         """Whether the body goes out in chunks; known once the headers are sent."""
         return self._chunked and not self._no_body
+
+
+def as_bytes(body: object) -> bytes:
+    """Return the body of a message.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise TypeError(f"the body of http.response.body must be bytes, not {type(body).__name__}")
 
 
 def pairs_of(message: Any) -> Iterable[tuple[bytes, bytes]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -221,11 +223,73 @@ def test_more_than_content_length_is_cut_and_the_apps_error() -> None:
         assert "Content-Length" in server.log[0]
 
 
-@pytest.mark.parametrize("streams", [False, True])
-def test_less_than_content_length_is_seen_by_the_client(streams: bool) -> None:
-    app = sends(start(200, (b"content-length", b"9")), body(b"hello", more_body=streams))
+def test_a_stream_of_less_than_content_length_is_seen_by_the_client() -> None:
+    app = sends(start(200, (b"content-length", b"9")), body(b"hello", more_body=True), body())
     with serve(app) as server, pytest.raises(TruncatedError):
         server.get()
+
+
+@pytest.mark.parametrize("length", [b"0", b"4", b"6"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_body_in_one_part_that_is_not_of_content_length_is_500_with_nothing_of_it_sent(
+    length: bytes, waits: bool
+) -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, (b"content-length", length), (b"x-a", b"b")))
+        if waits:
+            await asyncio.sleep(0)
+        try:
+            await send(body(b"hello"))
+        except RuntimeError as exc:
+            raised.append(exc)
+            raise
+
+    with serve(app) as server:
+        answer = server.get()
+        assert (answer.status, answer.header("x-a")) == (500, None)
+        assert "Content-Length" in str(raised[0])
+        with server.connect() as connection:
+            connection.ask(method="HEAD")
+            answer = connection.answer(to="HEAD")
+            assert (answer.status, answer.header("Content-Length")) == (200, length.decode()), "HEAD has no body"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("more_body", [False, True])
+@pytest.mark.parametrize("length", [(), ((b"content-length", b"4"),)])
+@pytest.mark.parametrize("wrong", ["text", "", None, 4, [116]], ids=lambda wrong: type(wrong).__name__)
+def test_a_body_of_a_wrong_type_is_500_with_nothing_of_it_sent(
+    wrong: Any, length: Any, more_body: bool, waits: bool
+) -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, *length, (b"x-a", b"b")))
+        if waits:
+            await asyncio.sleep(0)
+        try:
+            await send(body(wrong, more_body))
+        except TypeError as exc:
+            raised.append(exc)
+            raise
+
+    with serve(app) as server:
+        answer = server.get()
+        assert (answer.status, answer.header("x-a")) == (500, None)
+        assert "must be bytes, not " in str(raised[0])
+
+
+@pytest.mark.parametrize("length", [(), ((b"content-length", b"4"),)])
+@pytest.mark.parametrize("right", [bytearray(b"data"), memoryview(b"data"), b"data"])
+def test_whatever_holds_bytes_is_a_body(right: Any, length: Any) -> None:
+    with serve(sends(start(200, *length), body(right))) as server, server.connect() as connection:
+        for _ in range(2):
+            answer = connection.get()
+            assert (answer.status, answer.text, answer.header("Content-Length")) == (200, "data", "4")
 
 
 def test_an_app_that_raises_before_its_response_is_answered_500() -> None:
@@ -432,6 +496,71 @@ def test_a_file_is_the_whole_body(file: Path) -> None:
     send_file = {"type": "http.response.pathsend", "path": str(file)}
     with serve(sends(start(), body(b"x", more_body=True), send_file)) as server, pytest.raises(TruncatedError):
         server.get()
+
+
+@pytest.mark.parametrize("wrong", ["a descriptor", None, 1.5, ["/"]])
+def test_a_path_of_a_wrong_type_is_the_apps_error_and_closes_nothing(wrong: Any, file: Path) -> None:
+    with file.open() as opened:
+        path = opened.fileno() if wrong == "a descriptor" else wrong
+        with serve(sends(start(), {"type": "http.response.pathsend", "path": path})) as server:
+            assert server.get().status == 500
+            assert all("expected str, bytes or os.PathLike" in line for line in server.log)
+        assert os.fstat(opened.fileno()), "it is still open"
+
+
+def test_a_path_may_be_whatever_names_one(file: Path) -> None:
+    for path in (file, str(file), os.fsencode(file)):
+        with serve(sends(start(), {"type": "http.response.pathsend", "path": path})) as server:
+            assert server.get().body == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [body(b"EVIL", more_body=True), body(b"EVIL"), start(), {"type": "http.response.early_hint", "links": []}],
+)
+def test_what_is_sent_while_a_file_is_being_sent_is_the_apps_error(file: Path, message: dict[str, Any]) -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        sending = asyncio.ensure_future(send({"type": "http.response.pathsend", "path": str(file)}))
+        while not sending.done():
+            await asyncio.sleep(0)
+            try:
+                await send(message)
+            except RuntimeError as exc:
+                raised.append(exc)
+        await sending
+
+    @http
+    async def twice(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        message = {"type": "http.response.pathsend", "path": str(file)}
+        raised.extend(one for one in await asyncio.gather(send(message), send(message), return_exceptions=True) if one)
+
+    for one in (app, twice):
+        with serve(one) as server, server.connect() as connection:
+            for _ in range(2):
+                answer = connection.get()
+                assert (answer.header("Content-Length"), answer.body) == ("3200000", file.read_bytes())
+            assert any("pathsend is still at work" in str(exc) for exc in raised)
+            raised.clear()
+            assert not server.log
+
+
+def test_an_app_may_answer_otherwise_when_a_file_cannot_be_read() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        for path in ("/nonexistent/file", 7):
+            with contextlib.suppress(OSError, TypeError):
+                await send({"type": "http.response.pathsend", "path": path})
+        await send(body(b"it is not there"))
+
+    with serve(app) as server:
+        assert server.get().text == "it is not there"
+        assert not server.log
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_file_ends_it(file: Path) -> None:
