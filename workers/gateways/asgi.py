@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from preforkd.workers.gateways.asgi_draining import DrainingEvent, disconnect_streams
+from preforkd.workers.gateways.asgi_draining import DrainingEvent
 from preforkd.workers.gateways.asgi_exchange import COMPLETE, HttpExchange
 from preforkd.workers.gateways.asgi_failures import error_of, is_disconnect
 from preforkd.workers.gateways.asgi_scope import Templates, lower_headers
@@ -73,6 +73,7 @@ class AsgiGateway:
 
     Attributes:
         app, options: as given.
+        streams_are_told: the worker leaves soon: an app that streams receives `http.disconnect`.
         handler: the protocol class of its connections.
         draining: the event of the extension `preforkd.draining`.
         lifespan: its startup and shutdown.
@@ -87,6 +88,8 @@ class AsgiGateway:
         self.draining = DrainingEvent()
         self.websockets: set[WebSocket] = set()
         self.drained_by: float | None = None
+        self.streams_are_told = False
+        self._telling: asyncio.TimerHandle | None = None
         # What the gateway's own code sets in context variables would be seen by all requests: there is none of it.
         self.context = contextvars.Context()
         self.handler: type[AsgiProtocol] = type("AsgiHandler", (AsgiProtocol,), {"gateway": self, "__slots__": ()})
@@ -118,10 +121,26 @@ class AsgiGateway:
         self.drained_by = deadline
         self.draining.set()
         left = max(deadline - loop.time(), 0.0)
-        disconnect_streams(self, 0.0 if self.options.drain_streams else left - min(2.0, left / 5))
+        self._plan_to_tell_streams(0.0 if self.options.drain_streams else left - min(2.0, left / 5))
         for number, websocket in enumerate(list(self.websockets)):
             # Over the first half, so that they do not all come back at once; a few need no more than a second each.
             loop.call_later(number * min(1.0, left / 2 / len(self.websockets)), self._send_away, websocket)
+
+    def _plan_to_tell_streams(self, delay: float | None) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        if delay:
+            self._telling = asyncio.get_running_loop().call_later(delay, self._tell_streams)
+        elif delay is not None:
+            self._tell_streams()
+
+    def _tell_streams(self) -> None:
+        """Have the apps that stream receive `http.disconnect`; what they still send goes out."""
+        self.streams_are_told = True  # also what begins to stream from now on: see HttpExchange
+        for exchange in self.exchanges():
+            if exchange.response is not None:
+                exchange.disconnect()
 
     def _send_away(self, websocket: WebSocket) -> None:
         if self.drained_by is not None:
@@ -131,6 +150,8 @@ class AsgiGateway:
         """The worker serves on after all: its successor was not good."""
         self.drained_by = None
         self.draining.clear()
+        self._plan_to_tell_streams(None)
+        self.streams_are_told = False
 
     def keep(self, task: asyncio.Task[Any] | None) -> None:
         """Hold on to a task that has outlived its response or its connection; asyncio does not."""

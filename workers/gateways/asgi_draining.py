@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from preforkd.workers.gateways.asgi import AsgiGateway
+from typing import Literal
 
 
 class DrainingEvent(asyncio.Event):
@@ -19,25 +16,3 @@ class DrainingEvent(asyncio.Event):
 
     def __await__(self) -> Generator[object, None, Literal[True]]:
         return self.wait().__await__()
-
-
-def disconnect_streams(gateway: AsgiGateway, delay: float) -> None:
-    """Have the apps that stream receive `http.disconnect`; what they still send goes out.
-
-    Args:
-        gateway: theirs.
-        delay: seconds until then.
-    """
-    loop = asyncio.get_running_loop()
-
-    def tell() -> None:
-        if gateway.drained_by is None:
-            return  # the worker serves on after all
-        for exchange in gateway.exchanges():
-            if exchange.response is not None:
-                exchange.disconnect()
-
-    if delay > 0:
-        loop.call_later(delay, tell)
-    else:
-        tell()

@@ -92,6 +92,8 @@ class HttpExchange:
                 return {"type": "http.disconnect"}
             self._body_was_read = payload.at_eof()
             return {"type": "http.request", "body": data, "more_body": not self._body_was_read}
+        if self.response is not None and self._protocol.gateway.streams_are_told:
+            self.is_disconnected = True
         if not self.is_disconnected and self.phase != COMPLETE:
             if self._disconnect is None:
                 self._disconnect = asyncio.Event()
@@ -164,6 +166,8 @@ class HttpExchange:
             if self._wants_trailers and self._may_have_trailers():
                 response.enable_chunked_encoding()
             response.send_headers()
+            if self._protocol.gateway.streams_are_told:
+                self.disconnect()  # it begins to stream when the others have been told already
         if body:
             response.write(body)
         if message.get("more_body", False):

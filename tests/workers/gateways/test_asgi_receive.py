@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from preforkd.workers.gateways.asgi import AsgiOptions
 from tests.workers.gateways.serving import Receive, Scope, Send, body, http, serve, start, text
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -299,6 +300,75 @@ def test_a_bug_of_an_app_whose_client_is_gone_is_logged() -> None:
             connection.send(GET)
             time.sleep(0.02)
         server.until(lambda: any("LookupError" in line for line in server.log), "it is logged")
+
+
+# Draining
+
+
+class Stream:
+    """An app that streams until it receives `http.disconnect`; `/later` listens before it begins."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.told = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await receive()
+        listening = asyncio.ensure_future(receive())
+        if scope["path"] == "/later":
+            await self.go.wait()
+            assert not listening.done(), "nothing is streamed yet"
+        await send(start())
+        await send(body(b"tick", more_body=True))
+        await listening
+        self.told += 1
+        await send(body(b"end"))
+
+
+def streams_begun(server: Any, number: int) -> bool:
+    return sum(exchange.response is not None for exchange in server.gateway.exchanges()) == number
+
+
+@pytest.mark.parametrize("drain_streams", [True, False])
+def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: bool) -> None:
+    app = Stream()
+    with (
+        serve(app, AsgiOptions(drain_streams=drain_streams)) as server,
+        server.connect() as before,
+        server.connect() as later,
+        server.connect() as after,
+    ):
+        before.ask()
+        later.ask("/later")
+        server.until(lambda: streams_begun(server, 1) and len(list(server.gateway.exchanges())) == 2, "one streams")
+        server.call(server.gateway.drain, server.loop.time() + 0.5)
+        assert before.answer().text == "tickend"
+        after.ask()
+        assert after.answer().text == "tickend"
+        server.call(app.go.set)
+        assert later.answer().text == "tickend"
+        assert app.told == 3
+        assert not server.log
+
+
+def test_streams_of_a_worker_that_serves_on_after_all_are_left_alone() -> None:
+    app = Stream()
+    with serve(app) as server, server.connect() as first, server.connect() as second:
+        server.call(server.gateway.drain, server.loop.time() + 0.01)
+        server.until(lambda: server.gateway.streams_are_told, "the time has come")
+        server.call(server.gateway.drain, server.loop.time() + 0.05)
+        server.call(server.gateway.resume)
+        server.call(server.gateway.drain, server.loop.time() + 60)
+        server.call(server.gateway.resume)
+        first.ask()
+        server.until(lambda: streams_begun(server, 1), "it streams")
+        time.sleep(0.1)  # the time of the drain that was called off
+        assert app.told == 0
+        server.call(server.gateway.drain, server.loop.time() + 0.05)
+        assert first.answer().text == "tickend"
+        second.ask()
+        assert second.answer().text == "tickend"
 
 
 @pytest.mark.parametrize(
