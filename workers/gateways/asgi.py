@@ -1,7 +1,8 @@
 """ASGI 3 apps on the HTTP protocol: `AsgiGateway` is the app in one worker, `AsgiProtocol` a connection.
 
 The app runs in the connection's own task: a request that is answered at once costs no task and no turn of the loop.
-When the app goes on after its response (a background task), the connection lets that task go and takes another.
+When the app has waited for something, or goes on after its response (a background task), the connection lets that task
+go and takes another for the next request.
 """
 
 from __future__ import annotations
@@ -241,8 +242,10 @@ class AsgiProtocol(ServerHttpProtocol):
         if self._client_finished and exchange.response is None:
             self._nobody_waits = exchange.is_disconnected
         self.exchange = None
-        if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.has_listener:
+        if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.listener is not None:
             exchange.end()
+        if exchange.has_waited and self.transport is not None:
+            self._let_task_go()  # what knows it, as a timer that cancels it, has nothing to do with the next request
 
     def _app_has_failed(self, exchange: HttpExchange, exc: BaseException) -> None:
         """Deal with an exception of the app; what the core answers better is raised again.
@@ -283,8 +286,11 @@ class AsgiProtocol(ServerHttpProtocol):
 
     def request_waits(self) -> None:
         """The app waits for something; behind its response, perhaps."""
-        if self.exchange is not None and self.exchange.phase == COMPLETE:
-            self.response_is_complete(self.exchange)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.has_waited = True
+            if exchange.phase == COMPLETE:
+                self.response_is_complete(exchange)
 
     def response_is_complete(self, exchange: HttpExchange) -> None:
         """The app has sent all of its response. Mostly it returns right then; else the connection goes on alone."""
@@ -294,7 +300,8 @@ class AsgiProtocol(ServerHttpProtocol):
     def resume_writing(self) -> None:
         """The client has read (asyncio's call)."""
         super().resume_writing()
-        self.request_waits()
+        if self.exchange is not None and self.exchange.phase == COMPLETE:
+            self.response_is_complete(self.exchange)
 
     def _look_whether_app_goes_on(self, exchange: HttpExchange) -> None:
         if self.exchange is not exchange or self.writer.paused:

@@ -56,16 +56,19 @@ class HttpExchange:
         phase: what the app has to send next.
         is_gone: the client is gone: `send()` raises.
         is_disconnected: `receive()` says `http.disconnect` from now on.
+        has_waited: the app was not done in its first step: the rest of it is awaited by the connection's task.
+        listener: what the app waits for in `receive()`, or has; None: it has not asked for `http.disconnect`.
         is_detached: the response is complete, the app went on, and the connection went on without it.
         started: when the request began, seconds of the monotonic clock; 0 when nobody wants to know.
     """
 
     # Class attributes until a request needs another value: making an exchange costs less.
     started = 0.0
+    has_waited = False
     is_detached = False
     is_disconnected = False
     _body_was_read = False
-    _disconnect: asyncio.Event | None = None
+    listener: asyncio.Event | None = None
 
     def __init__(self, protocol: AsgiProtocol, message: RequestMessage, payload: PayloadStream) -> None:
         self._protocol = protocol
@@ -95,9 +98,9 @@ class HttpExchange:
         if self.response is not None and self._protocol.gateway.streams_are_told:
             self.is_disconnected = True
         if not self.is_disconnected and self.phase != COMPLETE:
-            if self._disconnect is None:
-                self._disconnect = asyncio.Event()
-            await self._disconnect.wait()
+            if self.listener is None:
+                self.listener = asyncio.Event()
+            await self.listener.wait()
         return {"type": "http.disconnect"}
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -240,11 +243,6 @@ class HttpExchange:
     # What the connection calls.
 
     @property
-    def has_listener(self) -> bool:
-        """Whether the app has waited for `http.disconnect`, and may still do."""
-        return self._disconnect is not None
-
-    @property
     def payload_fault(self) -> HttpProcessingError | None:
         """What was wrong with the request's body, if something was."""
         fault = self.payload.exception()
@@ -253,8 +251,8 @@ class HttpExchange:
     def disconnect(self) -> None:
         """From now on the app receives `http.disconnect`."""
         self.is_disconnected = True
-        if self._disconnect is not None:
-            self._disconnect.set()
+        if self.listener is not None:
+            self.listener.set()
 
     def lose(self) -> None:
         """The client is gone."""
@@ -264,7 +262,7 @@ class HttpExchange:
     def end(self) -> None:
         """The connection is done with this request: wake what still waits for something of it."""
         self.is_disconnected = True
-        if self._disconnect is not None:
-            self._disconnect.set()
+        if self.listener is not None:
+            self.listener.set()
         if self.payload is not EMPTY_PAYLOAD and not self.payload.is_complete and self.payload.exception() is None:
             self.payload.set_exception(ClientDisconnectedError("the response is complete"))

@@ -300,6 +300,8 @@ class HttpConnection(ClosingConnection):
                 rest.close()
         if self.transport is None:
             self._release()
+        elif self._message is not None or self._bad is not None:
+            self.serve()  # the handler has cancelled its own task, and the next request of a pipeline has no part in it
 
     def _release(self) -> None:
         """Nothing happens any more: undo the cycle of references, so that the connection is freed here and now."""

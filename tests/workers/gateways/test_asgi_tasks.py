@@ -138,6 +138,105 @@ def test_an_app_that_cancels_its_own_task_ends_its_request_only() -> None:
         assert server.get().text == "ok"
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_pipelined_request_is_answered_behind_one_that_cancels_its_own_task(waits: bool) -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        await send(start())
+        await send(body(scope["path"].encode()))
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    with serve(app) as server:
+        for _ in range(2):
+            with server.connect() as connection:
+                assert connection.get("/first").text == "/first"
+                connection.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: t\r\n\r\n" % number for number in range(5)))
+                assert [connection.answer().text for _ in range(5)] == [f"/{number}" for number in range(5)]
+
+
+def test_a_request_that_has_waited_leaves_its_task_to_no_other() -> None:
+    seen: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+    tasks: list[Any] = []  # so that none is mistaken for one that is gone
+
+    @text
+    async def app(scope: Scope, receive: Receive, send: Send) -> Any:
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        tasks.append(task)
+        said = seen.get(task), task.cancelling() if task else None
+        seen[task] = scope["path"]
+        return said
+
+    with serve(app) as server, server.connect() as connection:
+        for number in range(3):
+            assert connection.get(f"/{number}").text == "(None, 0)"
+        connection.send(b"GET /pipelined HTTP/1.1\r\nHost: t\r\n\r\n" * 3)
+        assert [connection.answer().text for _ in range(3)] == ["(None, 0)"] * 3
+        connection.ask(method="POST", body=b"x" * 100_000)  # the rest of it is read by nobody
+        assert connection.answer().text == "(None, 0)"
+        assert connection.get().text == "(None, 0)"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_cancellation_does_not_reach_the_next_request(late: bool) -> None:
+    go = asyncio.Event()
+    cancelled: list[str] = []
+    first: list[asyncio.Task[Any]] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if scope["path"] == "/first":
+            first.append(task)
+            if not late:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        else:
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                cancelled.append(scope["path"])
+                raise
+        await send(start())
+        await send(body(b"%d" % (0 if scope["path"] == "/first" else task.cancelling())))
+
+    with serve(app) as server, server.connect() as connection:
+        assert connection.get("/first").text == "0"
+        connection.ask("/second")
+        server.until(lambda: connections(server).active == 1, "it is at work")
+        if late:
+            server.call(first[0].cancel)
+        server.call(go.set)
+        assert connection.answer().text == "0"
+        assert not cancelled
+        assert server.call(lambda: connections(server).active) == 0
+
+
+def test_a_cancellation_that_a_request_has_left_behind_in_its_first_step_does_not_reach_the_next() -> None:
+    @text
+    async def app(scope: Scope, receive: Receive, send: Send) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        if scope["path"] == "/cancels":
+            task.cancel()
+        else:
+            await asyncio.sleep(0)
+        return before
+
+    with serve(app) as server, server.connect() as connection:
+        for path in ("/", "/cancels", "/", "/cancels", "/cancels", "/"):
+            assert connection.get(path).text == "0"
+        connection.send(b"GET /cancels HTTP/1.1\r\nHost: t\r\n\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\n" * 3)
+        assert [connection.answer().text for _ in range(6)] == ["0"] * 6
+
+
 ENDS: list[BaseException] = [
     SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), BaseExceptionGroup("", [SystemExit(3)]),
 ]  # fmt: skip
