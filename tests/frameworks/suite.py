@@ -104,6 +104,7 @@ def leaves(daemon: Daemon, path: str) -> None:
         else:
             told(daemon, "waiting")
     told(daemon, "left" if path == "/endless" else "left while the app worked")
+    assert " ERROR " not in daemon.log(), "that is no error"
 
 
 def told(daemon: Daemon, event: str) -> None:

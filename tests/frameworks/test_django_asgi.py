@@ -30,4 +30,6 @@ def test_an_error(start: Start) -> None:
 
 
 def test_a_client_that_leaves(start: Start) -> None:
-    suite.leaves(suite.run(start, APP), "/waits")
+    daemon = suite.run(start, APP)
+    suite.leaves(daemon, "/waits")
+    suite.leaves(daemon, "/endless")

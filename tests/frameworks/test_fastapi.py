@@ -52,3 +52,7 @@ def test_dependencies_validation_and_background_tasks(start: Start) -> None:
     suite.told(daemon, "worked")
     assert daemon.stop() == 0
     daemon.wait_log("^shut down$")
+
+
+def test_a_client_that_leaves_a_stream(start: Start) -> None:
+    suite.leaves(suite.run(start, APP), "/endless")

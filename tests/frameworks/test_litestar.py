@@ -35,3 +35,7 @@ def test_a_websocket(start: Start) -> None:
 
 def test_websockets_that_are_refused(start: Start) -> None:
     suite.refuses(suite.run(start, APP), {"/closed": 403, "/nowhere": 403, "/forbidden": 403})
+
+
+def test_a_client_that_leaves_a_stream(start: Start) -> None:
+    suite.leaves(suite.run(start, APP), "/endless")

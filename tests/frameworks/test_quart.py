@@ -31,3 +31,7 @@ def test_an_error(start: Start) -> None:
 
 def test_a_websocket(start: Start) -> None:
     suite.echoes(suite.run(start, APP))
+
+
+def test_a_client_that_leaves_a_stream(start: Start) -> None:
+    suite.leaves(suite.run(start, APP), "/endless")

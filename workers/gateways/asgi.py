@@ -239,8 +239,8 @@ class AsgiProtocol(ServerHttpProtocol):
             self._app_has_failed(exchange, error_of(exc))
         if exchange.is_detached:
             return
-        if self._client_finished and exchange.response is None:
-            self._nobody_waits = exchange.is_disconnected
+        if self._client_finished:
+            self._nobody_waits = exchange.was_told
         self.exchange = None
         if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.listener is not None:
             exchange.end()
@@ -263,7 +263,7 @@ class AsgiProtocol(ServerHttpProtocol):
         if not isinstance(exc, Exception):
             raise exc
         if self._client_finished and is_disconnect(exc):
-            self._nobody_waits = exchange.response is None
+            exchange.was_told = True
             return
         if exchange.phase == COMPLETE:
             self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
@@ -279,7 +279,10 @@ class AsgiProtocol(ServerHttpProtocol):
 
     async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
         if self._nobody_waits:
-            return None  # the app was told that its client has closed, and has rightly not answered
+            # The app was told that its client has closed, and has rightly not answered, or stopped in the middle.
+            if self.writer.response is None:
+                return None
+            self.keep_alive_wish = False
         return await super()._answer_nothing(message, payload)
 
     # An app that goes on after its response.

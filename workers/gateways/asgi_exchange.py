@@ -56,6 +56,7 @@ class HttpExchange:
         phase: what the app has to send next.
         is_gone: the client is gone: `send()` raises.
         is_disconnected: `receive()` says `http.disconnect` from now on.
+        was_told: it has said so.
         has_waited: the app was not done in its first step: the rest of it is awaited by the connection's task.
         listener: what the app waits for in `receive()`, or has; None: it has not asked for `http.disconnect`.
         is_detached: the response is complete, the app went on, and the connection went on without it.
@@ -67,6 +68,7 @@ class HttpExchange:
     has_waited = False
     is_detached = False
     is_disconnected = False
+    was_told = False
     _body_was_read = False
     listener: asyncio.Event | None = None
 
@@ -92,6 +94,7 @@ class HttpExchange:
             try:
                 data = await payload.readany()
             except (ClientDisconnectedError, HttpProcessingError):
+                self.was_told = True
                 return {"type": "http.disconnect"}
             self._body_was_read = payload.at_eof()
             return {"type": "http.request", "body": data, "more_body": not self._body_was_read}
@@ -101,6 +104,7 @@ class HttpExchange:
             if self.listener is None:
                 self.listener = asyncio.Event()
             await self.listener.wait()
+        self.was_told = True
         return {"type": "http.disconnect"}
 
     def send(self, message: Message) -> Awaitable[None]:

@@ -51,6 +51,18 @@ async def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines(), content_type="text/plain")
 
 
+async def endless(request: HttpRequest) -> StreamingHttpResponse:
+    async def ticks() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"tick\n"
+                await asyncio.sleep(0.01)
+        finally:
+            events.append("left")
+
+    return StreamingHttpResponse(ticks(), content_type="text/plain")
+
+
 async def error(request: HttpRequest) -> HttpResponse:
     raise LookupError("a bug in the app")
 
@@ -75,6 +87,7 @@ urlpatterns = [
     path("json", json),
     path("upload", upload),
     path("stream", stream),
+    path("endless", endless),
     path("error", error),
     path("waits", waits),
     path("told", told),

@@ -76,6 +76,19 @@ async def stream() -> StreamingResponse:
     return StreamingResponse(lines(), media_type="text/plain")
 
 
+@app.get("/endless")
+async def endless() -> StreamingResponse:
+    async def ticks() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"tick\n"
+                await asyncio.sleep(0.01)
+        finally:
+            events.append("left")
+
+    return StreamingResponse(ticks(), media_type="text/plain")
+
+
 @app.get("/error")
 async def error() -> None:
     raise LookupError("a bug in the app")

@@ -12,6 +12,8 @@ from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
 from litestar.handlers import BaseRouteHandler
 from litestar.response import Stream
 
+events: list[str] = []
+
 
 @get("/hello", media_type=MediaType.TEXT)
 async def hello(name: str) -> str:
@@ -46,6 +48,24 @@ async def stream() -> Stream:
     return Stream(lines(), media_type="text/plain")
 
 
+@get("/endless")
+async def endless() -> Stream:
+    async def ticks() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"tick\n"
+                await asyncio.sleep(0.01)
+        finally:
+            events.append("left")
+
+    return Stream(ticks(), media_type="text/plain")
+
+
+@get("/told")
+async def told() -> list[str]:
+    return events
+
+
 @get("/error")
 async def error() -> None:
     raise LookupError("a bug in the app")
@@ -75,4 +95,4 @@ async def forbidden(socket: WebSocket[Any, Any, Any]) -> None:
     await socket.accept()
 
 
-app = Litestar([hello, form, json, upload, stream, error, echo, closed, forbidden])
+app = Litestar([hello, form, json, upload, stream, endless, told, error, echo, closed, forbidden])

@@ -10,6 +10,7 @@ from quart import Quart, Response, request, websocket
 
 app = Quart(__name__)
 app.config["MAX_CONTENT_LENGTH"] = None
+events: list[str] = []
 
 
 @app.get("/hello")
@@ -43,6 +44,24 @@ async def stream() -> Response:
             await asyncio.sleep(0.005)
 
     return Response(lines(), content_type="text/plain")
+
+
+@app.get("/endless")
+async def endless() -> Response:
+    async def ticks() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"tick\n"
+                await asyncio.sleep(0.01)
+        finally:
+            events.append("left")
+
+    return Response(ticks(), content_type="text/plain")
+
+
+@app.get("/told")
+async def told() -> list[str]:
+    return events
 
 
 @app.get("/error")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from preforkd.workers.gateways.asgi import AsgiOptions
+from preforkd.workers.http.connections import connections_of
 from tests.workers.gateways.serving import Receive, Scope, Send, body, http, serve, start, text
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -158,6 +159,43 @@ def test_nothing_is_told_while_the_client_waits() -> None:
         server.until(lambda: len(app.events) == 2, "the app waits")
         time.sleep(0.2)
         assert len(app.events) == 2
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_app_that_stops_its_stream_when_its_client_leaves_is_at_no_fault(raises: bool) -> None:
+    told: list[str] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(start())
+        await send(body(b"part", more_body=True))
+        told.append((await receive())["type"])
+        if raises:
+            raise ClientDisconnect
+
+    class ClientDisconnect(Exception):  # noqa: N818 -- as Starlette has it
+        pass
+
+    with serve(app) as server:
+        with server.connect() as connection:
+            connection.ask()
+            connection.read_some()
+        server.until(lambda: not len(connections_of(server.loop)), "the connection is closed")
+        assert told == ["http.disconnect"]
+        assert not server.log
+
+
+def test_an_app_that_was_not_told_and_does_not_answer_is_at_fault_though_its_client_has_closed_its_side() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)
+
+    with serve(app) as server, server.connect() as connection:
+        connection.send(GET)
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.answer().status == 500
+        assert server.log
 
 
 def test_a_client_that_has_only_closed_its_side_gets_its_answer() -> None:
