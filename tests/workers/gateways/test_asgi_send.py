@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from preforkd.workers.http.errors import ClientDisconnectedError
@@ -355,6 +356,69 @@ def test_a_status_of_an_enum_is_an_integer() -> None:
 
     with serve(sends({"type": "http.response.start", "status": HTTPStatus.NOT_FOUND}, body(b"x"))) as server:
         assert server.get().status == 404
+
+
+# Several tasks
+
+
+async def by_gather(messages: list[Any], send: Send) -> None:
+    await asyncio.gather(*(send(message) for message in messages))
+
+
+async def by_tasks(messages: list[Any], send: Send) -> None:
+    tasks: list[asyncio.Task[None]] = [
+        asyncio.create_task(send(message))  # type: ignore[arg-type]  # see writer.DONE
+        for message in messages
+    ]
+    for task in tasks:
+        await task
+
+
+async def by_a_group(messages: list[Any], send: Send) -> None:
+    async with asyncio.TaskGroup() as group:
+        for message in messages:
+            group.create_task(send(message))  # type: ignore[arg-type]  # as above
+
+
+async def by_anyio(messages: list[Any], send: Send) -> None:
+    async with anyio.create_task_group() as group:
+        for message in messages:
+            group.start_soon(send, message)  # type: ignore[arg-type]  # as above
+
+
+async def by_time_limits(messages: list[Any], send: Send) -> None:
+    for message in messages:
+        await asyncio.wait_for(asyncio.shield(send(message)), 5)
+
+
+@pytest.mark.parametrize("way", [by_gather, by_tasks, by_a_group, by_anyio, by_time_limits])
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("sizes", [[5], [3, 0, 4], [300_000] * 20])
+def test_tasks_of_the_app_may_send_in_the_order_in_which_they_are_made(way: Any, waits: bool, sizes: list[int]) -> None:
+    parts = [body(b"%d" % number * size, more_body=True) for number, size in enumerate(sizes)]
+    whole = b"".join(part["body"] for part in parts)
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        await way([start(), *parts, body()] if scope["path"] == "/stream" else [start(), body(whole)], send)
+
+    with serve(app) as server, server.connect() as connection:
+        for path in ("/stream", "/", "/stream", "/"):
+            assert connection.get(path).body == whole
+        assert not server.log
+
+
+@pytest.mark.parametrize("way", [by_gather, by_tasks, by_a_group, by_anyio, by_time_limits])
+def test_an_error_of_the_app_in_one_of_its_tasks_is_raised_there(way: Any) -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await way([start(), body("text")], send)  # type: ignore[arg-type]  # that is the point
+
+    with serve(app) as server:
+        assert server.get().status == 500
+        assert any("must be bytes, not str" in line for line in server.log)
 
 
 # Backpressure

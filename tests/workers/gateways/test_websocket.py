@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -607,6 +608,32 @@ def test_a_message_without_one_content_is_the_apps_error(message: dict[str, Any]
         assert connection.recv(5) == "fine"
         assert isinstance(raised[0], error)
         assert "websocket.send" in str(raised[0])
+
+
+@pytest.mark.parametrize("way", ["gather", "tasks", "group", "anyio"])
+def test_tasks_of_the_app_may_send_in_the_order_in_which_they_are_made(way: str) -> None:
+    messages = [{"type": "websocket.send", "text": f"{number}" * 50_000} for number in range(20)]
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if way == "gather":
+            await asyncio.gather(*(send(message) for message in messages))
+        elif way == "tasks":
+            await asyncio.wait([asyncio.ensure_future(send(message)) for message in messages])
+        elif way == "group":
+            async with asyncio.TaskGroup() as group:
+                for message in messages:
+                    group.create_task(send(message))  # type: ignore[arg-type]  # a coroutine here
+        else:
+            async with anyio.create_task_group() as scope_of_anyio:
+                for message in messages:
+                    scope_of_anyio.start_soon(send, message)  # type: ignore[arg-type]  # as above
+
+    with serve(app) as server, client(server) as connection:
+        assert [connection.recv(5) for _ in messages] == [message["text"] for message in messages]
+        assert not server.log
 
 
 # Backpressure and pings
