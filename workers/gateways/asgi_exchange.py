@@ -149,6 +149,8 @@ class HttpExchange:
         """A part of the body, or all of it, that `AsgiResponse.send_whole()` leaves to the rules."""
         if self.is_gone:
             raise ClientDisconnectedError("the client is gone")
+        if self.phase != BODY:
+            self._refuse(message["type"])  # a task may run long after it was made
         if body.__class__ is not bytes:
             body = as_bytes(body)  # before a byte is sent: a head cannot be taken back
         if message.get("more_body", False) or self._wants_trailers or response.headers_sent:

@@ -613,6 +613,31 @@ def test_what_is_sent_while_a_file_is_being_sent_is_the_apps_error(file: Path, m
             assert not server.log
 
 
+@pytest.mark.parametrize("more_body", [False, True])
+def test_a_task_that_was_to_send_before_a_file_and_runs_while_it_is_sent_does_not_get_into_it(
+    file: Path, more_body: bool
+) -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        early = send(body(b"EVIL", more_body=more_body))
+        sending = asyncio.ensure_future(send({"type": "http.response.pathsend", "path": str(file)}))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        try:
+            await early
+        except RuntimeError as exc:
+            raised.append(exc)
+        await sending
+
+    with serve(app) as server:
+        assert server.get().body == file.read_bytes()
+        assert "pathsend is still at work" in str(raised[0])
+        assert not server.log
+
+
 def test_an_app_may_answer_otherwise_when_a_file_cannot_be_read() -> None:
     @http
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
