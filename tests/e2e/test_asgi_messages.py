@@ -25,7 +25,7 @@ HANDSHAKE = [
 @pytest.fixture(scope="module")
 def daemon(xprocess: Any) -> Iterator[Daemon]:
     started = Start(xprocess, "asgi-messages")
-    options = ["--limit-websocket-message", str(LIMIT), "--websocket-ping", "0.3", "--websocket-ping-timeout", "0.3"]
+    options = ["--limit-websocket-message", str(LIMIT), "--websocket-ping", "1", "--websocket-ping-timeout", "1"]
     daemon = started(*options, app=f"{FILE}:app", workers=1, tolerated="Traceback")
     yield daemon
     assert daemon.stop() == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.conftest import Start
 from tests.frameworks import suite
 
-pytestmark = suite.need("falcon")
+pytestmark = [suite.need("falcon"), pytest.mark.parallel]
 APP = "falcon_asgi"
 
 
