@@ -120,8 +120,7 @@ def run(
     row[Field.STATE] = RowState.STARTING
     try:
         app = app or load_app(settings)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Worker(settings, app, listeners, channel, board, index).serve())
+        _run_through(Worker(settings, app, listeners, channel, board, index).serve())
     except AppError as exc:
         channel.sendall(encode(Failed("import", str(exc), exc.details)))
         return BOOT_FAILED
@@ -131,6 +130,24 @@ def run(
     # The process ends by os._exit, which skips what the app has registered.
     atexit._run_exitfuncs()
     return 0
+
+
+def _run_through(serving: Coroutine[Any, Any, None]) -> None:
+    """Run a loop until this has ended, whatever else ends in it.
+
+    A task that raises `SystemExit` stops the loop, of asyncio and of uvloop, be it one that the app has made for a part
+    of one request (as middleware of Starlette does). The others know nothing of that and go on.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(serving)
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as exc:
+                if not task.done():
+                    log.LOGGER.error("a task raised %s: the worker goes on", type(exc).__name__, exc_info=exc)
+        task.result()
 
 
 class BootError(Exception):

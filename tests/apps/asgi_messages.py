@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -27,6 +28,7 @@ MESSAGES: dict[str, list[dict[str, Any]]] = {
     "/file": [start(), {"type": "http.response.pathsend", "path": __file__}],
     "/descriptor": [start(), {"type": "http.response.pathsend", "path": 0}],
     "/text": [start(), body("text")],  # type: ignore[arg-type]  # an app's mistake
+    "/exit-in-the-background": [start(), body(b"answered")],
     "/pid": [start(), body(b"%d" % os.getpid())],
     "/denied": [
         {"type": "websocket.http.response.start", "status": 401, "headers": [(b"www-authenticate", b"Basic")]},
@@ -35,6 +37,17 @@ MESSAGES: dict[str, list[dict[str, Any]]] = {
     ],
     "/closed": [{"type": "websocket.close"}],
 }
+
+
+keep: list[asyncio.Task[None]] = []
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+async def leave_later() -> None:
+    leave()
 
 
 async def echo(receive: Any, send: Any) -> None:
@@ -52,6 +65,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await echo(receive, send)
         return
     if scope["path"] == "/exit":
-        raise SystemExit(3)
+        leave()
+    if scope["path"] == "/exit-in-a-task":
+        await asyncio.create_task(leave_later())
+    if scope["path"] == "/exit-in-the-background":
+        keep.append(asyncio.create_task(leave_later()))
     for message in MESSAGES[scope["path"]]:
         await send(message)

@@ -66,13 +66,23 @@ def test_files_by_path(daemon: Daemon) -> None:
             assert answer.header("Content-Length") == str(FILE.stat().st_size)
 
 
-@pytest.mark.parametrize("path", ["/descriptor", "/text", "/exit"])
+@pytest.mark.parametrize("path", ["/descriptor", "/text", "/exit", "/exit-in-a-task"])
 def test_mistakes_of_the_app_are_500_and_leave_the_worker_alone(daemon: Daemon, path: str) -> None:
     pid = get(daemon.port, "/pid").text
     with Connection(daemon.port) as other:
         assert other.get("/pid").text == pid
         assert get(daemon.port, path).status == 500
         assert other.get("/pid").text == pid
+
+
+def test_a_task_of_the_app_that_exits_leaves_the_worker_alone(daemon: Daemon) -> None:
+    pid = get(daemon.port, "/pid").text
+    mark = daemon.mark()
+    with Connection(daemon.port) as other:
+        assert other.get("/exit-in-the-background").text == "answered"
+        daemon.wait_log("a task raised SystemExit: the worker goes on", since=mark)
+        assert other.get("/pid").text == pid
+        assert get(daemon.port, "/pid").text == pid
 
 
 @pytest.mark.parametrize(("path", "status", "text"), [("/denied", 401, "who are you?"), ("/closed", 403, "")])

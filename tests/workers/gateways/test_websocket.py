@@ -669,6 +669,39 @@ def test_an_app_that_does_not_receive_stops_the_client() -> None:
         server.until(lambda: count == sent + bool(rest), "all messages have come")
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_an_app_that_sends_without_end_leaves_the_others_their_turn_and_learns_that_its_client_has_left(
+    loop: str,
+) -> None:
+    raised: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send(start())
+            await send(body(b"my turn"))
+            return
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "bytes": bytes(1000)})
+        except OSError as exc:
+            raised.append(exc)
+            raise
+
+    with serve(app, loop=loop) as server:
+        with server.connect() as connection:
+            connection.ask(headers=HANDSHAKE)
+            reads = threading.Thread(target=lambda: [None for _ in iter(lambda: connection.socket.recv(1 << 20), b"")])
+            reads.start()
+            for _ in range(3):
+                assert server.get().text == "my turn"
+            connection.socket.shutdown(2)
+            reads.join(10)
+        server.until(lambda: bool(raised), "the app is told")
+        assert not server.log
+
+
 def test_a_client_that_does_not_receive_stops_the_app() -> None:
     sent = 0
 
