@@ -205,6 +205,7 @@ class WebSocket(asyncio.Protocol):
         protocol.connections.active -= 1  # it may stay for days: it is no request that is being handled
         self._counted = True
         early = protocol.take_over(self)
+        protocol.writer.flushed_by_caller = False  # frames pass it by: drain() must not think that they are kept back
         self._plan_ping()
         if gateway.drained_by is not None:
             self._loop.call_soon(self.go_away)
