@@ -197,6 +197,7 @@ class AsgiProtocol(ServerHttpProtocol):
 
     gateway: ClassVar[AsgiGateway]
     decodes_bodies = False  # an ASGI app gets the bytes of the wire
+    outlives_cancellation = True  # of a request that has cancelled its own task and has ended
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -31,11 +31,14 @@ class HttpConnection(ClosingConnection):
     Attributes:
         decodes_bodies: whether a body with `Content-Encoding: gzip` or `deflate` reaches the handler decoded. A class
             attribute; a gateway whose interface wants the bytes of the wire sets it to False.
+        outlives_cancellation: whether a cancellation that hits the connection's task between two requests ends no more
+            than this task, and the next request gets another; else it ends the connection.
     """
 
     __slots__ = ()
 
     decodes_bodies = True
+    outlives_cancellation = False
 
     # What `protocol.py` adds.
 
@@ -287,6 +290,8 @@ class HttpConnection(ClosingConnection):
         early = self.transport is not None and self.state in (
             ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
         )  # fmt: skip
+        if self.outlives_cancellation and task.cancelled() and self.state is not ConnectionState.ACTIVE:
+            early = False
         if isinstance(exc, Exception) or (exc is not None and task.cancelled() and not task.cancelling()):
             self._log_error("Error in start()", exc=exc)
         elif early and exc is None:
@@ -301,7 +306,7 @@ class HttpConnection(ClosingConnection):
         if self.transport is None:
             self._release()
         elif self._message is not None or self._bad is not None:
-            self.serve()  # the handler has cancelled its own task, and the next request of a pipeline has no part in it
+            self.serve()  # it came meanwhile, in a pipeline for instance
 
     def _release(self) -> None:
         """Nothing happens any more: undo the cycle of references, so that the connection is freed here and now."""
