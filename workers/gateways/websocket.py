@@ -28,6 +28,7 @@ from websockets.server import ServerProtocol
 from preforkd.workers.gateways import websocket_opening
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError, HttpExchange
 from preforkd.workers.gateways.asgi_failures import is_disconnect
+from preforkd.workers.gateways.websocket_short import SHORT_MAX, short_message, wire_size
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ConnectionState
@@ -74,8 +75,8 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_answer", "_connect_was_received", "_counted", "_denial", "_disconnect", "_fed", "_fragments", "_has_failed",
-        "_is_lost", "_is_text", "_loop", "_message", "_phase", "_ping", "_protocol", "_queue", "_queued", "_server",
-        "_timer", "_turn_is_due", "_unfed", "_wakeup", "_was_closed_by_app",
+        "_in_fragments", "_is_lost", "_is_text", "_loop", "_message", "_owed", "_phase", "_ping", "_protocol", "_queue",
+        "_queued", "_server", "_short_max", "_timer", "_turn_is_due", "_unfed", "_wakeup", "_was_closed_by_app",
     )  # fmt: skip
 
     def __init__(self, protocol: AsgiProtocol, message: RequestMessage) -> None:
@@ -102,7 +103,11 @@ class WebSocket(asyncio.Protocol):
         self._is_text = self._was_closed_by_app = self._counted = self._has_failed = self._is_lost = False
         self._unfed = b""  # what has come and is not decoded from the offset `_fed` on
         self._fed = 0
-        self._turn_is_due = False
+        self._turn_is_due = self._in_fragments = False
+        self._owed = (
+            0  # bytes that the library has and that belong to no frame yet; 0: the next is the first of a frame
+        )
+        self._short_max = min(SHORT_MAX, options.limit_websocket_message or SHORT_MAX)
         self._timer: asyncio.TimerHandle | None = None
         self._ping: bytes | None = None
 
@@ -330,6 +335,15 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of frames."""
+        if not self._owed and not self._unfed and not self._in_fragments and self._server.state is State.OPEN:
+            message = short_message(data, self._short_max)
+            if message is not None and self._disconnect is None:
+                self._queue.append(message)
+                self._queued += _size(message)
+                if self._queued > HIGH_WATER:
+                    self._protocol._pause_reading()
+                self._wakeup.wake()
+                return
         self._unfed = self._unfed[self._fed :] + data if self._unfed else data
         self._fed = 0
         if not self._turn_is_due:
@@ -345,11 +359,14 @@ class WebSocket(asyncio.Protocol):
         frames = size = 0
         while at < end and self._queued <= HIGH_WATER and frames < TURN_FRAMES and size < TURN_BYTES:
             server.receive_data(data if end <= SLICE else data[at : at + SLICE])
+            self._owed += min(SLICE, end - at)
             at += SLICE
             for frame in server.events_received():
                 if isinstance(frame, Frame):  # there are no other events behind the handshake
                     frames += 1
                     size += len(frame.data)
+                    if not server.extensions:  # they change sizes: behind one, short messages are the library's too
+                        self._owed -= wire_size(frame)
                     self._take(frame)
             if server.writes:
                 self._write_out()
@@ -412,11 +429,13 @@ class WebSocket(asyncio.Protocol):
                 self._put(frame.data)
             else:
                 self._fragments = bytearray(frame.data)
+                self._in_fragments = True
         elif opcode is Opcode.CONT:
             self._fragments += frame.data
             if frame.fin:
                 self._put(self._fragments)
                 self._fragments = bytearray()
+                self._in_fragments = False
         elif opcode is Opcode.PONG and frame.data == self._ping:
             self._ping = None
             self._cancel_timer()

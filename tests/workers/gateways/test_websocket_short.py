@@ -1,0 +1,131 @@
+"""Short messages that are taken without the library: the same as with it, and only where a frame begins."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from preforkd.workers.gateways.asgi import AsgiGateway, AsgiOptions
+from preforkd.workers.gateways.websocket_short import SHORT_MAX, short_message, wire_size
+from tests.workers.gateways.serving import Receive, Scope, Send
+from tests.workers.gateways.test_websocket import HANDSHAKE
+from tests.workers.http.wire import converse
+
+HEAD = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE)
+OPENING = f"GET / HTTP/1.1\r\nHost: a\r\n{HEAD}\r\n".encode()
+
+
+def frame(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+@pytest.mark.parametrize("size", [0, 1, 124, 125])
+def test_one_whole_short_frame_is_a_message(size: int) -> None:
+    text, data = "é" * (size // 2), bytes(range(size))
+    assert short_message(frame(Opcode.TEXT, text.encode()), SHORT_MAX) == {
+        "type": "websocket.receive", "text": text, "bytes": None
+    }  # fmt: skip
+    assert short_message(frame(Opcode.BINARY, data), SHORT_MAX) == {
+        "type": "websocket.receive", "text": None, "bytes": data
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        frame(Opcode.TEXT, b"abc")[:-1],
+        frame(Opcode.TEXT, b"abc") + b"\x81",
+        frame(Opcode.TEXT, b"abc") * 2,
+        frame(Opcode.TEXT, bytes(126)),
+        frame(Opcode.TEXT, b"abc", fin=False),
+        frame(Opcode.CONT, b"abc"),
+        frame(Opcode.PING, b"abc"),
+        frame(Opcode.CLOSE, b""),
+        frame(Opcode.TEXT, b"\xff"),
+        Frame(Opcode.TEXT, b"abcdef").serialize(mask=False),
+        bytes([0xC1]) + frame(Opcode.TEXT, b"abc")[1:],  # compressed
+        bytes([0x83]) + frame(Opcode.TEXT, b"abc")[1:],  # an unknown opcode
+    ],
+    ids=bytes.hex,
+)
+def test_everything_else_is_left_to_the_library(data: bytes) -> None:
+    assert short_message(data, SHORT_MAX) is None
+
+
+def test_the_limit_of_a_message_holds_for_short_ones() -> None:
+    data = frame(Opcode.TEXT, b"12345")
+    assert short_message(data, 5) is not None
+    assert short_message(data, 4) is None
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_the_size_on_the_wire_is_that_of_the_frame(size: int) -> None:
+    sent = Frame(Opcode.BINARY, bytes(size))
+    assert wire_size(sent) == len(sent.serialize(mask=True))
+
+
+def events(portions: list[bytes], limit: int = 1000) -> list[dict[str, Any]]:
+    """What an app receives when these bytes come behind the handshake, each portion in a read of its own."""
+    received: list[dict[str, Any]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while not received or received[-1]["type"] != "websocket.disconnect":
+            received.append(dict(await receive()))
+        if received[-1]["code"] in (1002, 1007, 1009):
+            # Which of several faults is found first depends on how much of them has come.
+            received[-1] = {"type": "websocket.disconnect", "code": "a fault"}
+
+    async def main() -> None:
+        gateway = AsgiGateway(app, AsgiOptions(limit_websocket_message=limit, websocket_ping=0))
+        await converse(gateway.handler(), [OPENING, *portions])
+
+    asyncio.run(main())
+    return received
+
+
+FRAMES = st.one_of(
+    st.builds(frame, st.just(Opcode.TEXT), st.text(max_size=30).map(str.encode)),
+    st.builds(frame, st.just(Opcode.BINARY), st.binary(max_size=130)),
+    st.builds(frame, st.just(Opcode.PING), st.binary(max_size=20)),
+    st.builds(
+        lambda first, between, rest: frame(Opcode.TEXT, first, False) + between + frame(Opcode.CONT, rest),
+        st.just(b"a"), st.sampled_from([b"", frame(Opcode.PING, b"x")]), st.just(b"b"),
+    ),
+    st.sampled_from([
+        frame(Opcode.TEXT, b"\xff"), frame(Opcode.CONT, b"of nothing"), frame(Opcode.CLOSE, b"\x03\xe8"),
+        frame(Opcode.TEXT, b"begun", False), Frame(Opcode.TEXT, b"plain").serialize(mask=False),
+        b"\x82\xfe\x00\x03\x00\x00\x00\x00abc",  # its length is longer than needed
+        frame(Opcode.BINARY, bytes(1001)),
+    ]),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames=st.lists(FRAMES, max_size=8), cuts=st.lists(st.integers(1, 1200), max_size=6))
+def test_how_frames_are_divided_into_reads_changes_nothing(frames: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(frames)
+    edges = [0, *sorted({cut for cut in cuts if cut < len(data)}), len(data)]
+    whole = events([data] if data else [])
+    assert events(frames) == whole
+    assert events([data[start:end] for start, end in itertools.pairwise(edges) if start < end]) == whole
+
+
+def test_a_short_frame_in_the_middle_of_another_is_part_of_it() -> None:
+    short = frame(Opcode.TEXT, b"not a message")
+    outer = frame(Opcode.BINARY, b"x" * 20 + short + b"y" * 20)
+    # The second read looks like a whole short frame, as the mask of the outer one does not change it.
+    outer = bytes([0x82, 0x80 | (len(outer) - 6), 0, 0, 0, 0]) + b"x" * 20 + short + b"y" * 20
+    at = outer.index(short)
+    received = events([frame(Opcode.TEXT, b"before"), outer[:at], short, outer[at + len(short) :]])
+    assert [event.get("bytes") or event.get("text") for event in received[:2]] == [
+        "before", b"x" * 20 + short + b"y" * 20
+    ]  # fmt: skip
