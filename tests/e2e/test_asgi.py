@@ -106,13 +106,6 @@ def test_a_startup_that_raises_is_a_failed_boot_with_its_traceback(start: Start,
     daemon.wait_log(r"asgi_copy\.py", since=0)
 
 
-def test_a_startup_that_exits_is_a_failed_boot_with_its_message(start: Start, site: Site) -> None:
-    site.deploy("1", send='raise SystemExit("no database")')
-    daemon = start(app=site.target, wait=False, tolerated="Traceback")
-    assert daemon.wait_exit() == 3
-    daemon.wait_log(r"did not boot: lifespan: the app's startup failed: SystemExit: no database")
-
-
 def test_nothing_is_served_before_the_startup_is_complete(start: Start, site: Site) -> None:
     site.deploy("1", send="await asyncio.sleep(1.0)")
     daemon = start(app=site.target, workers=1, wait=False)
