@@ -7,9 +7,9 @@ call runs in the loop itself: less work, for apps that never wait.
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from collections.abc import Awaitable
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preforkd.workers.gateways.wsgi_answer import Answer
@@ -124,9 +124,10 @@ class WsgiProtocol(ServerHttpProtocol):
             if payload is EMPTY_PAYLOAD:
                 return answer.of(call)
             return self._serve_upload(call, answer, message, payload)
-        environ = environs.environ(message)
+        memo = message.memo
+        environ = environs.last.copy() if memo is not None and memo is environs.memo else environs.environ(message)
         if payload is EMPTY_PAYLOAD:
-            environ["wsgi.input"] = io.BytesIO()
+            environ["wsgi.input"] = BytesIO()
             return serve_now(self, self.gateway.app, environ)
         return serve_buffered(self, self.gateway.app, environ, payload)
 
@@ -161,7 +162,7 @@ class WsgiProtocol(ServerHttpProtocol):
         elif payload.is_complete:
             first.append(take_arrived(payload))
         arrived = b"".join(first)
-        call.input = io.BytesIO(arrived) if payload.at_eof() else streamed_input(arrived, call.receive_body)
+        call.input = BytesIO(arrived) if payload.at_eof() else streamed_input(arrived, call.receive_body)
         await answer.of(call, payload)
 
     def request_waits(self) -> None:

@@ -116,25 +116,29 @@ class EnvironSource:
     Args:
         base: what is the same in all requests of the connection.
         root_path: the path that the app is mounted at, without a slash at its end.
+
+    Attributes:
+        memo: of the last message, if it was one that is remembered.
+        last: what it became; for another message with the same memo a copy of it is the environ.
     """
 
-    __slots__ = ("_base", "_fields", "_last", "_memo", "_needs_server", "_root_path", "_template")
+    __slots__ = ("_base", "_fields", "_needs_server", "_root_path", "_template", "last", "memo")
 
     def __init__(self, base: Environ, root_path: str) -> None:
         self._base = base
         base["SCRIPT_NAME"] = self._root_path = root_path
         self._fields: RawHeaders | None = None
         self._template: Environ = {}
-        self._memo: dict[str, Any] | None = None
-        self._last: Environ = {}
+        self.memo: dict[str, Any] | None = None
+        self.last: Environ = {}
         self._needs_server = "SERVER_NAME" not in base
 
     def environ(self, message: RequestMessage) -> Environ:
         """Return the environ of a request, without `wsgi.input` when there is a body."""
         # Flat: every request passes here.
         memo = message.memo
-        if memo is not None and memo is self._memo:
-            return self._last.copy()  # the same head as the last one's
+        if memo is not None and memo is self.memo:
+            return self.last.copy()  # the same head as the last one's
         fields = message.raw_headers
         if fields is self._fields:
             environ = self._template.copy()
@@ -159,6 +163,6 @@ class EnvironSource:
             path = path[len(root) :]
         environ["PATH_INFO"] = path
         if memo is not None:
-            self._last = environ.copy()
-            self._memo = memo
+            self.last = environ.copy()
+            self.memo = memo
         return environ

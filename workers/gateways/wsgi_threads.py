@@ -18,7 +18,7 @@ from contextvars import Context
 from typing import Protocol
 
 LOOK_AGAIN = 0.001
-"""Seconds after which further threads are woken for calls of one turn that still wait.
+"""Seconds after which further threads are woken for calls of one turn that still wait, and what is done is taken.
 
 One thread has done short calls by then, and several would only fight for the interpreter's lock (measured with four
 threads: 8 % less per call).
@@ -111,12 +111,13 @@ class ThreadPool:
     def _hand_over(self) -> None:
         self._hand_over_is_due = False
         self._wake(1)
-        if len(self._waiting) > 1 and self._idle and not self._look_is_due:
+        if len(self._waiting) > 1 and not self._look_is_due:
             self._look_is_due = True
             self.loop.call_later(LOOK_AGAIN, self._look, context=self._context)
 
     def _look(self) -> None:
         self._look_is_due = False
+        self._take_posted()
         self._wake(len(self._waiting))
 
     def _wake(self, count: int) -> None:
@@ -159,7 +160,9 @@ class ThreadPool:
             return
         job.posted = True
         self._posted.append(job)
-        if not self._wake_is_due:
+        # While further calls of the turn wait, the loop looks by itself in a moment: woken now, it would only fight
+        # this thread for the interpreter's lock (measured: 0.5 us a request). The last one wakes it.
+        if not self._wake_is_due and not (self._look_is_due and self._waiting):
             self._wake_is_due = True
             with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                 self.loop.call_soon_threadsafe(self._take_posted, context=self._context)

@@ -260,7 +260,7 @@ class HttpConnection(ClosingConnection):
                 waiting = context.run(next, steps, DONE)
             else:
                 context, steps = rest.context, rest.steps
-                waiting = rest.step(DONE)
+                waiting = context.run(next, steps, DONE) if rest.error is None else rest.fail(DONE)
         finally:
             writer.flushed_by_caller = False
             if writer.due:

@@ -106,11 +106,11 @@ class Rest:
         self.context = context
         self.error: BaseException | None = None
 
-    def step(self, done: object) -> object:
-        """Make one step; return what it waits for, or `done` at the end."""
+    def fail(self, done: object) -> object:
+        """Raise the error in the coroutine; return what it waits for then, or `done` at its end."""
         error, self.error = self.error, None
         if error is None:
-            return self.context.run(next, self.steps, done)
+            raise AssertionError("there is no error to raise")
         try:
             return self.context.run(self.steps.throw, error)
         except StopIteration:
