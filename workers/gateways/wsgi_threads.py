@@ -25,6 +25,14 @@ threads: 8 % less per call).
 """
 
 
+GATHER = 32
+"""Calls up to which it is looked, in another turn of the loop, whether more requests have come in the meantime.
+
+Waking a thread for a few calls, and again for the next few, costs each of them more than that turn (measured: 1.3 us a
+request). A call that has no company does not wait for any.
+"""
+
+
 class Signal:
     """Something to wait for: `set()` by one thread lets `wait()` of another return, once.
 
@@ -76,6 +84,7 @@ class ThreadPool:
         self._posted: deque[Job] = deque()
         self._idle: list[Signal] = []
         self._hand_over_is_due = False
+        self._seen = 0
         self._look_is_due = False
         self._wake_is_due = False
         self._ended = False
@@ -109,6 +118,12 @@ class ThreadPool:
             self.loop.call_soon(self._hand_over, context=self._context)
 
     def _hand_over(self) -> None:
+        waiting = len(self._waiting)
+        if 1 < waiting <= GATHER and waiting > self._seen:
+            self._seen = waiting
+            self.loop.call_soon(self._hand_over, context=self._context)
+            return
+        self._seen = 0
         self._hand_over_is_due = False
         self._wake(1)
         if len(self._waiting) > 1 and not self._look_is_due:
