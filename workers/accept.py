@@ -18,6 +18,10 @@ from typing import Final
 
 YIELD: Final = 0.002
 """Seconds for which a worker that has more than its share leaves the socket to the others."""
+UNWANTED: Final = 0.02
+"""Seconds for which it does not while connections end, after one that it had left was taken by nobody: the others wait,
+too. With short connections all of them would else wait for each other, 2 ms for every connection. Where none ends,
+what a worker takes it holds, and the balance counts."""
 ALONE: Final = 16
 """Connections that a worker takes per wake-up while there is no other that is ready."""
 TROUBLE_PAUSE: Final = 0.1
@@ -77,6 +81,10 @@ class Acceptor:
         self._timer: asyncio.TimerHandle | None = None
         self._patient = False
         """It has just waited for the others: what is still there is its own."""
+        self._free_until = 0.0
+        """Until then it does not wait for the others, in seconds of the loop's clock."""
+        self._ended_at = -UNWANTED
+        """When a connection has ended."""
         self._complained = {"full": -COMPLAIN_EVERY, "trouble": -COMPLAIN_EVERY}
 
     def accept(self) -> None:
@@ -109,6 +117,7 @@ class Acceptor:
 
     def connection_ended(self) -> None:
         """A connection has ended: accept again, if it was the limit that prevented it."""
+        self._ended_at = self._loop.time()
         if self.state is AcceptState.FULL and self._held() < self._limit:
             self.accept()
 
@@ -123,11 +132,15 @@ class Acceptor:
         least = self._least()
         if least is None:
             self._accept_several(listener, self._limit - held)
-        elif held > least and not self._patient:
+        elif self._patient:
+            self._patient = False
+            now = self._loop.time()
+            if self._accept(listener) and now < self._ended_at + UNWANTED:
+                self._free_until = now + UNWANTED
+        elif held > least and self._loop.time() >= self._free_until:
             self._patient = True
             self._wait(YIELD)
         else:
-            self._patient = False
             self._accept(listener)
 
     def _accept_several(self, listener: socket.socket, most: int) -> None:

@@ -130,7 +130,7 @@ class Server:
             opening.send(None)
         except StopIteration:
             self._opening -= 1  # from now on it is counted once, as one of the connections
-            self._connections_changed()
+            self._changed(self.held())
         except Exception as exc:  # noqa: BLE001 - of whatever `connection_made` raises
             self._not_opened(connection, exc)
         else:

@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from preforkd.workers.accept import ALONE, TROUBLE_PAUSE, YIELD, Acceptor, AcceptState
+from preforkd.workers.accept import ALONE, TROUBLE_PAUSE, UNWANTED, YIELD, Acceptor, AcceptState
 
 LENT = 4
 """The descriptor of a listener that is somebody else's."""
@@ -145,6 +145,39 @@ def test_a_worker_with_more_than_the_least_loaded_leaves_the_socket_for_a_moment
     assert world.taken == [1], "nobody else wanted it"
     world.loop.readable()
     assert world.taken == [1], "for the next one it waits again"
+
+
+def test_while_connections_end_a_worker_does_not_wait_again_for_others_that_have_left_one_to_it() -> None:
+    world = World(tuple(range(9)))
+    world.elsewhere, world.least = 5, 4
+    world.acceptor.accept()
+    world.acceptor.connection_ended()
+    world.loop.readable()
+    assert world.taken == []
+    world.loop.pass_time(YIELD)
+    for expected in ([0], [0, 1], [0, 1, 2]):
+        world.loop.readable()
+        assert world.taken == expected, "they do not want them: they wait, too"
+    world.loop.pass_time(UNWANTED)
+    world.loop.readable()
+    assert world.taken == [0, 1, 2], "it looks from time to time whether they do"
+    world.loop.pass_time(YIELD)
+    for _ in range(3):
+        world.loop.readable()
+    assert world.taken == [0, 1, 2, 3], "no connection has ended since: what it takes it will hold"
+
+
+def test_what_another_has_taken_meanwhile_says_that_others_want_connections() -> None:
+    world = World(())
+    world.elsewhere, world.least = 5, 4
+    world.acceptor.accept()
+    world.acceptor.connection_ended()
+    world.loop.readable()
+    world.loop.pass_time(YIELD)
+    world.loop.readable()
+    world.listeners[0].queue.append(1)
+    world.loop.readable()
+    assert world.taken == []
 
 
 def test_a_worker_that_is_alone_takes_several_per_wake_up_within_its_limit() -> None:
