@@ -50,15 +50,17 @@ class Server:
         self._connections = connections
         self._changed = changed
         self._logger = logger
-        self._opening = 0
+        self._opening: set[asyncio.BaseProtocol] = set()
+        """Those that `connection_made` has not been called of: from then on they are among the connections."""
         self._acceptor = Acceptor(
             loop, listeners, lent=lent, take=self._take, held=self.held, least=least, limit=limit, logger=logger
         )
-        connections.ended = self._connections_changed
+        connections.began = self._opening.discard
+        connections.ended = self._connection_ended
 
     def held(self) -> int:
         """Return how many connections this worker has accepted and not closed."""
-        return len(self._connections) + self._opening
+        return len(self._connections) + len(self._opening)
 
     def listen(self, backlog: int) -> None:
         """Have the kernel queue connections; where another worker listens already that only sets the backlog.
@@ -114,37 +116,43 @@ class Server:
         Driven by hand: a task for each connection costs 10 us more, and this one awaits a single future of the loop's.
         uvloop makes the socket non-blocking and sets TCP_NODELAY itself.
         """
-        self._opening += 1
-        opening = self._loop.connect_accepted_socket(self._factory, connection)
         try:
+            protocol = self._factory()
+            opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises
             self._not_opened(connection, exc)
             return
-        waiter._asyncio_future_blocking = False  # what a task does with what it is given to wait for
-        waiter.add_done_callback(partial(self._opened, opening, connection))
+        self._opening.add(protocol)
         self._changed(self.held())
+        waiter._asyncio_future_blocking = False  # what a task does with what it is given to wait for
+        waiter.add_done_callback(partial(self._opened, opening, protocol, connection))
 
-    def _opened(self, opening: Coroutine[Any, Any, Any], connection: socket.socket, _: object) -> None:
+    def _opened(
+        self,
+        opening: Coroutine[Any, Any, Any],
+        protocol: asyncio.BaseProtocol,
+        connection: socket.socket,
+        _: object,
+    ) -> None:
+        self._opening.discard(protocol)  # a `connection_made` that does not call its base class's, or has failed
         try:
             opening.send(None)
         except StopIteration:
-            self._opening -= 1  # from now on it is counted once, as one of the connections
-            self._changed(self.held())
+            pass
         except Exception as exc:  # noqa: BLE001 - of whatever `connection_made` raises
             self._not_opened(connection, exc)
         else:
             self._not_opened(connection, RuntimeError("the loop waits for more than it used to"))
 
     def _not_opened(self, connection: socket.socket, exc: Exception) -> None:
-        self._opening -= 1
         connection.close()
         if isinstance(exc, OSError):
             self._logger.debug("a connection was lost before it was open: %s", exc)  # the client's business
         else:
             self._logger.error("the protocol of a connection could not be made", exc_info=exc)
-        self._connections_changed()
+        self._connection_ended()
 
-    def _connections_changed(self) -> None:
+    def _connection_ended(self) -> None:
         self._changed(self.held())
         self._acceptor.connection_ended()

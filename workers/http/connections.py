@@ -27,7 +27,8 @@ class Connections:
         accepted: connections since the start.
         draining: responses say `Connection: close`.
         limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
-        ended: called after each connection that has ended, while there is somebody who wants to know.
+        began: called with each new connection; None while nobody wants to know, as `ended`.
+        ended: called after each connection that has ended.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Connections:
         self.accepted = 0
         self.draining = False
         self.limit_concurrency = 0
+        self.began: Callable[[HttpConnection], None] | None = None
         self.ended: Callable[[], None] | None = None
         self._requests_before = 0
         self._bytes_before = 0
@@ -88,6 +90,8 @@ class Connections:
         """
         self._live.add(connection)
         self.accepted += 1
+        if self.began is not None:
+            self.began(connection)
         if self.draining:
             connection.persistent = False
         if self._timer is None:
