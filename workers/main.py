@@ -150,6 +150,16 @@ def _run_through(serving: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
+async def sleep_until(when: float) -> None:
+    """Let the loop turn, once at least, until the monotonic clock says `when` or more.
+
+    A sleep alone may end a millisecond too early: uvloop's timers count in whole ones.
+    """
+    await asyncio.sleep(when - time.monotonic())
+    while (left := when - time.monotonic()) > 0:  # noqa: ASYNC110 - it is time that is waited for
+        await asyncio.sleep(left)
+
+
 class BootError(Exception):
     """The worker cannot serve.
 
@@ -358,7 +368,7 @@ class Worker:
     async def _drain(self, accept_until: float, deadline: float, idle_grace: float, *, take_queued: bool) -> None:
         self._row[Field.STATE] = RowState.DRAINING
         self._connections.drain()
-        await asyncio.sleep(accept_until - time.monotonic())
+        await sleep_until(accept_until)
         self._server.close_listeners(take_queued=take_queued)
         loop_deadline = self._loop.time() + deadline - time.monotonic()
         if self._gateway is not None:
