@@ -79,6 +79,8 @@ def run_of(found: object) -> Run | None:
     call = inspect.getattr_static(kind, "__call__", None)
     if type(call) is staticmethod:
         return run_of(call.__func__)
+    if type(call) is classmethod:
+        return _behind(run_of(call.__func__), kind)
     return Run(call, before=(found,)) if type(call) is FunctionType else None
 
 

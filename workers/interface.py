@@ -142,7 +142,17 @@ def _of_function(found: object, shown: _Shown, *, is_generator: bool) -> str | U
             f"{name} of one argument: an ASGI 2 application, of which only ASGI 3 can be served, or a factory that "
             "needs an argument, which --factory does not give"
         )
-    return Unclear(f"{name}, and {_SAY}", "calls it if it makes the application" if 0 in takes else "")
+    hint = 0 in takes and not _is_looked_up(found)
+    return Unclear(f"{name}, and {_SAY}", "calls it if it makes the application" if hint else "")
+
+
+def _is_looked_up(found: object) -> bool:
+    """Whether code of its class looks up for each call what is run, as in a proxy.
+
+    From Python 3.13 on `inspect.signature()` follows that, to a function that hands any arguments on.
+    """
+    call = inspect.getattr_static(type(found), "__call__", None)
+    return isinstance(call, property) or type(inspect.getattr_static(type(call), "__get__", None)) is FunctionType
 
 
 def _is_wsgiref_validator(found: object) -> bool:

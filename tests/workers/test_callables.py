@@ -45,6 +45,11 @@ class Class:
     def static(one: int) -> None: ...
 
 
+class ClassCall:
+    @classmethod
+    def __call__(cls, one: int) -> None: ...
+
+
 class Nothing: ...
 
 
@@ -71,6 +76,7 @@ class Subclass(Class):
         (Class(1).method, [1]),
         (Class(1).of_class, [1]),
         (Class.static, [1]),
+        (ClassCall(), [1]),
         (Class.method, [2]),
         (types.MethodType(Class(1), 1), [1]),
     ],

@@ -64,6 +64,11 @@ class StaticCall:
     async def __call__(scope: Any, receive: Any, send: Any) -> None: ...
 
 
+class ClassCall:
+    @classmethod
+    def __call__(cls, environ: Any, start_response: Any) -> Any: ...
+
+
 class Forwards:
     """A middleware or proxy that is written in Python and shows what it stands for."""
 
@@ -142,6 +147,7 @@ def wsgi_generator(environ: Any, start_response: Any) -> Any:
         (Wsgi(), "wsgi"),
         (Wsgi().__call__, "wsgi"),
         (Static.wsgi, "wsgi"),
+        (ClassCall(), "wsgi"),
         (WsgiClass, "wsgi"),
         (decorated, "wsgi"),
         (Forwards(wsgi), "wsgi"),
@@ -209,6 +215,24 @@ def generator_of_three(scope: Any, receive: Any, send: Any) -> Any:
     yield b""
 
 
+class LooksUp:
+    """A proxy as those of werkzeug: code of its own finds for each call what is run."""
+
+    class Lookup:
+        def __get__(self, instance: object, owner: type) -> Any:
+            return self if instance is None else lambda *args: None
+
+    __call__ = Lookup()
+
+
+class Finds:
+    """The same, as a property."""
+
+    @property
+    def __call__(self) -> Any:
+        return lambda *args: None
+
+
 class Unsigned:
     """Says that it can be called, and not how: as a proxy, or what is written in C."""
 
@@ -241,6 +265,8 @@ SAY = "say --interface asgi or --interface wsgi"
         (lambda a, b, c=None: None, SAY, ""),
         (lambda a, b=None: None, SAY, ""),
         (Unsigned(), SAY, ""),
+        (LooksUp(), SAY, ""),
+        (Finds(), SAY, ""),
         (5, "which cannot be called", ""),
         (None, "None, which cannot be called", ""),
         (inspect, "a module, which cannot be called", ""),
