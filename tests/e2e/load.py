@@ -223,8 +223,13 @@ def load(port: int, **plan: object) -> Iterator[Result]:
     """
     result = Result()
     text = json.dumps({"port": port, **plan})
+    # Unbuffered: what a buffer has read beyond the first line would be lost to `communicate`.
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.load", text], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.e2e.load", text],
+        bufsize=0,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
     with process:

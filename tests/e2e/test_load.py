@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 
 import pytest
@@ -131,6 +132,17 @@ def test_a_connection_that_stays_open_after_its_last_answer_is_a_timeout() -> No
 def test_an_answer_that_ignores_the_close_that_was_asked_for_is_wrong() -> None:
     with serving(answering(KEEP)) as port:
         assert run(port, clients=1, requests=1).outcomes == {names.WRONG: 1}
+
+
+def test_a_load_that_is_over_before_its_start_is_read_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Over(subprocess.Popen[bytes]):
+        def __init__(self, *args: object, **settings: object) -> None:
+            super().__init__(*args, **settings)  # type: ignore[call-overload]  # whatever it is given
+            self.wait(60)
+
+    with serving(good) as port:
+        monkeypatch.setattr("tests.e2e.load.subprocess.Popen", Over)
+        assert run(port).outcomes == {names.OK: 40}
 
 
 def test_a_broken_load_is_an_error_and_not_a_light_load() -> None:
