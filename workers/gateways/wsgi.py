@@ -22,7 +22,6 @@ from preforkd.workers.gateways.wsgi_threads import ThreadPool
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.protocol import ServerHttpProtocol
-from preforkd.workers.http.waiter import Rest
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_call import WsgiApp
@@ -164,23 +163,6 @@ class WsgiProtocol(ServerHttpProtocol):
         arrived = b"".join(first)
         call.input = BytesIO(arrived) if payload.at_eof() else streamed_input(arrived, call.receive_body)
         await answer.of(call, payload)
-
-    def request_waits(self) -> None:
-        """The call waits for its thread: it goes on when that is done, without a step of the connection's task."""
-        answer = self._answer
-        if answer is not None and isinstance(self._rest, Rest) and self._rest.waiting is answer:
-            answer.rest, self._rest = self._rest, None
-            self.connections.active += 1
-
-    def cancel_handler(self) -> None:
-        """Cancel the call: its task has to wait for it like any other, to be cancelled."""
-        answer = self._answer
-        if answer is not None and answer.rest is not None:
-            self._rest, answer.rest = answer.rest, None
-            self.connections.active -= 1
-            answer.abandon()
-            self._wakeup.wake()
-        super().cancel_handler()
 
     def resume_writing(self) -> None:
         """The client has read (asyncio's call)."""

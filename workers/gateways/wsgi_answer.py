@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
 from preforkd.workers.http.errors import ClientDisconnectedError
-from preforkd.workers.http.waiter import Rest, Wakeup
+from preforkd.workers.http.waiter import Deferred
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_file import Range
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FLUSH_FIRST = 32768  # bytes of a body above which it is looked at whether the client takes it before the request ends
 
 
-class Answer(Wakeup):
+class Answer(Deferred):
     """What a connection's task waits for while a thread has its request; one object serves all its requests.
 
     The task is not resumed for each part of a body: what a thread posts is written by `take()`, as the pool's callback.
@@ -31,9 +31,6 @@ class Answer(Wakeup):
     Args:
         protocol: the connection.
         pool: where its calls run.
-
-    Attributes:
-        rest: of the request that waits for the end of the call, if it is not the task that does.
     """
 
     __slots__ = (
@@ -47,7 +44,6 @@ class Answer(Wakeup):
         "_written",
         "pool",
         "protocol",
-        "rest",
     )
 
     def __init__(self, protocol: ServerHttpProtocol, pool: ThreadPool) -> None:
@@ -62,7 +58,6 @@ class Answer(Wakeup):
         self._error: BaseException | None = None
         self._written = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.rest: Rest | None = None
 
     def of(self, call: ThreadCall, payload: PayloadStream | None = None) -> Answer:
         """Begin a call; the returned awaitable ends when its response has been written, and raises what it raised.
@@ -78,18 +73,14 @@ class Answer(Wakeup):
         self.pool.submit(call)
         return self
 
-    def wake(self) -> None:
-        """The call has ended: let its request go on."""
-        rest, self.rest = self.rest, None
-        if rest is None:
-            super().wake()
-            return
+    def _request_goes_on(self) -> None:
+        """The call has ended, or will not: let its request go on."""
         protocol = self.protocol
-        protocol.connections.active -= 1
-        rest.waiting = None
-        if self._error is not None:
-            rest.error, self._error = self._error, None
-        protocol.serve(rest)
+        if protocol.deferred is self:
+            error, self._error = self._error, None
+            protocol.end_deferred(error)
+        else:
+            self.wake()
 
     # What the waiting task asks of a future.
 
@@ -150,7 +141,7 @@ class Answer(Wakeup):
                     if self._payload is not None:
                         self._refuse_body(call)
                     self._call = None  # as _end() does, in less
-                    self.wake()
+                    self._request_goes_on()
             else:
                 self._take_more(call)
         except ClientDisconnectedError:
@@ -233,7 +224,7 @@ class Answer(Wakeup):
             self._refuse_body(call)
         self._call = self._response = self._payload = None
         self._error = error
-        self.wake()
+        self._request_goes_on()
 
     # What takes longer has a task of its own, which the end of the connection cancels.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio.tasks import _enter_task, _leave_task
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import cast
 
@@ -19,7 +19,7 @@ from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.rules import refused_request
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Rest, Wakeup, raising
-from preforkd.workers.http.writer import DONE, ResponseWriter
+from preforkd.workers.http.writer import ResponseWriter
 
 UNREAD_BODY_MAX = 65536  # bytes of a body nobody read that are worth keeping the connection for
 LINGER_BYTES = 16 * 1024 * 1024  # bytes discarded in a lingering close
@@ -46,8 +46,8 @@ class HttpConnection(ClosingConnection):
         """Process the requests."""
         raise NotImplementedError
 
-    async def process_request(self) -> None:
-        """Process the request that has come, or answer what is wrong with it."""
+    def process_request(self, context: Context) -> Rest | None:
+        """Process the request that has come, or answer what is wrong with it; return what has to wait."""
         raise NotImplementedError
 
     def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
@@ -208,14 +208,11 @@ class HttpConnection(ClosingConnection):
         self.persistent = False
         self.serve()
 
-    def serve(self, rest: Rest | None = None) -> None:
+    def serve(self) -> None:
         """A request is there: process it now, in the name of the connection's task, until it has to wait for something.
 
         Most requests never do. They cost no step of the task, which is 0.5 us: `asyncio.current_task()` is that task
         all the same (by the way that asyncio documents for its extensions), but it goes on waiting meanwhile.
-
-        Args:
-            rest: go on with this, which has waited for something else than the task.
         """
         task = self._task
         wakeup = self._wakeup
@@ -228,7 +225,7 @@ class HttpConnection(ClosingConnection):
             else:
                 wakeup.held = True
                 try:
-                    self.go_on(rest)
+                    self.go_on()
                 except BaseException as exc:  # noqa: BLE001 -- raised again where the task's own exceptions are
                     self._rest = raising(exc)
                 finally:
@@ -237,36 +234,25 @@ class HttpConnection(ClosingConnection):
                 if self._rest is not None or self._intake >= DISCARD:
                     wakeup.wake()
                 return
-        if rest is not None:
-            self._rest = rest
         if task is None:
             # Made with the first request: a connection that stays silent costs no task.
             self._new_task()
         elif wakeup.callback is not None:
             self._loop.call_soon(wakeup.wake)
 
-    def go_on(self, rest: Rest | None = None) -> None:
-        """Process a request until it has to wait for something; then the rest is for the task to await.
-
-        Args:
-            rest: what is left of it; None: it has not begun.
-        """
+    def go_on(self) -> None:
+        """Process a request until it has to wait for something; then the rest is for the task to await."""
         writer = self.writer
         writer.flushed_by_caller = True
+        context = self._context.copy()
         try:
-            if rest is None:
-                context = self._context.copy()
-                steps = self.process_request().__await__()
-                waiting = context.run(next, steps, DONE)
-            else:
-                context, steps = rest.context, rest.steps
-                waiting = context.run(next, steps, DONE) if rest.error is None else rest.fail(DONE)
+            rest = context.run(self.process_request, context)
         finally:
             writer.flushed_by_caller = False
             if writer.due:
                 writer.flush()
-        if waiting is not DONE:
-            self._rest = Rest(steps, waiting, context)
+        if rest is not None:
+            self._rest = rest
             self.request_waits()
 
     def request_waits(self) -> None:

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
+from contextvars import Context
+from functools import partial
 from time import monotonic
-from typing import Any
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_format
@@ -27,7 +30,11 @@ from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.response import Response
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
-from preforkd.workers.http.waiter import Rest
+from preforkd.workers.http.waiter import Deferred, Rest, begun, raising
+from preforkd.workers.http.writer import DONE
+
+if TYPE_CHECKING:
+    from preforkd.workers.http.waiter import Steps
 
 server_logger = logging.getLogger("preforkd.server")
 
@@ -45,11 +52,14 @@ class ServerHttpProtocol(HttpConnection):
     """HTTP/1.1 on one connection; subclasses override `handle_request()`.
 
     Works with any asyncio loop: `loop.create_server(lambda: Handler(debug=True, keep_alive=75), host, port)`.
+
+    Attributes:
+        deferred: the request that is being handled, if its handler has returned that (for gateways).
     """
 
     __slots__ = (
         "_access_was_logged", "_keep_alive_timeout", "_last_request", "_logging", "_request_expired", "access_log",
-        "access_log_format", "allowed_methods", "debug", "host", "logger", "port",
+        "access_log_format", "allowed_methods", "debug", "deferred", "host", "logger", "port",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +96,7 @@ class ServerHttpProtocol(HttpConnection):
         self.port = port
         self.debug = debug
         self._logging = NO_LOG
+        self.deferred: Deferred | None = None
         self._request_expired = self._access_was_logged = False
 
     def _new_task(self) -> None:
@@ -160,13 +171,20 @@ class ServerHttpProtocol(HttpConnection):
                 raise
             self._rest.error = exc  # a request has begun meanwhile: it is the one that is cancelled
 
-    async def process_request(self) -> None:  # noqa: C901 -- flat on purpose, see below
-        """Process the request that has come, or answer what is wrong with it."""
+    def process_request(self, context: Context) -> Rest | None:
+        """Process the request that has come, or answer what is wrong with it, until it is over or has to wait.
+
+        Args:
+            context: that this is called in, the request's own.
+
+        Returns:
+            What is left; None when it is over, or goes on by itself.
+        """
         # Flat: every request passes here, and each call saved is 1 % of the cost of a small one.
         message = self._message
         if self.state is not IDLE and ON_REQUEST[self.state] is None:  # closed before this had its turn
             self._message = self._bad = None
-            return
+            return None
         self.state = ACTIVE
         self._message = None
         self.request = message
@@ -174,8 +192,7 @@ class ServerHttpProtocol(HttpConnection):
         self.requests += 1
         if self.requests == self._last_request:
             self.persistent = False
-        logging_way = self._logging
-        started = monotonic() if logging_way >= TIMED_LINE else 0.0
+        started = monotonic() if self._logging >= TIMED_LINE else 0.0
         payload = self._payload
         try:
             if (
@@ -187,14 +204,42 @@ class ServerHttpProtocol(HttpConnection):
                 if message is None and self._bad is not None:
                     message = self.request = self._bad.request
                 self._check_request(message, payload)
-            await self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
-        except BaseException as exc:
+            handling = self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
+            if handling is not DONE:
+                if handling.__class__ is CoroutineType:
+                    steps = handling.__await__()
+                elif isinstance(handling, Deferred):
+                    self._defer(handling, started)
+                    return None
+                else:
+                    steps = _awaited(handling).__await__()
+                waiting = next(steps, DONE)
+                if waiting is not DONE:
+                    return Rest(steps, waiting, context, partial(self._after_handler, message, payload, started))
+        except BaseException as exc:  # noqa: BLE001 -- raised again there if it is for the loop
+            return begun(self._after_handler(message, payload, started, exc), context)
+        return begun(self._after_handler(message, payload, started, None), context)
+
+    def _after_handler(
+        self, message: RequestMessage | None, payload: PayloadStream, started: float, exc: BaseException | None
+    ) -> Steps | None:
+        """The handler has returned, or raised `exc`: end its request.
+
+        Returns:
+            The steps that are left to do so; None: it is over.
+
+        Raises:
+            BaseException: `exc`, when it is for the loop.
+        """
+        if exc is not None:
             if self.request is not message or self._is_for_the_loop(exc):
-                raise
-            if not await self._answer_failure(exc, message, payload):
-                return
+                try:
+                    raise exc
+                finally:
+                    del exc  # a frame and an exception that hold each other wait for the collector
+            return self._finish_failed(exc, message, payload, started).__await__()
         if self.request is not message:  # the connection has gone on without this handler
-            return
+            return None
         writer = self.writer
         response = writer.response
         if writer.due:
@@ -207,11 +252,11 @@ class ServerHttpProtocol(HttpConnection):
             or not self.persistent
             or writer.paused
         ):
-            await self._finish_request(message, payload, started)
-            return
+            return self._finish_request(message, payload, started).__await__()
         # A complete response on a connection that stays open: the same as _finish_request() does, in less.
         if response.sent_status >= 300:
             self.connections.count_other(response.sent_status)
+        logging_way = self._logging
         if logging_way == NO_LOG:
             pass
         elif logging_way == CALL or self._access_was_logged:
@@ -230,6 +275,63 @@ class ServerHttpProtocol(HttpConnection):
             self._payload = EMPTY_PAYLOAD
         if self._tail:
             self.take_tail()
+        return None
+
+    async def _finish_failed(
+        self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream, started: float
+    ) -> None:
+        """End a request whose handler has raised."""
+        traceback = exc.__traceback__
+        try:
+            raise exc  # noqa: TRY301 -- an override of handle_error() may want to know what is being handled
+        except BaseException:  # noqa: BLE001 -- as above
+            exc.__traceback__ = traceback  # without this frame
+            answered = await self._answer_failure(exc, message, payload)
+        finally:
+            del exc, traceback  # a frame and an exception that hold each other wait for the collector
+        if not answered or self.request is not message:
+            return
+        if self.writer.due:
+            self.writer.flush()
+        await self._finish_request(message, payload, started)
+
+    # A request that goes on without the task.
+
+    def _defer(self, handling: Deferred, started: float) -> None:
+        handling.started = started
+        self.deferred = handling
+        self.connections.active += 1
+
+    def end_deferred(self, error: BaseException | None) -> None:
+        """What `handle_request()` has returned instead of a coroutine has come to its end.
+
+        Args:
+            error: what it has raised; None: nothing.
+        """
+        deferred, self.deferred = self.deferred, None
+        if deferred is None:
+            raise AssertionError("there is no deferred request")
+        self.connections.active -= 1
+        try:
+            steps = self._after_handler(self.request, self._payload, deferred.started, error)
+        except BaseException as exc:  # noqa: BLE001 -- raised again where the task's own exceptions are
+            self._rest = raising(exc)
+        else:
+            if steps is None:
+                return
+            self._rest = Rest(steps, None, self._context.copy())
+        self._wakeup.wake()
+
+    def cancel_handler(self) -> None:
+        """Cancel the handler of the current request, if there is one."""
+        deferred, self.deferred = self.deferred, None
+        if deferred is not None:  # the task has to wait for it like for any other, to be cancelled
+            self.connections.active -= 1
+            then = partial(self._after_handler, self.request, self._payload, deferred.started)
+            steps = deferred.__await__()
+            self._rest = Rest(steps, next(steps), self._context.copy(), then)
+            self._wakeup.wake()
+        super().cancel_handler()
 
     def _check_request(self, message: RequestMessage | None, payload: PayloadStream) -> None:
         """Raise what a request is refused for before its handler is called."""
@@ -471,3 +573,8 @@ class ServerHttpProtocol(HttpConnection):
     def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
         with contextlib.suppress(Exception):
             self.logger.error(*args, exc_info=exc)
+
+
+async def _awaited(awaitable: Awaitable[None]) -> None:
+    """Await what is no coroutine, as one."""
+    await awaitable

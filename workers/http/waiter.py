@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+    Steps = Generator[Any, Any, None]
+    """What an awaitable's `__await__()` gives: each step ends with what is to be waited for."""
 
 
 class Wakeup:
@@ -85,63 +89,105 @@ class Wakeup:
             raise asyncio.CancelledError
 
 
+class Deferred(Wakeup):
+    """What a handler returns instead of a coroutine when callbacks will write its response.
+
+    The request takes no step of the connection's task then, and no coroutine: `protocol.end_deferred()` ends it. Only
+    when it is to be cancelled the task waits for it: then `wake()` ends it, and `result()` raises its error.
+
+    Attributes:
+        started: when the request began, seconds of the monotonic clock; 0.0 when nobody wants to know.
+    """
+
+    __slots__ = ("started",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.started = 0.0
+
+
 class Rest:
-    """The rest of a coroutine whose first steps were made already; to be awaited, once.
+    """The rest of a request whose first steps were made already; to be awaited, once.
 
     A task cannot change its context, so each step is run in the one that the first was run in. Tasks that are started
     in it inherit it, as ever.
 
     Attributes:
-        steps: the iterator that the coroutine's `__await__()` gives.
+        steps: the iterator that an awaitable's `__await__()` gives.
         waiting: what its last step waits for; None: it may go on in the loop's next turn.
         context: to run its steps in.
-        error: to be raised in the coroutine instead of waiting.
+        then: called when the steps have come to their end, with what they have raised; gives the steps that follow.
+        error: to be raised in the steps instead of waiting.
     """
 
-    __slots__ = ("context", "error", "steps", "waiting")
+    __slots__ = ("context", "error", "steps", "then", "waiting")
 
-    def __init__(self, steps: Generator[Any, Any, None], waiting: object, context: Context) -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        waiting: object,
+        context: Context,
+        then: Callable[[BaseException | None], Steps | None] | None = None,
+    ) -> None:
         self.steps = steps
         self.waiting = waiting
         self.context = context
+        self.then = then
         self.error: BaseException | None = None
 
-    def fail(self, done: object) -> object:
-        """Raise the error in the coroutine; return what it waits for then, or `done` at its end."""
-        error, self.error = self.error, None
-        if error is None:
-            raise AssertionError("there is no error to raise")
-        try:
-            return self.context.run(self.steps.throw, error)
-        except StopIteration:
-            return done
-
     def close(self) -> None:
-        """End the coroutine where it waits: nobody will await its rest."""
+        """End the steps where they wait: nobody will await them."""
         self.context.run(self.steps.close)
+        if self.then is not None:
+            with suppress(GeneratorExit):
+                self.context.run(self.then, GeneratorExit())
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        run, steps = self.context.run, self.steps
+    def __await__(self) -> Steps:
+        run, steps, then = self.context.run, self.steps, self.then
         waiting, error = self.waiting, self.error
-        try:
-            while True:
-                if error is None:
-                    try:
-                        yield waiting  # a task sends nothing back
-                    except GeneratorExit:
-                        run(steps.close)
-                        raise
-                    except BaseException as exc:  # noqa: BLE001 -- handed on: a cancellation for instance
-                        error = exc
-                    else:
-                        waiting = run(next, steps)
-                        continue
+        self.error = self.then = None
+        while True:
+            if error is None:
                 try:
-                    waiting = run(steps.throw, error)
-                finally:
-                    error = None  # a frame and an exception that hold each other wait for the collector
-        except StopIteration:
-            return
+                    yield waiting  # a task sends nothing back
+                except BaseException as exc:  # noqa: BLE001 -- handed on: a cancellation for instance
+                    error = exc
+            try:
+                waiting = run(next, steps) if error is None else run(steps.throw, error)
+            except StopIteration:
+                error = None
+            except BaseException as exc:
+                if then is None:
+                    raise
+                error = exc
+            else:
+                error = None
+                continue
+            # The steps have come to their end.
+            if then is None:
+                return
+            try:
+                following = run(then, error)
+            finally:
+                error = None  # a frame and an exception that hold each other wait for the collector
+            if following is None:
+                return
+            steps, then = following, None
+            try:
+                waiting = run(next, steps)
+            except StopIteration:
+                return
+
+
+def begun(steps: Steps | None, context: Context) -> Rest | None:
+    """Make the first of these steps, in the current context, which is `context`; return what is left then."""
+    if steps is None:
+        return None
+    try:
+        waiting = next(steps)
+    except StopIteration:
+        return None
+    return Rest(steps, waiting, context)
 
 
 async def raising(exc: BaseException) -> None:

@@ -22,9 +22,9 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 BODIES = [
-    ("gzip", gzip.compress(TEXT)),
-    ("x-gzip", gzip.compress(TEXT)),
-    ("GZIP", gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])),
+    ("gzip", gzip.compress(TEXT, mtime=0)),
+    ("x-gzip", gzip.compress(TEXT, mtime=0)),
+    ("GZIP", gzip.compress(TEXT[:100], mtime=0) + gzip.compress(TEXT[100:], mtime=0)),
     ("deflate", zlib.compress(TEXT)),
     ("deflate", raw_deflate(TEXT)),
 ]
@@ -52,7 +52,7 @@ def test_a_gateway_can_have_the_bytes_of_the_wire() -> None:
     class Raw(Echo):
         decodes_bodies = False
 
-    body = gzip.compress(TEXT)
+    body = gzip.compress(TEXT, mtime=0)
     assert talk(post("gzip", body), handler=Raw).seen == [("POST", "/", body)]
 
 
@@ -98,7 +98,7 @@ def test_what_folds_well_is_served() -> None:
     assert talk(post("gzip", gzip.compress(small))).seen == [("POST", "/", small)]
 
 
-@pytest.mark.parametrize("body", [b"garbage!", gzip.compress(TEXT)[:-9], gzip.compress(TEXT) + b"tail"])
+@pytest.mark.parametrize("body", [b"garbage!", gzip.compress(TEXT, mtime=0)[:-9], gzip.compress(TEXT) + b"tail"])
 def test_invalid_compressed_data_is_400(body: bytes) -> None:
     for portions in ([post("gzip", body)], byte_by_byte(post("gzip", body))):
         result = talk(*portions)
@@ -122,7 +122,7 @@ def test_a_second_deflate_stream_is_not_read_as_a_part_of_the_body(tail: bytes) 
 
 
 def test_a_compressed_body_cut_by_eof_raises_to_the_handler() -> None:
-    body = gzip.compress(TEXT)
+    body = gzip.compress(TEXT, mtime=0)
     result = talk(post("gzip", body[:20], length=len(body)), eof=True)
     assert result.seen == [("POST", "/", "ClientDisconnectedError")]
     assert result.output == b""
@@ -149,12 +149,12 @@ def test_a_compressed_body_is_read_in_every_way() -> None:
 
 def test_a_body_of_many_tiny_members_is_400() -> None:
     assert talk(post("gzip", gzip.compress(b"") * 1000)).statuses == [400]
-    lines = gzip.compress(TEXT) * 60
+    lines = gzip.compress(TEXT, mtime=0) * 60
     assert talk(post("gzip", lines)).seen == [("POST", "/", TEXT * 60)]
 
 
 def test_a_body_in_two_codings_reaches_the_handler_as_it_is() -> None:
-    body = gzip.compress(gzip.compress(TEXT))
+    body = gzip.compress(gzip.compress(TEXT, mtime=0))
     for codings in ("gzip, gzip", "gzip\r\nContent-Encoding: gzip"):
         result = talk(post(codings, body))
         assert result.seen == [("POST", "/", body)]
