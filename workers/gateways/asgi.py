@@ -24,7 +24,8 @@ from preforkd.workers.gateways.websocket_handshake import serve_websocket, wants
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
-from preforkd.workers.http.protocol import NO_LOG, ServerHttpProtocol
+from preforkd.workers.http.processing import NO_LOG
+from preforkd.workers.http.protocol import ServerHttpProtocol
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_scope import AsgiApp

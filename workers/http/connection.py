@@ -1,4 +1,4 @@
-"""One connection: bytes in, state. What is done with a request is `protocol.py`, how it ends `closing.py`."""
+"""One connection: bytes in, state. What is done with a request is `processing.py`, how it ends `closing.py`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HttpConnection(ClosingConnection):
     decodes_bodies = True
     outlives_cancellation = False
 
-    # What `protocol.py` adds.
+    # What `processing.py` adds.
 
     async def start(self) -> None:
         """Process the requests."""
