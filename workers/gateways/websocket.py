@@ -438,8 +438,9 @@ class WebSocket(asyncio.Protocol):
                 self._in_fragments = False
         elif opcode is Opcode.PONG and frame.data == self._ping:
             self._ping = None
-            self._cancel_timer()
-            self._plan_ping()
+            if self._server.state is State.OPEN:  # else the timer is that of a Close
+                self._cancel_timer()
+                self._plan_ping()
 
     def _put(self, data: Any) -> None:
         """Queue a message for the app."""

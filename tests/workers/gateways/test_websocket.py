@@ -858,6 +858,21 @@ def test_a_client_that_does_not_answer_a_close_is_cut(monkeypatch: pytest.Monkey
         server.until(lambda: not len(connections_of(server.loop)), "it is cut")
 
 
+def test_a_pong_behind_our_close_gives_a_silent_client_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT_DRAINING", 0.5)
+    with serve(Echo(), AsgiOptions(websocket_ping=0.02)) as server, server.connect() as mute:
+        mute.ask(headers=HANDSHAKE)
+        data = b""
+        while (at := data.find(b"\x89\x04")) < 0 or len(data) < at + 6:
+            data += mute.socket.recv(1000)
+        ping = data[at + 2 : at + 6]
+        server.call(server.gateway.drain, server.loop.time() + 5.0)
+        while b"service restart" not in data:
+            data += mute.socket.recv(1000)
+        mute.send(Frame(Opcode.PONG, ping).serialize(mask=True))
+        server.until(lambda: not len(connections_of(server.loop)), "it is cut")
+
+
 @pytest.mark.parametrize("closes", [False, True])
 def test_clients_that_do_not_answer_a_close_hold_a_drain_for_a_moment_only(
     monkeypatch: pytest.MonkeyPatch, closes: bool
