@@ -1,15 +1,4 @@
-"""One WebSocket of an ASGI app, on the sans-I/O protocol of the library `websockets` (RFC 6455, RFC 7692).
-
-The phases, and what the app may send in each:
-
-* HANDSHAKE: `websocket.accept`, or a denial: `websocket.close` (403) or `websocket.http.response.start`. The app need
-  not have received `websocket.connect` for that: frameworks refuse a WebSocket before they ask for anything. It is the
-  first that it receives, whenever it does.
-* DENIAL: the rest of that response.
-* OPEN: `websocket.send`, `websocket.close`.
-* CLOSED: nothing. If the app has closed, sending is its error; if the client or the worker has, `send()` raises
-  `ClientDisconnectedError`, an `OSError`.
-"""
+"""One WebSocket of an ASGI app, on the sans-I/O protocol of the library `websockets` (RFC 6455, RFC 7692)."""
 
 from __future__ import annotations
 
@@ -28,7 +17,15 @@ from websockets.server import ServerProtocol
 from preforkd.workers.gateways import websocket_opening
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError, HttpExchange
 from preforkd.workers.gateways.asgi_failures import is_disconnect
+from preforkd.workers.gateways.websocket_messages import close_of, disconnected, payload_of, received
 from preforkd.workers.gateways.websocket_short import SHORT_MAX, short_message, wire_size
+from preforkd.workers.gateways.websocket_states import (
+    Command,
+    WebSocketEvent,
+    WebSocketState,
+    command_for,
+    following,
+)
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ConnectionState
@@ -39,13 +36,6 @@ if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_scope import Message
     from preforkd.workers.http.message import RequestMessage
 
-HANDSHAKE, DENIAL, OPEN, CLOSED = range(4)
-_EXPECTED = (
-    "websocket.accept, websocket.close or websocket.http.response.start",
-    "websocket.http.response.body",
-    "websocket.send or websocket.close",
-    "nothing: the WebSocket is closed",
-)
 HIGH_WATER = 65536  # bytes of messages that wait for the app before the socket is not read any more
 LOW_WATER = 16384  # and before it is read again
 SLICE = 4096  # bytes that are decoded at a time: compressed ones may become a thousand times as many, or 700 frames
@@ -54,6 +44,7 @@ TURN_BYTES = 1 << 18
 CLOSE_TIMEOUT = 10.0  # seconds that the client gets to answer a Close
 CLOSE_TIMEOUT_DRAINING = 3.0  # when the worker leaves: silence must not hold it up
 _MESSAGE_COST = 64  # bytes that an empty message counts for in what waits: a queue of empty ones has to end, too
+OPEN = WebSocketState.OPEN
 _logger = logging.getLogger("preforkd.websocket")  # the library tells it of each connection at level INFO
 _logger.setLevel(logging.WARNING)
 
@@ -75,8 +66,8 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_answer", "_connect_was_received", "_counted", "_denial", "_disconnect", "_fed", "_fragments", "_has_failed",
-        "_in_fragments", "_is_lost", "_is_text", "_loop", "_message", "_owed", "_phase", "_ping", "_protocol", "_queue",
-        "_queued", "_server", "_short_max", "_timer", "_turn_is_due", "_unfed", "_wakeup", "_was_closed_by_app",
+        "_in_fragments", "_is_lost", "_is_text", "_loop", "_message", "_owed", "_ping", "_protocol", "_queue",
+        "_queued", "_server", "_short_max", "_timer", "_turn_is_due", "_unfed", "_wakeup", "state",
     )  # fmt: skip
 
     def __init__(self, protocol: AsgiProtocol, message: RequestMessage) -> None:
@@ -92,7 +83,7 @@ class WebSocket(asyncio.Protocol):
             logger=_logger,
         )
         self._answer = websocket_opening.check(self._server, message)
-        self._phase = HANDSHAKE
+        self.state = WebSocketState.HANDSHAKE
         self._connect_was_received = False
         self._queue: deque[Message] = deque()
         self._queued = 0
@@ -100,7 +91,7 @@ class WebSocket(asyncio.Protocol):
         self._disconnect: Message | None = None
         self._denial: HttpExchange | None = None
         self._fragments = bytearray()  # one, whatever number they came in: an object each costs 60 times a byte
-        self._is_text = self._was_closed_by_app = self._counted = self._has_failed = self._is_lost = False
+        self._is_text = self._counted = self._has_failed = self._is_lost = False
         self._unfed = b""  # what has come and is not decoded from the offset `_fed` on
         self._fed = 0
         self._turn_is_due = self._in_fragments = False
@@ -145,43 +136,29 @@ class WebSocket(asyncio.Protocol):
             ValueError, TypeError: it has a wrong value in it.
         """
         kind = message["type"]
-        if self._phase == OPEN and kind == "websocket.send":
-            self._send_message(message)
+        if kind == "websocket.send" and self.state is OPEN:  # not by the table: every message passes here
+            payload, is_text = payload_of(message)
+            self._send_payload(payload, is_text)
             await self._protocol.writer.drain()
-        elif self._phase == OPEN and kind == "websocket.close":
+            return
+        command = command_for(self.state, kind)
+        if command is Command.CLOSE:
             self._close_by_app(message)
-        elif self._phase == HANDSHAKE and kind == "websocket.accept":
+        elif command is Command.ACCEPT:
             await self._accept(message)
-        elif self._phase == HANDSHAKE and kind == "websocket.close":
+        elif command is Command.DENY:
             await self._deny({"type": "websocket.http.response.start", "status": 403})
             await self._deny({"type": "websocket.http.response.body"})
-        elif self._phase in (HANDSHAKE, DENIAL) and kind.startswith("websocket.http.response."):
-            await self._deny(message)
-        elif self._phase == CLOSED and not self._was_closed_by_app:
-            raise ClientDisconnectedError("the WebSocket is closed")
         else:
-            raise AsgiProtocolError(f"the app has sent {kind!r}, expected was {_EXPECTED[self._phase]}")
+            await self._deny(message)
 
-    def _send_message(self, message: Message) -> None:
+    def _send_payload(self, payload: bytes, is_text: bool) -> None:
         server = self._server
-        if server.state is not State.OPEN:
-            raise ClientDisconnectedError("the WebSocket is closing")
-        text, data = message.get("text"), message.get("bytes")
-        if (text is None) == (data is None):
-            raise AsgiProtocolError("websocket.send needs either text or bytes")
-        if text is not None:
-            if not isinstance(text, str):
-                raise TypeError(f"the text of websocket.send must be a str, not {type(text).__name__}")
-            payload = text.encode()
-        elif isinstance(data, bytes | bytearray | memoryview):
-            payload = bytes(data)
-        else:  # an integer, say, of which bytes() makes so many zeros
-            raise TypeError(f"the bytes of websocket.send must be bytes, not {type(data).__name__}")
         if not server.extensions and len(payload) < 126:
             # What the library does for a short message, in 0.3 us instead of 3 (RFC 6455 section 5.2, not masked).
-            self._write(bytes((0x81 if text is not None else 0x82, len(payload))) + payload)
+            self._write(bytes((0x81 if is_text else 0x82, len(payload))) + payload)
             return
-        if text is not None:
+        if is_text:
             server.send_text(payload)
         else:
             server.send_binary(payload)
@@ -192,19 +169,19 @@ class WebSocket(asyncio.Protocol):
         if self._denial is None:
             self._denial = HttpExchange(self._protocol, self._message, EMPTY_PAYLOAD)
         await self._denial.send({**message, "type": message["type"].removeprefix("websocket.")})
-        self._phase = DENIAL
+        self.state = following(self.state, WebSocketEvent.RESPONDED)
         if not message.get("more_body", False) and message["type"].endswith(".body"):
-            self._phase, self._was_closed_by_app = CLOSED, True
-            self._disconnect = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+            self.state = following(self.state, WebSocketEvent.DENIED)
+            self._become_closed()
 
     async def _accept(self, message: Message) -> None:
         protocol = self._protocol
         response = websocket_opening.response_to(protocol.writer, self._message, self._answer, message)
         response.send_headers()
         await response.write_eof()
-        if protocol.transport is None:
+        if protocol.transport is None or self.state is WebSocketState.DISCONNECTED:
             raise ClientDisconnectedError("the client is gone")
-        self._phase = OPEN
+        self.state = following(self.state, WebSocketEvent.ACCEPTED)
         gateway = protocol.gateway
         gateway.websockets.add(self)
         protocol.connections.active -= 1  # it may stay for days: it is no request that is being handled
@@ -218,16 +195,12 @@ class WebSocket(asyncio.Protocol):
             self.data_received(early)
 
     def _close_by_app(self, message: Message) -> None:
-        code, reason = message.get("code") or 1000, message.get("reason") or ""
-        if not isinstance(code, int) or not isinstance(reason, str):
-            raise TypeError(f"websocket.close has an int and a str as code and reason, not {code!r} and {reason!r}")
-        if self._server.state is not State.OPEN:
-            raise ClientDisconnectedError("the WebSocket is closing")
+        code, reason = close_of(message)
         try:
             self._server.send_close(code, reason)
         except ProtocolError as exc:
             raise AsgiProtocolError(f"websocket.close cannot have this code or reason: {exc}") from None
-        self._was_closed_by_app = True
+        self.state = following(self.state, WebSocketEvent.CLOSED_BY_APP)
         self._close_begins()
         self._become_closed()
 
@@ -235,7 +208,7 @@ class WebSocket(asyncio.Protocol):
 
     def app_has_failed(self, exc: BaseException) -> bool:
         """The app has raised, or was cancelled; whether the HTTP protocol has still to answer the handshake."""
-        if self._phase in (HANDSHAKE, DENIAL):
+        if self.state in (WebSocketState.HANDSHAKE, WebSocketState.DENIAL):
             return True
         # Whoever cuts a connection cancels its app: that says nothing of the app.
         if not is_disconnect(exc) and (isinstance(exc, Exception) or not self._is_closing):
@@ -260,7 +233,7 @@ class WebSocket(asyncio.Protocol):
 
     def go_away(self) -> None:
         """The worker leaves: close with 1012. What the client has sent until it knows is still received."""
-        if self._phase == OPEN and self._server.state is State.OPEN:
+        if self.state is OPEN:
             self._close_for(1012, "service restart")
         elif self._protocol.state is ConnectionState.UPGRADED:
             self._wait_for_close()  # it has been asked before, but now there is less time
@@ -268,8 +241,9 @@ class WebSocket(asyncio.Protocol):
             self._wait_for_the_end()
 
     def _close_for(self, code: int, reason: str = "") -> None:
-        if self._phase == OPEN and self._server.state is State.OPEN:
+        if self.state is OPEN:
             self._server.send_close(code, reason)
+            self.state = following(self.state, WebSocketEvent.CLOSED_BY_SERVER)
             self._close_begins()
 
     def lose(self) -> None:
@@ -318,10 +292,9 @@ class WebSocket(asyncio.Protocol):
 
     def _become_closed(self) -> None:
         """Have the app receive `websocket.disconnect` behind the messages that have come."""
-        self._phase = CLOSED
+        self.state = following(self.state, WebSocketEvent.ENDED)
         if self._disconnect is None:
-            close = self._close_code()
-            self._disconnect = {"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason}
+            self._disconnect = disconnected(self._close_code())
         self._wakeup.wake()
 
     def _close_code(self) -> Close:
@@ -444,17 +417,13 @@ class WebSocket(asyncio.Protocol):
 
     def _put(self, data: Any) -> None:
         """Queue a message for the app."""
-        message: Message
-        if self._is_text:
-            try:
-                message = {"type": "websocket.receive", "text": str(data, "utf-8"), "bytes": None}
-            except UnicodeDecodeError as exc:
-                if self._server.state is State.OPEN:
-                    self._server.fail(1007, f"invalid UTF-8 at byte {exc.start}")
-                self._has_failed = True
-                return
-        else:
-            message = {"type": "websocket.receive", "bytes": bytes(data), "text": None}
+        try:
+            message = received(data, self._is_text)
+        except UnicodeDecodeError as exc:
+            if self._server.state is State.OPEN:
+                self._server.fail(1007, f"invalid UTF-8 at byte {exc.start}")
+            self._has_failed = True
+            return
         if self._disconnect is None and not self._has_failed:
             self._queue.append(message)
             self._queued += _size(message)
@@ -472,7 +441,7 @@ class WebSocket(asyncio.Protocol):
 
     def _plan_ping(self) -> None:
         interval = self._protocol.gateway.options.websocket_ping
-        if interval and self._phase == OPEN and self._server.state is State.OPEN:
+        if interval and self.state is OPEN:
             self._timer = self._loop.call_later(interval, self._send_ping)
 
     def _send_ping(self) -> None:
