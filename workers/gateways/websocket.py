@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
-from websockets.frames import Close, Frame, Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from preforkd.workers.gateways import websocket_opening
-from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError, HttpExchange
+from preforkd.workers.gateways.asgi_exchange import HttpExchange
 from preforkd.workers.gateways.asgi_failures import is_disconnect
+from preforkd.workers.gateways.websocket_closing import ClosingHandshake, outcome
+from preforkd.workers.gateways.websocket_keepalive import KeepAlive
 from preforkd.workers.gateways.websocket_messages import close_of, disconnected, payload_of, received
 from preforkd.workers.gateways.websocket_short import SHORT_MAX, short_message, wire_size
 from preforkd.workers.gateways.websocket_states import (
@@ -26,9 +26,9 @@ from preforkd.workers.gateways.websocket_states import (
     command_for,
     following,
 )
+from preforkd.workers.gateways.websocket_wire import Wire
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
-from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.waiter import Wakeup
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ LOW_WATER = 16384  # and before it is read again
 SLICE = 4096  # bytes that are decoded at a time: compressed ones may become a thousand times as many, or 700 frames
 TURN_FRAMES = 256  # and so many frames, or bytes of them, before the other connections get their turn: 2 ms
 TURN_BYTES = 1 << 18
-CLOSE_TIMEOUT = 10.0  # seconds that the client gets to answer a Close
-CLOSE_TIMEOUT_DRAINING = 3.0  # when the worker leaves: silence must not hold it up
 _MESSAGE_COST = 64  # bytes that an empty message counts for in what waits: a queue of empty ones has to end, too
 OPEN = WebSocketState.OPEN
 _logger = logging.getLogger("preforkd.websocket")  # the library tells it of each connection at level INFO
@@ -65,9 +63,10 @@ class WebSocket(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_connect_was_received", "_counted", "_denial", "_disconnect", "_fed", "_fragments", "_has_failed",
-        "_in_fragments", "_is_lost", "_is_text", "_loop", "_message", "_owed", "_ping", "_protocol", "_queue",
-        "_queued", "_server", "_short_max", "_timer", "_turn_is_due", "_unfed", "_wakeup", "state",
+        "_answer", "_closing", "_connect_was_received", "_counted", "_denial", "_disconnect", "_fed", "_fragments",
+        "_has_failed", "_in_fragments", "_is_lost", "_is_text", "_keepalive", "_loop", "_message", "_owed",
+        "_protocol", "_queue", "_queued", "_server", "_short_max", "_turn_is_due", "_unfed", "_wakeup", "_wire",
+        "state",
     )  # fmt: skip
 
     def __init__(self, protocol: AsgiProtocol, message: RequestMessage) -> None:
@@ -99,8 +98,9 @@ class WebSocket(asyncio.Protocol):
             0  # bytes that the library has and that belong to no frame yet; 0: the next is the first of a frame
         )
         self._short_max = min(SHORT_MAX, options.limit_websocket_message or SHORT_MAX)
-        self._timer: asyncio.TimerHandle | None = None
-        self._ping: bytes | None = None
+        self._wire = Wire(protocol, self._server)
+        self._closing = ClosingHandshake(self._wire, self._become_closed)
+        self._keepalive = KeepAlive(self._wire, self._closing, options.websocket_ping, options.websocket_ping_timeout)
 
     # What the app calls.
 
@@ -138,7 +138,7 @@ class WebSocket(asyncio.Protocol):
         kind = message["type"]
         if kind == "websocket.send" and self.state is OPEN:  # not by the table: every message passes here
             payload, is_text = payload_of(message)
-            self._send_payload(payload, is_text)
+            self._wire.send(payload, is_text)
             await self._protocol.writer.drain()
             return
         command = command_for(self.state, kind)
@@ -152,26 +152,14 @@ class WebSocket(asyncio.Protocol):
         else:
             await self._deny(message)
 
-    def _send_payload(self, payload: bytes, is_text: bool) -> None:
-        server = self._server
-        if not server.extensions and len(payload) < 126:
-            # What the library does for a short message, in 0.3 us instead of 3 (RFC 6455 section 5.2, not masked).
-            self._write(bytes((0x81 if is_text else 0x82, len(payload))) + payload)
-            return
-        if is_text:
-            server.send_text(payload)
-        else:
-            server.send_binary(payload)
-        self._write_out()
-
     async def _deny(self, message: Message) -> None:
         """Answer the handshake with an ordinary response: the extension `websocket.http.response`."""
         if self._denial is None:
             self._denial = HttpExchange(self._protocol, self._message, EMPTY_PAYLOAD)
         await self._denial.send({**message, "type": message["type"].removeprefix("websocket.")})
-        self.state = following(self.state, WebSocketEvent.RESPONDED)
+        self._follow(WebSocketEvent.RESPONDED)
         if not message.get("more_body", False) and message["type"].endswith(".body"):
-            self.state = following(self.state, WebSocketEvent.DENIED)
+            self._follow(WebSocketEvent.DENIED)
             self._become_closed()
 
     async def _accept(self, message: Message) -> None:
@@ -181,28 +169,28 @@ class WebSocket(asyncio.Protocol):
         await response.write_eof()
         if protocol.transport is None or self.state is WebSocketState.DISCONNECTED:
             raise ClientDisconnectedError("the client is gone")
-        self.state = following(self.state, WebSocketEvent.ACCEPTED)
+        self._follow(WebSocketEvent.ACCEPTED)
         gateway = protocol.gateway
         gateway.websockets.add(self)
         protocol.connections.active -= 1  # it may stay for days: it is no request that is being handled
         self._counted = True
         early = protocol.take_over(self)
         protocol.writer.flushed_by_caller = False  # frames pass it by: drain() must not think that they are kept back
-        self._plan_ping()
+        self._keepalive.start()
         if gateway.drained_by is not None:
             self._loop.call_soon(self.go_away)
         if early:
             self.data_received(early)
 
     def _close_by_app(self, message: Message) -> None:
-        code, reason = close_of(message)
-        try:
-            self._server.send_close(code, reason)
-        except ProtocolError as exc:
-            raise AsgiProtocolError(f"websocket.close cannot have this code or reason: {exc}") from None
-        self.state = following(self.state, WebSocketEvent.CLOSED_BY_APP)
-        self._close_begins()
+        self._closing.begin(*close_of(message))
+        self._follow(WebSocketEvent.CLOSED_BY_APP)
         self._become_closed()
+
+    def _follow(self, event: WebSocketEvent) -> None:
+        self.state = following(self.state, event)
+        if self.state is not OPEN:
+            self._keepalive.stop()
 
     # What the gateway calls.
 
@@ -235,20 +223,18 @@ class WebSocket(asyncio.Protocol):
         """The worker leaves: close with 1012. What the client has sent until it knows is still received."""
         if self.state is OPEN:
             self._close_for(1012, "service restart")
-        elif self._protocol.state is ConnectionState.UPGRADED:
-            self._wait_for_close()  # it has been asked before, but now there is less time
-        elif self._timer is not None:
-            self._wait_for_the_end()
+        else:
+            self._closing.hurry()
 
     def _close_for(self, code: int, reason: str = "") -> None:
         if self.state is OPEN:
-            self._server.send_close(code, reason)
-            self.state = following(self.state, WebSocketEvent.CLOSED_BY_SERVER)
-            self._close_begins()
+            self._closing.begin(code, reason)
+            self._follow(WebSocketEvent.CLOSED_BY_SERVER)
 
     def lose(self) -> None:
         """The connection is gone; what has come by it is still received."""
-        self._cancel_timer()
+        self._closing.stop()
+        self._keepalive.stop()
         self._protocol.gateway.websockets.discard(self)
         if self._denial is not None:
             self._denial.lose()
@@ -258,51 +244,12 @@ class WebSocket(asyncio.Protocol):
         else:
             self._become_closed()
 
-    # The end.
-
-    def _close_begins(self) -> None:
-        """A Close has been sent: the client has some time to answer."""
-        self._write_out()
-        self._wait_for_close()
-
-    def _patience(self) -> float:
-        return CLOSE_TIMEOUT if self._protocol.gateway.drained_by is None else CLOSE_TIMEOUT_DRAINING
-
-    def _wait_for_close(self) -> None:
-        self._cancel_timer()
-        self._timer = self._loop.call_later(self._patience(), self._miss_close)
-
-    def _miss_close(self) -> None:
-        if self._protocol.gateway.drained_by is not None and self._protocol.writer.unsent():
-            self._protocol.abort()  # it has not even read that it is to close
-        else:
-            self._end(False)
-
-    def _wait_for_the_end(self) -> None:
-        self._cancel_timer()
-        self._timer = self._loop.call_later(self._patience(), self._protocol.abort)
-
-    def _end(self, linger: bool) -> None:
-        """Close the connection, after what was written has gone out; a client that does not read is cut in the end."""
-        self._cancel_timer()
-        self._become_closed()
-        self._protocol.close(linger=linger)
-        if self._protocol.transport is not None:
-            self._wait_for_the_end()
-
     def _become_closed(self) -> None:
         """Have the app receive `websocket.disconnect` behind the messages that have come."""
-        self.state = following(self.state, WebSocketEvent.ENDED)
+        self._follow(WebSocketEvent.ENDED)
         if self._disconnect is None:
-            self._disconnect = disconnected(self._close_code())
+            self._disconnect = disconnected(outcome(self._server))
         self._wakeup.wake()
-
-    def _close_code(self) -> Close:
-        """Who closed first has its say; nobody: 1006 (RFC 6455 section 7.1.5)."""
-        server = self._server
-        if server.close_rcvd is not None and (server.close_sent is None or server.close_rcvd_then_sent):
-            return server.close_rcvd
-        return server.close_sent or Close(1006, "")
 
     # What the connection calls.
 
@@ -342,7 +289,7 @@ class WebSocket(asyncio.Protocol):
                         self._owed -= wire_size(frame)
                     self._take(frame)
             if server.writes:
-                self._write_out()
+                self._wire.flush()
             if server.eof_sent:
                 at = end
         if at < end:
@@ -353,7 +300,7 @@ class WebSocket(asyncio.Protocol):
             return
         self._unfed, self._fed = b"", 0
         if server.eof_sent:
-            self._end(True)
+            self._closing.end(linger=True)
         elif self._queued > HIGH_WATER:
             self._protocol._pause_reading()
         elif self._protocol._reading_paused and not self._protocol.writer.paused:
@@ -409,11 +356,8 @@ class WebSocket(asyncio.Protocol):
                 self._put(self._fragments)
                 self._fragments = bytearray()
                 self._in_fragments = False
-        elif opcode is Opcode.PONG and frame.data == self._ping:
-            self._ping = None
-            if self._server.state is State.OPEN:  # else the timer is that of a Close
-                self._cancel_timer()
-                self._plan_ping()
+        elif opcode is Opcode.PONG:
+            self._keepalive.take_pong(frame.data)
 
     def _put(self, data: Any) -> None:
         """Queue a message for the app."""
@@ -427,49 +371,6 @@ class WebSocket(asyncio.Protocol):
         if self._disconnect is None and not self._has_failed:
             self._queue.append(message)
             self._queued += _size(message)
-
-    def _write_out(self) -> None:
-        self._write(b"".join(self._server.data_to_send()))  # the library marks the end by b""
-
-    def _write(self, data: bytes) -> None:
-        transport = self._protocol.transport
-        if data and transport is not None and not transport.is_closing():
-            self._protocol.writer.sent += len(data)
-            transport.write(data)
-
-    # Pings
-
-    def _plan_ping(self) -> None:
-        interval = self._protocol.gateway.options.websocket_ping
-        if interval and self.state is OPEN:
-            self._timer = self._loop.call_later(interval, self._send_ping)
-
-    def _send_ping(self) -> None:
-        timeout = self._protocol.gateway.options.websocket_ping_timeout
-        if self._server.state is not State.OPEN:
-            return
-        self._ping = os.urandom(4)
-        self._server.send_ping(self._ping)
-        self._write_out()
-        if timeout:
-            self._timer = self._loop.call_later(timeout, self._miss_pong, timeout)
-        else:
-            self._plan_ping()
-
-    def _miss_pong(self, timeout: float) -> None:
-        if self._protocol._reading_paused:
-            # It is we who do not read: the Pong may have come.
-            self._timer = self._loop.call_later(timeout, self._miss_pong, timeout)
-            return
-        if self._server.state is State.OPEN:
-            self._server.fail(1011, "keepalive ping timeout")
-        self._write_out()
-        self._end(False)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _size(message: Message) -> int:

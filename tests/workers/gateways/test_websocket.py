@@ -18,6 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from preforkd.workers.gateways import websocket as websocket_module
+from preforkd.workers.gateways import websocket_closing
 from preforkd.workers.gateways.asgi import AsgiOptions
 from preforkd.workers.http.connections import connections_of
 from tests.workers.gateways.serving import App, Receive, Scope, Send, Served, body, http, serve, start
@@ -850,7 +851,7 @@ def test_an_open_websocket_is_no_active_request() -> None:
 
 
 def test_a_client_that_does_not_answer_a_close_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(websocket_closing, "CLOSE_TIMEOUT", 0.1)
     with serve(Echo()) as server, server.connect() as mute:
         mute.ask(headers=HANDSHAKE)
         server.until(lambda: bool(server.gateway.websockets), "it is open")
@@ -859,7 +860,7 @@ def test_a_client_that_does_not_answer_a_close_is_cut(monkeypatch: pytest.Monkey
 
 
 def test_a_pong_behind_our_close_gives_a_silent_client_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT_DRAINING", 0.5)
+    monkeypatch.setattr(websocket_closing, "CLOSE_TIMEOUT_DRAINING", 0.5)
     with serve(Echo(), AsgiOptions(websocket_ping=0.02)) as server, server.connect() as mute:
         mute.ask(headers=HANDSHAKE)
         data = b""
@@ -877,7 +878,7 @@ def test_a_pong_behind_our_close_gives_a_silent_client_no_more_time(monkeypatch:
 def test_clients_that_do_not_answer_a_close_hold_a_drain_for_a_moment_only(
     monkeypatch: pytest.MonkeyPatch, closes: bool
 ) -> None:
-    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT_DRAINING", 0.1)
+    monkeypatch.setattr(websocket_closing, "CLOSE_TIMEOUT_DRAINING", 0.1)
 
     @http
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -896,11 +897,11 @@ def test_clients_that_do_not_answer_a_close_hold_a_drain_for_a_moment_only(
         server.call(server.gateway.drain, server.loop.time() + 0.4)
         began = time.monotonic()
         server.until(lambda: not len(connections_of(server.loop)), "they are cut")
-        assert time.monotonic() - began < websocket_module.CLOSE_TIMEOUT / 2
+        assert time.monotonic() - began < websocket_closing.CLOSE_TIMEOUT / 2
 
 
 def test_a_client_that_reads_nothing_holds_a_drain_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT_DRAINING", 0.1)
+    monkeypatch.setattr(websocket_closing, "CLOSE_TIMEOUT_DRAINING", 0.1)
 
     @http
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -915,7 +916,7 @@ def test_a_client_that_reads_nothing_holds_a_drain_for_a_moment_only(monkeypatch
         server.call(server.gateway.drain, server.loop.time() + 0.4)
         began = time.monotonic()
         server.until(lambda: not len(connections_of(server.loop)), "it is cut")
-        assert time.monotonic() - began < websocket_module.CLOSE_TIMEOUT / 2
+        assert time.monotonic() - began < websocket_closing.CLOSE_TIMEOUT / 2
         assert not server.log
 
 
