@@ -43,7 +43,7 @@ def close_of(message: Message) -> tuple[int, str]:
     return code, reason
 
 
-def received(data: bytes | bytearray, is_text: bool) -> Message:
+def received(data: bytes | bytearray | memoryview, is_text: bool) -> Message:
     """Return the `websocket.receive` of a whole message of the client.
 
     Raises:
@@ -52,6 +52,11 @@ def received(data: bytes | bytearray, is_text: bool) -> Message:
     if is_text:
         return {"type": "websocket.receive", "text": str(data, "utf-8"), "bytes": None}
     return {"type": "websocket.receive", "bytes": bytes(data), "text": None}
+
+
+def size_of(message: Message) -> int:
+    """Return how long the content of a `websocket.receive` is: bytes, or characters."""
+    return len(message["text"] or message["bytes"] or b"")
 
 
 def disconnected(close: Close) -> Message:

@@ -1,12 +1,16 @@
-"""The two halves of an opening handshake that need the library `websockets`: checking it, and answering it."""
+"""What of an opening handshake needs the library `websockets`: its protocol, the check and the answer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
+from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
 from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError
 from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
@@ -14,8 +18,8 @@ from preforkd.workers.http.errors import HttpProcessingError
 
 if TYPE_CHECKING:
     from websockets.http11 import Response as HandshakeResponse
-    from websockets.server import ServerProtocol
 
+    from preforkd.workers.gateways.asgi import AsgiOptions
     from preforkd.workers.gateways.asgi_scope import Message
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.writer import ResponseWriter
@@ -23,6 +27,23 @@ if TYPE_CHECKING:
 _OURS = frozenset(
     (b"connection", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol", b"upgrade")
 )
+_logger = logging.getLogger("preforkd.websocket")  # the library tells it of each connection at level INFO
+_logger.setLevel(logging.WARNING)
+
+
+def server_protocol(options: AsgiOptions) -> ServerProtocol:
+    """Return the library's protocol for a new WebSocket (RFC 6455, RFC 7692); its handshake is still to be checked."""
+    return ServerProtocol(
+        extensions=enable_server_permessage_deflate(None) if options.websocket_compression else None,
+        select_subprotocol=_no_subprotocol,
+        state=State.OPEN,  # the handshake's bytes are read and written by the HTTP protocol
+        max_size=options.limit_websocket_message or None,
+        logger=_logger,
+    )
+
+
+def _no_subprotocol(protocol: ServerProtocol, offered: Any) -> None:
+    """The app chooses one when it accepts."""
 
 
 def check(server: ServerProtocol, message: RequestMessage) -> HandshakeResponse:

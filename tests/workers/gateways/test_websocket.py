@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-from preforkd.workers.gateways import websocket as websocket_module
 from preforkd.workers.gateways import websocket_closing
 from preforkd.workers.gateways.asgi import AsgiOptions
+from preforkd.workers.gateways.websocket_reader import MessageReader
 from preforkd.workers.http.connections import connections_of
 from tests.workers.gateways.serving import App, Receive, Scope, Send, Served, body, http, serve, start
 
@@ -740,13 +740,13 @@ def test_a_flood_of_small_frames_does_not_keep_the_loop_from_other_connections(
 ) -> None:
     turn = 0
     frames: collections.Counter[int] = collections.Counter()
-    take = websocket_module.WebSocket._take
+    take = MessageReader.take
 
-    def count(websocket: websocket_module.WebSocket, frame: Frame) -> None:
+    def count(reader: MessageReader, frame: Frame) -> Any:
         frames[turn] += 1
-        take(websocket, frame)
+        return take(reader, frame)
 
-    monkeypatch.setattr(websocket_module.WebSocket, "_take", count)
+    monkeypatch.setattr(MessageReader, "take", count)
     app = Echo()
     with serve(app, loop=loop) as server, client(server, compression=None) as connection:
 
@@ -775,7 +775,7 @@ def test_a_message_in_many_fragments_takes_no_more_memory_than_in_one(size: int)
         connection.socket.sendall(Frame(Opcode.BINARY, b"a", fin=False).serialize(mask=True) + part * 50_000)
         (one,) = server.gateway.websockets
         connection.ping(b"behind them").wait(10)
-        held = server.call(lambda: sys.getsizeof(one._fragments))
+        held = server.call(lambda: sys.getsizeof(one.inbound._reader._fragments))
         assert held < 100_000, "a list of them would be 400 kB, and they as much again"
         connection.socket.sendall(Frame(Opcode.CONT, b"z").serialize(mask=True))
         assert connection.recv(5) == b"a" + bytes(size * 50_000) + b"z"
@@ -912,7 +912,7 @@ def test_a_client_that_reads_nothing_holds_a_drain_for_a_moment_only(monkeypatch
     with serve(app) as server, server.connect() as mute:
         mute.ask(headers=HANDSHAKE)
         open_ones = server.gateway.websockets
-        server.until(lambda: any(one._protocol.writer.paused for one in open_ones), "the app waits for the client")
+        server.until(lambda: any(one.connection.writer.paused for one in open_ones), "the app waits for the client")
         server.call(server.gateway.drain, server.loop.time() + 0.4)
         began = time.monotonic()
         server.until(lambda: not len(connections_of(server.loop)), "it is cut")
@@ -956,9 +956,9 @@ def test_many_small_bombs_are_decoded_only_as_the_app_receives_them() -> None:
         for _ in range(40):
             connection.send(bytes(4_000_000))  # 4 kB on the wire
         (one,) = server.gateway.websockets
-        server.until(lambda: one._queued > 0, "the first has come")
+        server.until(lambda: one.inbound.queued > 0, "the first has come")
         time.sleep(0.1)
-        assert server.call(lambda: one._queued) < 40_000_000, "not 160 MB"
+        assert server.call(lambda: one.inbound.queued) < 40_000_000, "not 160 MB"
         server.call(go.set)
         server.until(lambda: sizes == [4_000_000] * 40, "all have come")
 
@@ -986,7 +986,7 @@ def test_what_was_held_back_when_the_client_left_is_still_received() -> None:
             close = Frame(Opcode.CLOSE, b"\x0f\xa0bye")
             connection.socket.sendall(b"".join(frame.serialize(mask=True) for frame in [*frames, close]))
             (one,) = server.gateway.websockets
-            server.until(lambda: one._queued > 65536, "some are held back")
+            server.until(lambda: one.inbound.queued > 65536, "some are held back")
         server.call(go.set)
         server.until(lambda: len(events) == 11, "all have come")
         assert events == [f"{number:02d}" for number in range(10)] + [4000]

@@ -1,0 +1,223 @@
+"""What a client sends to a WebSocket, on its way to the app: no faster than the app receives it.
+
+Two bounds, and a turn: above `HIGH_WATER` bytes of messages that wait for the app nothing is decoded and the socket is
+not read; what was read and is not decoded is held back as it is, for compressed it may be a thousand times smaller; and
+a client that floods us leaves the loop to the other connections after `TURN_FRAMES` or `TURN_BYTES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from websockets.frames import Opcode
+
+from preforkd.workers.gateways.websocket_closing import outcome
+from preforkd.workers.gateways.websocket_messages import disconnected, size_of
+from preforkd.workers.gateways.websocket_reader import MessageReader, Reading
+from preforkd.workers.gateways.websocket_short import short_message
+from preforkd.workers.http.states import ConnectionState
+from preforkd.workers.http.waiter import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from preforkd.workers.gateways.asgi_scope import Message
+    from preforkd.workers.gateways.websocket_closing import ClosingHandshake
+    from preforkd.workers.gateways.websocket_keepalive import KeepAlive
+    from preforkd.workers.gateways.websocket_wire import Wire
+
+HIGH_WATER = 65536  # bytes of messages that wait for the app before the socket is not read any more
+LOW_WATER = 16384  # and before it is read again
+SLICE = 4096  # bytes that are decoded at a time: compressed ones may become a thousand times as many, or 700 frames
+TURN_FRAMES = 256  # and so many frames, or bytes of them, before the other connections get their turn: 2 ms
+TURN_BYTES = 1 << 18
+_MESSAGE_COST = 64  # bytes that an empty message counts for in what waits: a queue of empty ones has to end, too
+_BETWEEN = Reading.BETWEEN
+_PONG = Opcode.PONG
+
+
+class Inbound(asyncio.Protocol):
+    """The `receive` of an app, and the receiver of its client's bytes.
+
+    Args:
+        wire: the way out, for what the library answers by itself.
+        reader: makes messages of bytes.
+        closing: ends the WebSocket when the client has closed it, or has broken the protocol.
+        keepalive: gets the Pongs.
+        ended: called when the connection is gone and all that had come by it is decoded.
+
+    Attributes:
+        disconnect: the event behind all messages; None while there may be more of them.
+        queued: bytes of messages that wait for the app.
+    """
+
+    __slots__ = (
+        "_closing", "_connection", "_ended", "_held", "_held_from", "_keepalive", "_loop", "_queue", "_reader", "_turn",
+        "_wakeup", "_wire", "disconnect", "queued",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        wire: Wire,
+        reader: MessageReader,
+        closing: ClosingHandshake,
+        keepalive: KeepAlive,
+        ended: Callable[[], None],
+    ) -> None:
+        self._wire = wire
+        self._connection = wire.connection
+        self._reader = reader
+        self._closing = closing
+        self._keepalive = keepalive
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._wakeup = Wakeup(self._loop)
+        # Messages, and what they count for.
+        self._queue: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
+        self.queued = 0
+        self.disconnect: Message | None = None
+        self._held = b""  # what has come and is not decoded from the offset `_held_from` on
+        self._held_from = 0
+        self._turn: asyncio.Handle | None = None  # the next one, in which more of it is decoded
+
+    # What the app calls.
+
+    async def receive(self) -> Message:
+        """The next event: `websocket.connect`, then messages, then `websocket.disconnect`.
+
+        Raises:
+            RuntimeError: another task is waiting in `receive()`.
+        """
+        queue = self._queue
+        while not queue:
+            if self._held:
+                self._decode_soon()
+            elif self.disconnect is not None:
+                return dict(self.disconnect)
+            if self._wakeup.callback is not None:
+                raise RuntimeError("another task is waiting in receive() of this WebSocket")
+            await self._wakeup
+        message, cost = queue.popleft()
+        self.queued -= cost
+        connection = self._connection
+        if connection._reading_paused and self.queued <= LOW_WATER and not connection.writer.paused:
+            self._go_on_reading()
+        return message
+
+    # What the connection calls.
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of frames."""
+        # Flat: every message passes here.
+        reader = self._reader
+        if reader.state is _BETWEEN and not reader.owed and not self._held and self.disconnect is None:
+            message = short_message(data, reader.short_max)
+            if message is not None:
+                cost = len(data) + _MESSAGE_COST
+                self._queue.append((message, cost))
+                self.queued += cost
+                if self.queued > HIGH_WATER:
+                    self._connection._pause_reading()
+                self._wakeup.wake()
+                return
+        self._held = self._held[self._held_from :] + data if self._held else data
+        self._held_from = 0
+        if self._turn is None:
+            self._decode()
+
+    def eof_received(self) -> bool:
+        """The client ends without a Close: 1006."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client does not read: its next messages would only make more for it to read."""
+        self._connection._pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        if self.queued <= LOW_WATER:
+            self._go_on_reading()
+
+    # What the WebSocket calls.
+
+    def lose(self) -> None:
+        """The connection is gone; what has come by it is still received."""
+        if self._held:
+            self._wakeup.wake()
+        else:
+            self._ended()
+
+    def end(self) -> None:
+        """Have the app receive `websocket.disconnect` behind the messages that have come."""
+        if self.disconnect is None:
+            self.disconnect = disconnected(outcome(self._wire.server))
+        self._wakeup.wake()
+
+    # Decoding, as far as the app keeps up, and no more than the loop has time for.
+
+    def _decode(self) -> None:
+        if self._decode_held():
+            self._read_on()
+        else:
+            self._connection._pause_reading()
+            if self.queued <= HIGH_WATER:
+                self._decode_soon()
+        if self._queue:
+            self._wakeup.wake()
+
+    def _decode_held(self) -> bool:
+        """Decode what is held back; whether that was all, and not only what one turn has time for."""
+        server = self._wire.server
+        data, at = self._held, self._held_from
+        end = len(data)
+        frames = size = 0
+        while at < end and self.queued <= HIGH_WATER and frames < TURN_FRAMES and size < TURN_BYTES:
+            for frame in self._reader.frames(data if end <= SLICE else data[at : at + SLICE]):
+                frames += 1
+                size += len(frame.data)
+                message = self._reader.take(frame)
+                if message is not None and self.disconnect is None:
+                    cost = size_of(message) + _MESSAGE_COST
+                    self._queue.append((message, cost))
+                    self.queued += cost
+                elif frame.opcode is _PONG:
+                    self._keepalive.take_pong(frame.data)
+            at += SLICE
+            if server.writes:
+                self._wire.flush()
+            if server.eof_sent:
+                at = end  # nothing behind its Close, or its fault, is read
+        if at < end:
+            self._held, self._held_from = data, at
+            return False
+        self._held, self._held_from = b"", 0
+        return True
+
+    def _read_on(self) -> None:
+        """All that has come is decoded: it has ended with it, or more may come."""
+        connection = self._connection
+        if self._wire.server.eof_sent:
+            self._closing.end(linger=True)
+        elif self.queued > HIGH_WATER:
+            connection._pause_reading()
+        elif connection._reading_paused and not connection.writer.paused:
+            connection._resume_reading()
+        if connection.transport is None:
+            self._ended()
+
+    def _decode_soon(self) -> None:
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self._decode()
+
+    def _go_on_reading(self) -> None:
+        """The app keeps up, and the client reads."""
+        if self._held:
+            self._decode_soon()
+        elif self._connection.state is ConnectionState.UPGRADED:  # before that, the socket is not ours
+            self._connection._resume_reading()
