@@ -10,8 +10,8 @@ import pytest
 
 from preforkd.workers import ConnectionState, Response
 from preforkd.workers.http.connections import connections_of
-from tests.workers.http.test_protocol import HANDSHAKE, Receiver, Switching, run
-from tests.workers.http.wire import GET, Echo, FakeTransport, converse, turns
+from tests.workers.http.test_protocol import HANDSHAKE, Receiver, Switching
+from tests.workers.http.wire import GET, Echo, FakeTransport, converse, run, turns
 
 
 class Slow(FakeTransport):

@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from typing import Any
 
-from preforkd.workers import (
-    ConnectionState,
-    Response,
-)
+from preforkd.workers import ConnectionState
 from preforkd.workers.http.connections import connections_of
-from tests.workers.http.test_protocol import Hello, run
-from tests.workers.http.wire import GET, Echo, FakeTransport, converse, turns
-
-
-class Waiting(Echo):
-    """Waits in the handler until it is cancelled or released."""
-
-    async def handle_request(self, message: Any, payload: Any) -> None:
-        self.seen.append((message.method, message.path, b""))
-        self.released = asyncio.Event()
-        self.cancelled = False
-        self.keep_alive(True)
-        try:
-            await self.released.wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        response = Response(self.writer, 200)
-        response.add_header("Content-Length", "0")
-        response.send_headers()
-        await response.write_eof()
+from tests.workers.http.closing import now, waiting
+from tests.workers.http.test_protocol import Hello
+from tests.workers.http.wire import GET, Echo, converse, on_a_socket, run, turns
 
 
 def test_closing_closes_a_new_and_an_idle_connection_now() -> None:
@@ -48,7 +25,7 @@ def test_closing_closes_a_new_and_an_idle_connection_now() -> None:
 
 def test_closing_lets_a_request_finish_with_close() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         result.protocol.closing(10)
         await turns()
         assert not result.transport.closed
@@ -77,11 +54,8 @@ def test_closing_waits_for_a_head_that_has_begun() -> None:
 
 def test_closing_looks_for_unread_bytes_in_the_socket_first() -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            protocol = Echo()
-            transport = FakeTransport(protocol, extra={"socket": ours})
-            protocol.connection_made(transport)
+        protocol = Echo()
+        with on_a_socket(protocol) as (transport, ours, theirs):
             theirs.send(GET)
             protocol.closing(10)
             assert not transport.closed
@@ -95,11 +69,8 @@ def test_closing_looks_for_unread_bytes_in_the_socket_first() -> None:
 
 def test_closing_leaves_a_response_whole_that_the_client_has_not_taken_yet() -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            protocol = Echo()
-            transport = FakeTransport(protocol, extra={"socket": ours})
-            protocol.connection_made(transport)
+        protocol = Echo()
+        with on_a_socket(protocol) as (transport, ours, theirs):
             protocol.data_received(GET)
             await turns()
             transport.unsent = 1000
@@ -113,13 +84,12 @@ def test_closing_leaves_a_response_whole_that_the_client_has_not_taken_yet() -> 
 
 def test_closing_cuts_a_request_after_its_time() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         result.protocol.closing(10)
-        now = asyncio.get_running_loop().time()
-        result.protocol.check_deadlines(now + 9)
+        result.protocol.check_deadlines(now() + 9)
         await turns()
         assert not result.transport.closed
-        result.protocol.check_deadlines(now + 11)
+        result.protocol.check_deadlines(now() + 11)
         await turns()
         assert result.transport.aborted
         assert result.protocol.cancelled
@@ -129,7 +99,7 @@ def test_closing_cuts_a_request_after_its_time() -> None:
 
 def test_closing_without_time_cuts_at_once() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         result.protocol.closing(0)
         await turns()
         assert result.transport.aborted
@@ -147,7 +117,7 @@ def test_closing_ends_a_lingering_connection_unless_bytes_still_come() -> None:
         busy = await converse(Hello(), [GET, GET], close=False)
         busy.protocol.closing(10)
         assert not busy.transport.closed
-        busy.protocol.check_deadlines(asyncio.get_running_loop().time() + 11)
+        busy.protocol.check_deadlines(now() + 11)
         assert busy.transport.closed
         await turns()
         busy.protocol.closing(10)
@@ -158,7 +128,7 @@ def test_closing_ends_a_lingering_connection_unless_bytes_still_come() -> None:
 
 def test_cancel_slow_request_cancels_the_handler_and_closes() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         result.protocol.cancel_slow_request()
         await turns()
         assert result.protocol.cancelled
@@ -171,7 +141,7 @@ def test_cancel_slow_request_cancels_the_handler_and_closes() -> None:
 
 def test_draining_decides_about_close_when_the_head_is_written() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         connections = connections_of(asyncio.get_running_loop())
         connections.drain()
         result.protocol.released.set()
@@ -186,7 +156,7 @@ def test_draining_decides_about_close_when_the_head_is_written() -> None:
 
 def test_a_client_that_is_gone_cancels_the_handler() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         result.protocol.connection_lost(ConnectionResetError())
         await turns()
         assert result.protocol.cancelled
@@ -198,7 +168,7 @@ def test_a_client_that_is_gone_cancels_the_handler() -> None:
 def test_over_the_concurrency_limit_503_with_retry_after() -> None:
     async def main() -> None:
         connections_of(asyncio.get_running_loop()).limit_concurrency = 1
-        first = await converse(Waiting(), [GET], close=False)
+        first = await waiting()
         second = await converse(Echo(), [GET])
         assert second.statuses == [503]
         assert second.replies[0].headers["Retry-After"] == "1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import weakref
 from typing import Any
 
@@ -13,21 +12,15 @@ import pytest
 from preforkd.workers import ConnectionState, Response
 from preforkd.workers.http import closing as closing_module
 from preforkd.workers.http.connections import connections_of
-from tests.workers.http.test_closing import Waiting
-from tests.workers.http.test_protocol import run
-from tests.workers.http.wire import GET, Echo, FakeTransport, converse, turns
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
+from tests.workers.http.closing import Waiting, now, waiting
+from tests.workers.http.wire import GET, Echo, FakeTransport, converse, on_a_socket, run, turns
 
 # Half a head.
 
 
 def test_a_request_that_was_half_there_is_cut_after_the_time_for_all() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET[:10]], close=False)
+        result = await waiting(GET[:10])
         result.protocol.closing(10)
         result.protocol.data_received(GET[10:])
         await turns()
@@ -117,7 +110,7 @@ def test_the_grace_of_half_a_head_keeps_no_connection_alive() -> None:
 
 def test_resume_lets_a_request_finish_that_closing_would_have_cut() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         connections = connections_of(asyncio.get_running_loop())
         connections.closing(10)
         connections.resume()
@@ -163,11 +156,8 @@ def test_a_connection_that_has_said_keep_alive_closes_behind_that_response() -> 
 
 def test_an_idle_client_sees_the_end_in_the_very_moment_of_closing() -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            protocol = Echo()
-            transport = FakeTransport(protocol, extra={"socket": ours})
-            protocol.connection_made(transport)
+        protocol = Echo()
+        with on_a_socket(protocol) as (_, _, theirs):
             protocol.data_received(GET)
             await turns()
             theirs.setblocking(False)
@@ -180,7 +170,7 @@ def test_an_idle_client_sees_the_end_in_the_very_moment_of_closing() -> None:
 
 def test_a_worker_that_is_about_to_exit_does_not_linger() -> None:
     async def main() -> None:
-        result = await converse(Waiting(), [GET], close=False)
+        result = await waiting()
         result.protocol.closing(10)
         result.protocol.released.set()
         await turns()
@@ -188,7 +178,7 @@ def test_a_worker_that_is_about_to_exit_does_not_linger() -> None:
         assert result.transport.closed
         assert not result.transport.half_closed
         # But it does when something has come that a close would answer by a reset.
-        busy = await converse(Waiting(), [GET, GET], close=False)
+        busy = await waiting(GET, GET)
         busy.protocol.closing(10)
         busy.protocol.released.set()
         await turns()

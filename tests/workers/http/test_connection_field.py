@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from preforkd.workers import HttpProcessingError, Response
-from tests.workers.http.test_protocol import HANDSHAKE, run
-from tests.workers.http.wire import GET, Echo, converse, talk, turns
+from tests.workers.http.test_protocol import HANDSHAKE
+from tests.workers.http.wire import GET, Echo, converse, run, talk, turns
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from typing import Any
 
 import pytest
 
 from preforkd.workers import ConnectionState, Response, ServerHttpProtocol
 from preforkd.workers.http.deadlines import MIN_RATE, Allowance, Deadline, Marks, Sight, expired
-from tests.workers.http.wire import GET, Echo, FakeTransport, converse, turns
+from tests.workers.http.wire import GET, Echo, FakeTransport, converse, on_a_socket, turns
 
 NEW, ACTIVE, IDLE, CLOSING, CLOSED, UPGRADED = ConnectionState
 ALL = Allowance(head=10, keep_alive=20, body=30, request=40, write=50, linger=2)
@@ -202,11 +201,8 @@ def test_an_idle_connection_is_closed_after_keep_alive() -> None:
 @pytest.mark.parametrize("first", [[], [GET]])
 def test_a_request_that_is_in_the_socket_already_is_served_at_the_end_of_the_time(first: list[bytes]) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            protocol = Echo(timeout=10, keep_alive=10)
-            transport = FakeTransport(protocol, extra={"socket": ours})
-            protocol.connection_made(transport)
+        protocol = Echo(timeout=10, keep_alive=10)
+        with on_a_socket(protocol) as (transport, ours, theirs):
             for data in first:
                 protocol.data_received(data)
                 await turns()

@@ -9,8 +9,8 @@ import pytest
 
 from preforkd.workers import ClientDisconnectedError, ConnectionState, HttpProcessingError, Response, ResponseError
 from preforkd.workers.http.connections import connections_of
-from tests.workers.http.test_protocol import HANDSHAKE, Receiver, Switching, run
-from tests.workers.http.wire import GET, Echo, converse, turns
+from tests.workers.http.test_protocol import HANDSHAKE, Receiver, Switching
+from tests.workers.http.wire import GET, Echo, converse, run, turns
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc"
 

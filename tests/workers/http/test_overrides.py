@@ -12,8 +12,8 @@ import pytest
 
 from preforkd.workers import ConnectionState, ServerHttpProtocol
 from preforkd.workers.http.connections import connections_of
-from tests.workers.http.test_protocol import Hello, HelloKeptBefore, run
-from tests.workers.http.wire import GET, Talk, converse, turns
+from tests.workers.http.test_protocol import Hello, HelloKeptBefore
+from tests.workers.http.wire import GET, Talk, converse, run, turns
 
 # The end of start().
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from preforkd.workers import (
     ResponseError,
     ServerHttpProtocol,
 )
-from tests.workers.http.wire import GET, FakeTransport, converse, talk
+from tests.workers.http.wire import GET, FakeTransport, converse, run, talk
 
 
 class Hello(ServerHttpProtocol):
@@ -44,10 +43,6 @@ class HelloKeptAfter(Hello):
     async def handle_request(self, message: Any, payload: Any) -> None:
         await super().handle_request(message, payload)
         self.keep_alive(True)
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(main())
 
 
 # Public names.

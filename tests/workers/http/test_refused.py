@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from preforkd.workers import Response
-from tests.workers.http.test_protocol import run
-from tests.workers.http.wire import WAYS, Echo, byte_by_byte, converse, feed, parse_replies, talk, turns
+from tests.workers.http.wire import WAYS, Echo, byte_by_byte, converse, feed, parse_replies, run, talk, turns
 
 LOG = logging.getLogger("access")
 FIELDS = b"\r\nHost: a\r\n"

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from preforkd.workers import ClientDisconnectedError, ConnectionState, Response, ResponseError
-from tests.workers.http.test_protocol import run
-from tests.workers.http.wire import GET, Echo, converse, turns
+from tests.workers.http.wire import GET, Echo, converse, run, turns
 
 
 class Handler(Echo):

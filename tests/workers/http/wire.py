@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +66,16 @@ class FakeTransport(asyncio.Transport):
     def abort(self) -> None:
         self.aborted = True
         self.close()
+
+
+@contextmanager
+def on_a_socket(protocol: asyncio.Protocol) -> Iterator[tuple[FakeTransport, socket.socket, socket.socket]]:
+    """Connect a protocol to a transport that has a socket; gives the transport, its socket and the client's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = FakeTransport(protocol, extra={"socket": ours})
+        protocol.connection_made(transport)
+        yield transport, ours, theirs
 
 
 @dataclass
@@ -177,6 +189,10 @@ class Echo(ServerHttpProtocol):
         response.send_headers()
         response.write(text)
         await response.write_eof()
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(main())
 
 
 async def turns(number: int = 12) -> None:

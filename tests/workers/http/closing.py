@@ -1,0 +1,37 @@
+"""What the tests of `closing()` share: requests that wait in their handler, and the clock of the deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from preforkd.workers import Response
+from tests.workers.http.wire import GET, Echo, Talk, converse
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Waiting(Echo):
+    """Waits in the handler until it is cancelled or released."""
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        self.seen.append((message.method, message.path, b""))
+        self.released = asyncio.Event()
+        self.cancelled = False
+        self.keep_alive(True)
+        try:
+            await self.released.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        response = Response(self.writer, 200)
+        response.add_header("Content-Length", "0")
+        response.send_headers()
+        await response.write_eof()
+
+
+async def waiting(*portions: bytes) -> Talk:
+    """A connection whose request, GET unless it is given, waits in the handler."""
+    return await converse(Waiting(), portions or [GET], close=False)
