@@ -11,9 +11,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.e2e.client import Connection, get
-from tests.e2e.conftest import Start
 from tests.e2e.daemon import APPS, Daemon
 
+FOLDER = APPS / "frameworks"
 UPLOAD = 50_000_000
 PIECE = bytes(1_000_000)
 
@@ -23,12 +23,6 @@ def need(*modules: str) -> pytest.MarkDecorator:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     reason = f"{', '.join(missing)} not installed: pip install 'preforkd[frameworks]'"
     return pytest.mark.skipif(bool(missing), reason=reason)
-
-
-def run(start: Start, name: str, *arguments: str, tolerated: str = "(?!)") -> Daemon:
-    """Start the daemon with the app of a framework, in one worker so that its memory is one."""
-    target = f"{APPS / 'frameworks' / f'{name}_app.py'}:app"
-    return start(*arguments, app=target, workers=1, tolerated=tolerated)
 
 
 def gets(daemon: Daemon) -> None:

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import Start
+from tests.e2e.daemon import Daemon
 from tests.frameworks import suite
 
 pytestmark = [suite.need("django"), pytest.mark.parallel]
-APP = "django_asgi"
+FILE = suite.FOLDER / "django_asgi_app.py"
 
 
-def test_get_and_forms_and_json(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_get_and_forms_and_json(daemon: Daemon) -> None:
     suite.gets(daemon)
     suite.posts(daemon)
 
 
-def test_an_upload_of_50_mb(start: Start) -> None:
-    suite.uploads(suite.run(start, APP))
+def test_an_upload_of_50_mb(daemon: Daemon) -> None:
+    suite.uploads(daemon)
 
 
-def test_a_stream(start: Start) -> None:
-    suite.streams(suite.run(start, APP))
+def test_a_stream(daemon: Daemon) -> None:
+    suite.streams(daemon)
 
 
-def test_an_error(start: Start) -> None:
-    suite.errors(suite.run(start, APP), logged=False)
+def test_an_error(daemon: Daemon) -> None:
+    suite.errors(daemon, logged=False)
 
 
-def test_a_client_that_leaves(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_a_client_that_leaves(daemon: Daemon) -> None:
     suite.leaves(daemon, "/waits")
     suite.leaves(daemon, "/endless")

@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS, Daemon
-from tests.frameworks import wsgi_promises
+from tests.e2e.daemon import Daemon
+from tests.frameworks import suite, wsgi_promises
 
-pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
-
-pytestmark = pytest.mark.parallel
-
-FILE = APPS / "frameworks" / "flask_app.py"
+pytestmark = [suite.need("flask"), pytest.mark.parallel]
+FILE = suite.FOLDER / "flask_app.py"
 
 
-@pytest.fixture(params=["2", "0"], ids=["threads", "loop"])
-def daemon(request: pytest.FixtureRequest, start: Start) -> Daemon:
-    tolerated = "Traceback|Exception on|ClientDisconnected|InputError|UnreadablePostError"  # of the requests that fail
-    return start("--threads", request.param, app=f"{FILE}:app", workers=1, tolerated=tolerated)
+def test_get_forms_and_json(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.answers_get_form_and_json(wsgi_daemon)
 
 
-def test_get_forms_and_json(daemon: Daemon) -> None:
-    wsgi_promises.answers_get_form_and_json(daemon)
+def test_an_upload_of_50_mb(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.takes_an_upload_of_50_mb(wsgi_daemon)
 
 
-def test_an_upload_of_50_mb(daemon: Daemon) -> None:
-    wsgi_promises.takes_an_upload_of_50_mb(daemon)
+def test_streams(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.streams(wsgi_daemon)
 
 
-def test_streams(daemon: Daemon) -> None:
-    wsgi_promises.streams(daemon)
+def test_files(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.sends_files(wsgi_daemon, FILE)
 
 
-def test_files(daemon: Daemon) -> None:
-    wsgi_promises.sends_files(daemon, FILE)
+def test_clients_that_leave(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.survives_clients_that_leave(wsgi_daemon)
 
 
-def test_clients_that_leave(daemon: Daemon) -> None:
-    wsgi_promises.survives_clients_that_leave(daemon)
-
-
-def test_errors(daemon: Daemon) -> None:
-    wsgi_promises.answers_errors(daemon)
+def test_errors(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.answers_errors(wsgi_daemon)

@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import Start
+from tests.e2e.daemon import Daemon
 from tests.frameworks import suite
 
 pytestmark = [suite.need("litestar"), pytest.mark.parallel]
-APP = "litestar"
+FILE = suite.FOLDER / "litestar_app.py"
 
 
-def test_get_and_forms_and_json(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_get_and_forms_and_json(daemon: Daemon) -> None:
     suite.gets(daemon)
     suite.posts(daemon)
 
 
-def test_an_upload_of_50_mb(start: Start) -> None:
-    suite.uploads(suite.run(start, APP))
+def test_an_upload_of_50_mb(daemon: Daemon) -> None:
+    suite.uploads(daemon)
 
 
-def test_a_stream(start: Start) -> None:
-    suite.streams(suite.run(start, APP))
+def test_a_stream(daemon: Daemon) -> None:
+    suite.streams(daemon)
 
 
-def test_an_error(start: Start) -> None:
-    suite.errors(suite.run(start, APP), logged=False)
+def test_an_error(daemon: Daemon) -> None:
+    suite.errors(daemon, logged=False)
 
 
-def test_a_websocket(start: Start) -> None:
-    suite.echoes(suite.run(start, APP))
+def test_a_websocket(daemon: Daemon) -> None:
+    suite.echoes(daemon)
 
 
-def test_websockets_that_are_refused(start: Start) -> None:
-    suite.refuses(suite.run(start, APP), {"/closed": 403, "/nowhere": 403, "/forbidden": 403})
+def test_websockets_that_are_refused(daemon: Daemon) -> None:
+    suite.refuses(daemon, {"/closed": 403, "/nowhere": 403, "/forbidden": 403})
 
 
-def test_a_client_that_leaves_a_stream(start: Start) -> None:
-    suite.leaves(suite.run(start, APP), "/endless")
+def test_a_client_that_leaves_a_stream(daemon: Daemon) -> None:
+    suite.leaves(daemon, "/endless")

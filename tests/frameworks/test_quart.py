@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import Start
+from tests.e2e.daemon import Daemon
 from tests.frameworks import suite
 
 pytestmark = [suite.need("quart"), pytest.mark.parallel]
-APP = "quart"
+FILE = suite.FOLDER / "quart_app.py"
 
 
-def test_get_and_forms_and_json(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_get_and_forms_and_json(daemon: Daemon) -> None:
     suite.gets(daemon)
     suite.posts(daemon)
 
 
-def test_an_upload_of_50_mb(start: Start) -> None:
-    suite.uploads(suite.run(start, APP))
+def test_an_upload_of_50_mb(daemon: Daemon) -> None:
+    suite.uploads(daemon)
 
 
-def test_a_stream(start: Start) -> None:
-    suite.streams(suite.run(start, APP))
+def test_a_stream(daemon: Daemon) -> None:
+    suite.streams(daemon)
 
 
-def test_an_error(start: Start) -> None:
-    suite.errors(suite.run(start, APP, tolerated="Traceback"))
+def test_an_error(daemon: Daemon) -> None:
+    daemon.tolerate("Traceback")
+    suite.errors(daemon)
 
 
-def test_a_websocket(start: Start) -> None:
-    suite.echoes(suite.run(start, APP))
+def test_a_websocket(daemon: Daemon) -> None:
+    suite.echoes(daemon)
 
 
-def test_a_client_that_leaves_a_stream(start: Start) -> None:
-    suite.leaves(suite.run(start, APP), "/endless")
+def test_a_client_that_leaves_a_stream(daemon: Daemon) -> None:
+    suite.leaves(daemon, "/endless")

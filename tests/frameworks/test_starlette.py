@@ -5,48 +5,45 @@ from __future__ import annotations
 import time
 
 from tests.e2e.client import Connection
-from tests.e2e.conftest import Start
+from tests.e2e.daemon import Daemon
 from tests.frameworks import suite
 
 pytestmark = suite.need("starlette", "multipart")
-APP = "starlette"
+FILE = suite.FOLDER / "starlette_app.py"
 
 
-def test_get_and_forms_and_json(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_get_and_forms_and_json(daemon: Daemon) -> None:
     suite.gets(daemon)
     suite.posts(daemon)
 
 
-def test_an_upload_of_50_mb(start: Start) -> None:
-    suite.uploads(suite.run(start, APP))
+def test_an_upload_of_50_mb(daemon: Daemon) -> None:
+    suite.uploads(daemon)
 
 
-def test_a_stream(start: Start) -> None:
-    suite.streams(suite.run(start, APP))
+def test_a_stream(daemon: Daemon) -> None:
+    suite.streams(daemon)
 
 
-def test_an_error(start: Start) -> None:
-    suite.errors(suite.run(start, APP, tolerated="Traceback"))
+def test_an_error(daemon: Daemon) -> None:
+    daemon.tolerate("Traceback")
+    suite.errors(daemon)
 
 
-def test_a_websocket(start: Start) -> None:
-    suite.echoes(suite.run(start, APP))
+def test_a_websocket(daemon: Daemon) -> None:
+    suite.echoes(daemon)
 
 
-def test_websockets_that_are_refused(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_websockets_that_are_refused(daemon: Daemon) -> None:
     suite.refuses(daemon, {"/closed": 403, "/nowhere": 403, "/forbidden": 401, "/denied": 429})
 
 
-def test_a_client_that_leaves_a_stream_and_one_that_leaves_while_the_app_works(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_a_client_that_leaves_a_stream_and_one_that_leaves_while_the_app_works(daemon: Daemon) -> None:
     suite.leaves(daemon, "/endless")
     suite.leaves(daemon, "/waits")
 
 
-def test_a_file_is_sent_whole_by_range_and_not_at_all(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_a_file_is_sent_whole_by_range_and_not_at_all(daemon: Daemon) -> None:
     with Connection(daemon.port) as connection:
         answer = connection.get("/file")
         assert (answer.body, answer.header("Content-Length")) == (b"0123456789" * 100_000, "1000000")
@@ -56,8 +53,7 @@ def test_a_file_is_sent_whole_by_range_and_not_at_all(start: Start) -> None:
         assert connection.answer(to="HEAD").header("Content-Length") == "1000000"
 
 
-def test_a_background_task_delays_nothing_and_is_finished_before_the_worker_ends(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_a_background_task_delays_nothing_and_is_finished_before_the_worker_ends(daemon: Daemon) -> None:
     with Connection(daemon.port) as connection:
         began = time.monotonic()
         for _ in range(3):
@@ -67,8 +63,7 @@ def test_a_background_task_delays_nothing_and_is_finished_before_the_worker_ends
     suite.told(daemon, "worked")
 
 
-def test_its_lifespan_ends_with_the_worker(start: Start) -> None:
-    daemon = suite.run(start, APP)
+def test_its_lifespan_ends_with_the_worker(daemon: Daemon) -> None:
     suite.echoes(daemon)
     suite.told(daemon, "websocket 1000")
     assert daemon.stop() == 0
