@@ -7,11 +7,18 @@ class. The promises of the daemon are about exactly these, so here each has an e
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+# Fields of a valid opening handshake of a WebSocket: the key is that of RFC 6455 section 1.3.
+HANDSHAKE = (
+    ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+)  # fmt: skip
 
 
 class AnswerError(Exception):
@@ -102,6 +109,11 @@ class Connection:
     def close(self) -> None:
         """Close our side."""
         self.socket.close()
+
+    def reset(self) -> None:
+        """Close by a reset (RST), as a client that dies: what is on its way is lost."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are.

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -91,6 +92,26 @@ def start(request: pytest.FixtureRequest, xprocess: XProcess) -> Iterator[Start]
         daemon.end()
     started.daemons.clear()
     assert not defects, "in the log of the daemon"
+
+
+@contextmanager
+def shared_daemon(xprocess: XProcess, name: str, *arguments: str, app: str, tolerated: str) -> Iterator[Start]:
+    """One daemon with one worker for several tests: it has to stop in order and to have written nothing wrong.
+
+    Args:
+        xprocess: the fixture.
+        name: unique among those that are shared.
+        arguments, app, tolerated: as for `Start`.
+    """
+    start = Start(xprocess, name)
+    try:
+        daemon = start(*arguments, app=app, workers=1, tolerated=tolerated)
+        yield start
+        assert daemon.stop() == 0
+        assert not daemon.defects(), "in the log of the daemon"
+    finally:
+        for daemon in start.daemons:
+            daemon.end()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,35 +13,19 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import APPS, Daemon
 from tests.e2e.load import load
 
-SOURCE = (APPS / "asgi_site.py").read_text()
-APP = f"{APPS / 'asgi_site.py'}:app"
-
-
-class Site:
-    """A copy of the app that can be deployed anew."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "asgi_copy.py"
-        self.target = f"{self.path}:app"
-        self.deploy("1")
-
-    def deploy(self, version: str, **replaced: str) -> None:
-        text = SOURCE.replace('VERSION = "1"', f'VERSION = "{version}"')
-        for old, new in replaced.items():
-            text = text.replace(f"await {old}(", f"{new}\n    await {old}(", 1)
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self.path)
+FILE = APPS / "asgi_site.py"
+APP = f"{FILE}:app"
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(tmp_path: Path) -> AppFile:
+    return AppFile(tmp_path, FILE, "app")
 
 
 def websocket(daemon: Daemon) -> ClientConnection:
@@ -61,11 +45,11 @@ def test_the_interface_is_found_and_named(start: Start) -> None:
 
 
 @pytest.mark.parallel
-def test_a_reload_under_load_loses_nothing(start: Start, site: Site) -> None:
+def test_a_reload_under_load_loses_nothing(start: Start, site: AppFile) -> None:
     daemon = start("--no-access-log", app=site.target)
     with load(daemon.port, paths=["/", "/background"], expect=r"[12] \d+") as result:
         for version in ("2", "1", "2"):
-            site.deploy(version)
+            site.version(version)
             mark = daemon.mark()
             daemon.signal(signal.SIGHUP)
             daemon.wait_log("reload done", 30, since=mark)
@@ -91,23 +75,23 @@ def test_a_stop_under_load_finishes_what_was_accepted(start: Start) -> None:
 # Lifespan
 
 
-def test_a_startup_that_fails_is_a_failed_boot_with_its_message(start: Start, site: Site) -> None:
-    site.deploy("1", receive='await send({"type": "lifespan.startup.failed", "message": "no database"})')
+def test_a_startup_that_fails_is_a_failed_boot_with_its_message(start: Start, site: AppFile) -> None:
+    site.version("1", receive='await send({"type": "lifespan.startup.failed", "message": "no database"})')
     daemon = start(app=site.target, wait=False, tolerated="Traceback")
     assert daemon.wait_exit() == 3
     daemon.wait_log(r"did not boot: lifespan: the app's startup failed: no database")
 
 
-def test_a_startup_that_raises_is_a_failed_boot_with_its_traceback(start: Start, site: Site) -> None:
-    site.deploy("1", send='raise LookupError("no database")')
+def test_a_startup_that_raises_is_a_failed_boot_with_its_traceback(start: Start, site: AppFile) -> None:
+    site.version("1", send='raise LookupError("no database")')
     daemon = start(app=site.target, wait=False, tolerated="Traceback")
     assert daemon.wait_exit() == 3
     daemon.wait_log(r"did not boot: lifespan: the app's startup failed: LookupError: no database")
-    daemon.wait_log(r"asgi_copy\.py", since=0)
+    daemon.wait_log(rf'File "{site.path}", line \d+', since=0)
 
 
-def test_nothing_is_served_before_the_startup_is_complete(start: Start, site: Site) -> None:
-    site.deploy("1", send="await asyncio.sleep(1.0)")
+def test_nothing_is_served_before_the_startup_is_complete(start: Start, site: AppFile) -> None:
+    site.version("1", send="await asyncio.sleep(1.0)")
     daemon = start(app=site.target, workers=1, wait=False)
     daemon.wait_log("^starting 1$")
     with pytest.raises(OSError):
@@ -116,17 +100,19 @@ def test_nothing_is_served_before_the_startup_is_complete(start: Start, site: Si
     assert get(daemon.port).text.startswith("1 ")
 
 
-def test_a_startup_that_hangs_is_ended_by_the_startup_timeout(start: Start, site: Site) -> None:
-    site.deploy("1", send="await asyncio.sleep(60)")
+def test_a_startup_that_hangs_is_ended_by_the_startup_timeout(start: Start, site: AppFile) -> None:
+    site.version("1", send="await asyncio.sleep(60)")
     daemon = start("--startup-timeout", "1", app=site.target, workers=1, wait=False, tolerated="Fatal Python error")
     assert daemon.wait_exit() == 3
     daemon.wait_log("--startup-timeout")
 
 
-def test_a_reload_to_an_app_that_does_not_start_leaves_the_old_one_and_its_lifespan(start: Start, site: Site) -> None:
+def test_a_reload_to_an_app_that_does_not_start_leaves_the_old_one_and_its_lifespan(
+    start: Start, site: AppFile
+) -> None:
     daemon = start(app=site.target)
     with websocket(daemon) as client:
-        site.deploy("2", send='raise LookupError("no database")')
+        site.version("2", send='raise LookupError("no database")')
         daemon.tolerate("Traceback")
         daemon.signal(signal.SIGHUP)
         daemon.wait_log("reload failed", 30)
@@ -136,9 +122,9 @@ def test_a_reload_to_an_app_that_does_not_start_leaves_the_old_one_and_its_lifes
     assert "stopping" not in daemon.log()
 
 
-def test_a_shutdown_that_hangs_is_cancelled_within_its_budget(start: Start, site: Site) -> None:
+def test_a_shutdown_that_hangs_is_cancelled_within_its_budget(start: Start, site: AppFile) -> None:
     text = site.path.read_text().replace('print(f"stopping', 'await asyncio.sleep(60)\n    print(f"stopping')
-    site.path.write_text(text)
+    site.deploy(text)
     daemon = start("--shutdown-timeout", "2", "--idle-grace", "0", app=site.target)
     began = time.monotonic()
     assert daemon.stop() == 0
@@ -174,7 +160,7 @@ def test_websockets_are_told_1012_and_the_stop_is_quick(start: Start, stack: con
 
 
 @pytest.mark.parallel
-def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start, site: Site) -> None:
+def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start, site: AppFile) -> None:
     daemon = start("--graceful-timeout", "4", "--no-access-log", app=site.target)
     codes: list[int | None] = []
     versions: set[str] = set()
@@ -199,7 +185,7 @@ def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start
     for thread in threads:
         thread.start()
     try:
-        site.deploy("2")
+        site.version("2")
         mark = daemon.mark()
         daemon.signal(signal.SIGHUP)
         daemon.wait_log("reload done", 30, since=mark)

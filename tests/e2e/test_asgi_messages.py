@@ -9,29 +9,21 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from xprocess.xprocess import XProcess  # type: ignore[import-untyped] # pytest-xprocess has no type hints
 
-from tests.e2e.client import Connection, get
-from tests.e2e.conftest import Start
+from tests.e2e.client import HANDSHAKE, Connection, get
+from tests.e2e.conftest import shared_daemon
 from tests.e2e.daemon import APPS, Daemon
 
 FILE = APPS / "asgi_messages.py"
 LIMIT = 100_000
-HANDSHAKE = [
-    ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def daemon(xprocess: Any) -> Iterator[Daemon]:
-    started = Start(xprocess, "asgi-messages")
+def daemon(xprocess: XProcess) -> Iterator[Daemon]:
     options = ["--limit-websocket-message", str(LIMIT), "--websocket-ping", "1", "--websocket-ping-timeout", "1"]
-    daemon = started(*options, app=f"{FILE}:app", workers=1, tolerated="Traceback")
-    yield daemon
-    assert daemon.stop() == 0
-    defects = daemon.defects()
-    daemon.end()
-    assert not defects, "in the log of the daemon"
+    with shared_daemon(xprocess, "asgi-messages", *options, app=f"{FILE}:app", tolerated="Traceback") as start:
+        yield start.daemons[0]
 
 
 def websocket(daemon: Daemon, path: str = "/echo", **options: Any) -> ClientConnection:

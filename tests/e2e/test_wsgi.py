@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import APPS
@@ -23,20 +23,6 @@ SITE = f"{FILE}:app"
 MODES = ["0", "1", "3"]
 
 every_mode = pytest.mark.parametrize("threads", MODES)
-
-
-class AppFile:
-    """A copy of the site that a test deploys anew."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "app.py"
-        self.target = f"{self.path}:app"
-        self.version("1")
-
-    def version(self, version: str) -> None:
-        new = self.path.with_suffix(".new")
-        new.write_text(FILE.read_text().replace('VERSION = "1"', f'VERSION = "{version}"'))
-        new.replace(self.path)
 
 
 @every_mode
@@ -84,7 +70,7 @@ def test_an_app_that_fails_or_calls_exit_is_answered_500_and_the_worker_stays(st
 @pytest.mark.parallel
 @pytest.mark.parametrize("threads", ["0", "1"])
 def test_reloads_under_load_lose_nothing(start: Start, tmp_path: Path, threads: str) -> None:
-    app = AppFile(tmp_path)
+    app = AppFile(tmp_path, FILE, "app")
     daemon = start("--threads", threads, "--no-access-log", app=app.target)
     before = daemon.worker_pids()
     with load(daemon.port, clients=8, expect=r"\d+ \d+") as result:
@@ -126,8 +112,7 @@ def test_a_stop_waits_for_a_call_whose_client_has_left(start: Start, tmp_path: P
     connection = Connection(daemon.port)
     connection.ask(f"/note/1{noted}")
     time.sleep(0.2)  # until the call runs: one that waits would be dropped with its client, and nothing shows its start
-    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    connection.close()
+    connection.reset()
     assert daemon.stop() == 0
     assert noted.read_text() == "ended"
 

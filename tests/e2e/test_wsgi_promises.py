@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from xprocess.xprocess import XProcess  # type: ignore[import-untyped] # pytest-xprocess has no type hints
 
 from tests.e2e.client import Answer, Connection
-from tests.e2e.conftest import STARTED, Start
+from tests.e2e.conftest import STARTED, Start, shared_daemon
 from tests.e2e.daemon import APPS, Daemon
 
 TARGET = f"{APPS / 'wsgi_promises.py'}:app"
@@ -29,16 +28,10 @@ def threads(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(scope="module")
 def started(threads: int, xprocess: XProcess) -> Iterator[Start]:
     """One daemon for all tests of this file with so many threads."""
-    start = Start(xprocess, f"wsgi-promises-{threads}")
-    try:
-        # The tests of what an app does wrong have its traceback logged; whatever else is wrong is not a traceback.
-        start("--threads", str(threads), app=TARGET, workers=1, tolerated="^Traceback")
+    options = ["--threads", str(threads)]
+    # The tests of what an app does wrong have its traceback logged; whatever else is wrong is not a traceback.
+    with shared_daemon(xprocess, f"wsgi-promises-{threads}", *options, app=TARGET, tolerated="^Traceback") as start:
         yield start
-        assert start.daemons[0].stop() == 0
-        assert not start.daemons[0].defects()
-    finally:
-        for daemon in start.daemons:
-            daemon.end()
 
 
 @pytest.fixture
@@ -63,11 +56,6 @@ class Client(Connection):
 def client(daemon: Daemon, tmp_path: Path) -> Iterator[Client]:
     with Client(daemon, tmp_path) as client:
         yield client
-
-
-def reset(connection: Connection) -> None:
-    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    connection.close()
 
 
 def test_wsgirefs_validator_passes(client: Client, daemon: Daemon) -> None:
@@ -123,7 +111,7 @@ def test_a_wrapped_file_is_sent_whole_holds_no_thread_and_is_closed(
     assert slow[0].answer().body == block * 50
     assert slow[0].request("/listed").text == "ok", "the connection stays"
     for connection in slow:
-        reset(connection)
+        connection.reset()
     worker = psutil.Process(daemon.workers()[0].pid)
     daemon.until(lambda: str(large) not in [one.path for one in worker.open_files()], 10, "the file is closed")
 
@@ -135,7 +123,7 @@ def test_a_client_that_is_gone_stops_the_iteration(client: Client, daemon: Daemo
         connection.ask(f"/endless?{number}", headers=[connection.folder])
     for number, connection in enumerate(leaving):
         connection.read_some()  # with one thread it begins when the one before has ended
-        reset(connection) if end == "reset" else connection.close()
+        connection.reset() if end == "reset" else connection.close()
         daemon.until((tmp_path / str(number)).exists, 10, f"the close() of stream {number}")
     assert client.request("/listed").text == "ok"
 

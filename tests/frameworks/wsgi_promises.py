@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +78,7 @@ def survives_clients_that_leave(daemon: Daemon) -> None:
             connection.read_some()
         else:
             connection.send(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        connection.close()
+        connection.reset()
     with Connection(daemon.port) as connection:
         assert connection.get("/").text == "Hello"
     assert daemon.worker_pids() == workers

@@ -147,7 +147,7 @@ def test_a_client_that_leaves_is_told_at_once(loop: str, reset: bool) -> None:
             connection.send(GET)
             server.until(lambda: app.events == ["http.request", "waits"], "the app waits")
             if reset:
-                connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                connection.reset()
         server.until(lambda: app.events[2:] == ["http.disconnect"] * 2, "the app is told")
         assert not server.log, "a client that leaves is no error"
 
@@ -305,11 +305,12 @@ def test_sending_to_a_client_that_is_gone_raises_an_oserror(loop: str) -> None:
 
 
 def test_the_first_message_to_a_client_that_is_gone_raises_too() -> None:
+    asked: list[str] = []
     raised: list[BaseException] = []
 
     @http
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
+        asked.append((await receive())["type"])
         assert (await receive())["type"] == "http.disconnect"
         try:
             await send(start())
@@ -320,8 +321,8 @@ def test_the_first_message_to_a_client_that_is_gone_raises_too() -> None:
     with serve(app) as server:
         with server.connect() as connection:
             connection.send(GET)
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            time.sleep(0.05)
+            server.until(lambda: bool(asked), "the app has begun")
+            connection.reset()
         server.until(lambda: bool(raised), "the app is told")
         assert not server.log, "a client that leaves is no error"
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import socket
 import time
 import weakref
 from typing import Any
@@ -405,7 +404,7 @@ def test_an_app_whose_client_is_gone_is_not_cancelled() -> None:
         with server.connect() as connection:
             connection.ask()
             server.until(lambda: connections(server).active == 1, "it is at work")
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+            connection.reset()
         server.until(lambda: not len(connections(server)), "the connection is gone")
         server.call(app.go.set)
         server.until(lambda: bool(done), "it has ended")

@@ -21,12 +21,8 @@ from preforkd.workers.gateways import websocket_closing
 from preforkd.workers.gateways.asgi import AsgiOptions
 from preforkd.workers.gateways.websocket_reader import MessageReader
 from preforkd.workers.http.connections import connections_of
+from tests.e2e.client import HANDSHAKE
 from tests.workers.gateways.serving import App, Receive, Scope, Send, Served, body, http, serve, start
-
-HANDSHAKE = [
-    ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-]  # fmt: skip
 
 
 class Echo:
@@ -522,8 +518,8 @@ def test_a_client_that_leaves_before_it_is_accepted_is_a_disconnect() -> None:
     with serve(app) as server:
         with server.connect() as connection:
             connection.ask(headers=HANDSHAKE)
-            connection.socket.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER: a reset
-            time.sleep(0.05)
+            server.until(lambda: connections_of(server.loop).active == 1, "the app has begun")
+            connection.reset()
         server.until(lambda: len(server.gateway._tasks) == 1, "the connection is gone")
         server.call(go.set)
         server.until(lambda: events == ["websocket.connect", "websocket.disconnect"], "the app is told")
@@ -550,7 +546,7 @@ def test_an_app_that_waits_before_it_accepts_is_told_at_once_of_a_client_that_le
             connection.ask(headers=HANDSHAKE)
             server.until(lambda: len(events) == 1, "the app waits")
             if reset:
-                connection.socket.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER
+                connection.reset()
         server.until(lambda: len(events) == 3, "the app is told")
         assert events[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
         server.until(lambda: not len(connections_of(server.loop)), "the connection is closed")

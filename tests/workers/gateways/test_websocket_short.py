@@ -13,8 +13,8 @@ from websockets.frames import Frame, Opcode
 
 from preforkd.workers.gateways.asgi import AsgiGateway, AsgiOptions
 from preforkd.workers.gateways.websocket_short import SHORT_MAX, short_message, wire_size
+from tests.e2e.client import HANDSHAKE
 from tests.workers.gateways.serving import Receive, Scope, Send
-from tests.workers.gateways.test_websocket import HANDSHAKE
 from tests.workers.http.wire import converse
 
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE)
