@@ -75,7 +75,7 @@ class HttpConnection(ClosingConnection):
         if intake == HEAD:
             parser = self.reader
             if data == parser.last_data:
-                method, path, raw_headers, should_close, memo = parser.last_head
+                method, path, raw_headers, should_close, _, memo = parser.last_head
                 self._message = RequestMessage(method, path, HttpVersion11, raw_headers, should_close, memo)
                 self._intake = HOLD
                 self.serve()

@@ -68,9 +68,9 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_blank_lines", "_headers", "_http", "_incomplete", "_judging", "_last", "_left", "_limits", "_memo_max",
-        "_misses", "_overhead", "_plain_fields_max", "_target", "_trailing", "body", "body_received", "consumed",
-        "in_body", "last_data", "last_head", "partial",
+        "_blank_lines", "_headers", "_http", "_incomplete", "_is_counted", "_judging", "_last", "_left", "_limits",
+        "_memo_max", "_misses", "_overhead", "_plain_fields_max", "_target", "_trailing", "body", "body_received",
+        "consumed", "in_body", "last_data", "last_head", "partial",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -88,7 +88,7 @@ class RequestParser:
         self.last_head: Head
         self._misses = 0
         self.consumed = 0
-        self.in_body = False
+        self.in_body = self._is_counted = False
         self._judging = False
         self._blank_lines = 0
         self._http = self._new_parser()
@@ -116,24 +116,42 @@ class RequestParser:
             BadRequestError: with the status to answer.
         """
         # Flat, down to the message: every request passes here.
-        if self.partial is None:
-            misses = self._misses
-            if len(data) <= self._memo_max and (misses < _MISSES_MAX or not misses % _MISSES_MAX):
-                head = head_of(data) or known_head(data, self._limits)
-                if head is not None and len(head[2]) <= self._plain_fields_max:
-                    self._misses = 0
-                    self.consumed = len(data)
-                    self.last_data = data
-                    self.last_head = head
-                    return RequestMessage(head[0], head[1], HttpVersion11, head[2], head[3], head[4])
-            self._misses = misses + 1
+        if self.partial is not None:
+            return self._feed_partial(data)
+        size = len(data)
+        misses = self._misses
+        looks = misses < _MISSES_MAX or not misses % _MISSES_MAX
+        known = head_of(data) if looks and size <= self._memo_max else None
+        if known is None:
             end = data.find(_END) + 4
-            if end != 3 and data[0] > 13:
-                if end != len(data):
-                    data = data[:end]
+            if end == 3 or data[0] <= 13:
+                self._misses = misses + 1
+                return self._feed_partial(data)
+            head = data if end == size else data[:end]
+            if looks and end <= self._memo_max:
+                known = (head_of(head) if end != size else None) or known_head(head, self._limits)
+            if known is None:
+                self._misses = misses + 1
                 self.consumed = end
-                return self._complete(data, data)
-        return self._feed_partial(data)
+                return self._complete(head, head)
+            size = end
+        method, target, fields, should_close, length, memo = known
+        if len(fields) > self._plain_fields_max or (length and 0 < self._limits.limit_body < length):
+            self.consumed = size
+            return self._complete(data[:size], data[:size])
+        self._misses = 0
+        self.consumed = size
+        message = RequestMessage(method, target, HttpVersion11, fields, should_close, memo)
+        if length is None:
+            if size == len(data):
+                self.last_data = data
+                self.last_head = known
+        else:
+            message.content_length = length
+            if length:
+                self._begin_body(message)
+                self._is_counted = True
+        return message
 
     def _feed_partial(self, data: bytes) -> RequestMessage | None:
         """The head does not come in one piece, or empty lines are before it."""
@@ -268,10 +286,10 @@ class RequestParser:
                 should_close = message.should_close = _PLAIN_CONNECTIONS[connection]
                 if length is not None:
                     self._announce_length(message, [length])
-                elif not self._incomplete:
+                if self._misses < _MISSES_MAX or self._misses % _MISSES_MAX == 1:
+                    remember_block(head, raw_headers, should_close, message.content_length)
+                if not self._incomplete and not message.content_length:
                     self._incomplete.append(True)
-                    if self._misses < _MISSES_MAX or self._misses % _MISSES_MAX == 1:
-                        remember_block(head, raw_headers, should_close)
                     return message
             else:
                 self._interpret(message, method, target, upgrade)
@@ -290,6 +308,7 @@ class RequestParser:
         if message.content_length is None and not message.chunked:
             raise BadRequestError("Invalid request")  # impossible: the parser saw a body where we saw none
         self.in_body = True
+        self._is_counted = False
         self.body_received = self._overhead = self._trailing = 0
         self._last = b""
         self._left = -1 if message.chunked else message.content_length or 0
@@ -392,10 +411,14 @@ class RequestParser:
             return
         if len(data) > left:
             data = data[:left]
-        self.consumed = len(data)
+        size = self.consumed = len(data)
+        self.body_received += size
+        self._left = left = left - size
+        if self._is_counted:
+            self.body.append(data)
+            self.in_body = left > 0
+            return
         self._http.feed_data(data)
-        self._left = left - len(data)
-        self.body_received += len(data)
         if not self._incomplete:
             self._incomplete.append(True)
             self.in_body = False

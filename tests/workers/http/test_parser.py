@@ -14,12 +14,14 @@ from tests.workers.http.wire import GET, byte_by_byte, talk
 
 Event = tuple[object, ...]
 
+COUNTED = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n"
 REQUESTS = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /p?q HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: \t y \r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    COUNTED,
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nT: u\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n",
+    CHUNKED,
     b"POST /u HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhello",
     b"OPTIONS * HTTP/1.0\r\n\r\n",
     b"\r\nHEAD http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -113,7 +115,8 @@ def test_what_is_remembered_changes_nothing(data: bytes) -> None:
 
 
 def test_only_plain_requests_are_remembered() -> None:
-    for data in REQUESTS[2:]:
+    plain = (REQUESTS[0], REQUESTS[1], COUNTED)
+    for data in set(REQUESTS) - set(plain):
         events([data])
         events([data])
     assert not remembered._BLOCKS
@@ -129,6 +132,26 @@ def test_a_remembered_head_is_still_limited() -> None:
     assert events([data], Limits(limit_request_line=50)) == [(414,)]
     assert events([data], Limits(limit_headers=1)) == [(431,)]
     assert events([data], Limits(limit_header_size=100)) == [(431,)]
+
+
+def test_a_remembered_head_with_a_body_is_limited_by_the_body_limit_of_its_connection() -> None:
+    for _ in range(5):
+        assert events([COUNTED])[-1] == (b"hello",)
+    assert len(remembered._HEADS) == 1
+    assert events([COUNTED], Limits(limit_body=5)) == events([COUNTED])
+    assert events([COUNTED], Limits(limit_body=4)) == [(413,)]
+
+
+@pytest.mark.parametrize("behind", [REQUESTS[0], COUNTED, CHUNKED, REFUSED[0], b"\x00", b"\r\n" + REQUESTS[0]])
+def test_a_body_that_is_only_counted_ends_where_it_does(behind: bytes) -> None:
+    data = COUNTED + COUNTED + behind
+    fresh = events([data])
+    for _ in range(3):
+        assert events([data]) == fresh
+    assert len(remembered._HEADS) >= 1
+    for cut in range(1, len(data)):
+        assert events([data[:cut], data[cut:]]) == fresh
+    assert events([data[i : i + 1] for i in range(len(data))]) == fresh
 
 
 def test_memory_of_heads_is_bounded() -> None:
