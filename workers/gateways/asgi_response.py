@@ -104,7 +104,7 @@ class AsgiResponse(Response):
         if (
             body.__class__ is not bytes
             or self._length != len(body)
-            or method != "GET"
+            or method == "HEAD"
             or self.status in BODILESS
             or not writer.flushed_by_caller
             or writer.paused

@@ -81,7 +81,7 @@ class WsgiResponse(Response):
         request = protocol.request
         if (
             request is not None
-            and request.method == "GET"
+            and request.method != "HEAD"
             and (self._length is None or self._length == len(body))
             and self.status not in BODILESS
             and writer.flushed_by_caller

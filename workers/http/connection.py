@@ -7,7 +7,7 @@ import contextlib
 from asyncio.tasks import _enter_task, _leave_task
 from contextvars import Context, copy_context
 from time import monotonic
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from preforkd.workers.http.closing import BODY, DISCARD, DRAIN, HEAD, HOLD, RAW, ClosingConnection
 from preforkd.workers.http.connections import connections_of
@@ -19,7 +19,12 @@ from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.rules import refused_request
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Rest, Wakeup, raising
-from preforkd.workers.http.writer import ResponseWriter
+from preforkd.workers.http.writer import DONE, ResponseWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from preforkd.workers.http.waiter import Steps
 
 UNREAD_BODY_MAX = 65536  # bytes of a body nobody read that are worth keeping the connection for
 LINGER_BYTES = 16 * 1024 * 1024  # bytes discarded in a lingering close
@@ -255,8 +260,40 @@ class HttpConnection(ClosingConnection):
             self._rest = rest
             self.request_waits()
 
+    def step(
+        self, request: RequestMessage | None, run: Callable[..., object], steps: Steps, error: BaseException | None
+    ) -> object:
+        """Make a step of a handler that has waited; what it has written is flushed behind it.
+
+        Args:
+            request: its message.
+            run: of its context.
+            steps: the iterator.
+            error: to be raised in it.
+
+        Returns:
+            What it waits for; DONE at its end.
+        """
+        writer = self.writer
+        is_current = self.request is request and self._intake != RAW
+        if is_current:
+            writer.flushed_by_caller = True
+        try:
+            waiting = run(next, steps, DONE) if error is None else run(steps.throw, error)
+        except StopIteration:  # out of throw(), which has no default
+            waiting = DONE
+        finally:
+            error = None  # a frame and an exception that hold each other wait for the collector
+            if is_current:
+                writer.flushed_by_caller = False
+                if writer.due:
+                    writer.flush()
+        if is_current and waiting is not DONE and self.request is request:
+            self.request_waits()
+        return waiting
+
     def request_waits(self) -> None:
-        """The handler waits for something, for the first time in its request; for gateways that want to know."""
+        """The handler of the current request waits for something; for gateways that want to know."""
 
     def _new_task(self) -> None:
         self._task = self._loop.create_task(self.start(), context=self._context)

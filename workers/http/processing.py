@@ -15,7 +15,7 @@ from preforkd.workers.http.error_page import FINAL_STATUSES
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
-from preforkd.workers.http.waiter import Deferred, Rest, begun, raising
+from preforkd.workers.http.waiter import Deferred, Rest, raising
 from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
@@ -187,10 +187,18 @@ class ProcessingConnection(HttpConnection):
                     steps = _awaited(handling).__await__()
                 waiting = next(steps, DONE)
                 if waiting is not DONE:
-                    return Rest(steps, waiting, context, partial(self._after_handler, message, payload, started))
+                    then = partial(self._after_handler, message, payload, started)
+                    return Rest(self, message, steps, waiting, context, then)
         except BaseException as exc:  # noqa: BLE001 -- raised again there if it is for the loop
-            return begun(self._after_handler(message, payload, started, exc), context)
-        return begun(self._after_handler(message, payload, started, None), context)
+            return self._begun(message, self._after_handler(message, payload, started, exc), context)
+        return self._begun(message, self._after_handler(message, payload, started, None), context)
+
+    def _begun(self, message: RequestMessage | None, steps: Steps | None, context: Context) -> Rest | None:
+        """Make the first of these steps, in the current context, which is `context`; return what is left then."""
+        if steps is None:
+            return None
+        waiting = next(steps, DONE)
+        return None if waiting is DONE else Rest(self, message, steps, waiting, context)
 
     def _after_handler(
         self, message: RequestMessage | None, payload: PayloadStream, started: float, exc: BaseException | None
@@ -291,7 +299,7 @@ class ProcessingConnection(HttpConnection):
         else:
             if steps is None:
                 return
-            self._rest = Rest(steps, None, self._context.copy())
+            self._rest = Rest(self, self.request, steps, None, self._context.copy())
         self._wakeup.wake()
 
     def cancel_handler(self) -> None:
@@ -301,7 +309,7 @@ class ProcessingConnection(HttpConnection):
             self.connections.active -= 1
             then = partial(self._after_handler, self.request, self._payload, deferred.started)
             steps = deferred.__await__()
-            self._rest = Rest(steps, next(steps), self._context.copy(), then)
+            self._rest = Rest(self, self.request, steps, next(steps), self._context.copy(), then)
             self._wakeup.wake()
         super().cancel_handler()
 

@@ -96,7 +96,7 @@ class Response(ResponseHead):
             writer.flush()  # an interim response, which comes before this head
         if self.status is not self.sent_status:
             self._take_status()
-        if self._plain and self._length is not None and request is not None and request.method == "GET":
+        if self._plain and self._length is not None and request is not None and request.method != "HEAD":
             # The usual case, flat; the rules are in _choose_framing().
             self._left = self._length
             self._lines.append(self._length_line)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
+
+from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextvars import Context
+
+    from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.message import RequestMessage
 
     Steps = Generator[Any, Any, None]
     """What an awaitable's `__await__()` gives: each step ends with what is to be waited for."""
@@ -113,6 +118,8 @@ class Rest:
     in it inherit it, as ever.
 
     Attributes:
+        connection: makes the steps (`HttpConnection.step()`).
+        request: the message of the request.
         steps: the iterator that an awaitable's `__await__()` gives.
         waiting: what its last step waits for; None: it may go on in the loop's next turn.
         context: to run its steps in.
@@ -120,15 +127,19 @@ class Rest:
         error: to be raised in the steps instead of waiting.
     """
 
-    __slots__ = ("context", "error", "steps", "then", "waiting")
+    __slots__ = ("connection", "context", "error", "request", "steps", "then", "waiting")
 
     def __init__(
         self,
+        connection: HttpConnection,
+        request: RequestMessage | None,
         steps: Steps,
         waiting: object,
         context: Context,
         then: Callable[[BaseException | None], Steps | None] | None = None,
     ) -> None:
+        self.connection = connection
+        self.request = request
         self.steps = steps
         self.waiting = waiting
         self.context = context
@@ -143,7 +154,7 @@ class Rest:
                 self.context.run(self.then, GeneratorExit())
 
     def __await__(self) -> Steps:
-        run, steps, then = self.context.run, self.steps, self.then
+        step, request, run, steps, then = self.connection.step, self.request, self.context.run, self.steps, self.then
         waiting, error = self.waiting, self.error
         self.error = self.then = None
         while True:
@@ -153,16 +164,15 @@ class Rest:
                 except BaseException as exc:  # noqa: BLE001 -- handed on: a cancellation for instance
                     error = exc
             try:
-                waiting = run(next, steps) if error is None else run(steps.throw, error)
-            except StopIteration:
-                error = None
+                waiting = step(request, run, steps, error)
             except BaseException as exc:
                 if then is None:
                     raise
                 error = exc
             else:
                 error = None
-                continue
+                if waiting is not DONE:
+                    continue
             # The steps have come to their end.
             if then is None:
                 return
@@ -173,21 +183,9 @@ class Rest:
             if following is None:
                 return
             steps, then = following, None
-            try:
-                waiting = run(next, steps)
-            except StopIteration:
+            waiting = step(request, run, steps, None)
+            if waiting is DONE:
                 return
-
-
-def begun(steps: Steps | None, context: Context) -> Rest | None:
-    """Make the first of these steps, in the current context, which is `context`; return what is left then."""
-    if steps is None:
-        return None
-    try:
-        waiting = next(steps)
-    except StopIteration:
-        return None
-    return Rest(steps, waiting, context)
 
 
 async def raising(exc: BaseException) -> None:
