@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from preforkd.workers.gateways.wsgi_answer import Answer
 from preforkd.workers.gateways.wsgi_environ import EnvironSource, connection_environ
 from preforkd.workers.gateways.wsgi_file import FileWrapper
-from preforkd.workers.gateways.wsgi_input import READ_FIRST, streamed_input, take_arrived
+from preforkd.workers.gateways.wsgi_input import READ_FIRST, streamed_input
 from preforkd.workers.gateways.wsgi_loop import serve_buffered, serve_now
 from preforkd.workers.gateways.wsgi_thread_call import ThreadCall
 from preforkd.workers.gateways.wsgi_threads import ThreadPool
@@ -122,11 +122,17 @@ class WsgiProtocol(ServerHttpProtocol):
             call = ThreadCall(self.gateway.app, environs, message, answer)
             if payload is EMPTY_PAYLOAD:
                 return answer.of(call)
+            if payload.is_complete:
+                call.input = BytesIO(payload.take_arrived())
+                return answer.of(call)
             return self._serve_upload(call, answer, message, payload)
         memo = message.memo
         environ = environs.last.copy() if memo is not None and memo is environs.memo else environs.environ(message)
         if payload is EMPTY_PAYLOAD:
             environ["wsgi.input"] = BytesIO()
+            return serve_now(self, self.gateway.app, environ)
+        if payload.is_complete:
+            environ["wsgi.input"] = BytesIO(payload.take_arrived())
             return serve_now(self, self.gateway.app, environ)
         return serve_buffered(self, self.gateway.app, environ, payload)
 
@@ -158,8 +164,6 @@ class WsgiProtocol(ServerHttpProtocol):
                     size += len(first[-1])
             except ClientDisconnectedError:
                 pass  # half-closed: the app's read says it again, and its answer can still be read
-        elif payload.is_complete:
-            first.append(take_arrived(payload))
         arrived = b"".join(first)
         call.input = BytesIO(arrived) if payload.at_eof() else streamed_input(arrived, call.receive_body)
         await answer.of(call, payload)

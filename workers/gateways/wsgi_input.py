@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from preforkd.workers.http.payload import PayloadStream
-
 READ_FIRST = 65536
 """Bytes of a body that are awaited before an app is called, so that a slow client does not hold a thread."""
 
@@ -20,18 +18,6 @@ class InputError(OSError):
 
     Its cause is the server's own error; an app that does not catch it has the request answered with that.
     """
-
-
-def take_arrived(payload: PayloadStream) -> bytes:
-    """Take what has arrived of a body and was not read; call it only when there is something, or the body has ended."""
-    reading = payload.readany()
-    try:
-        reading.send(None)
-    except StopIteration as done:
-        data: bytes = done.value
-        return data
-    reading.close()
-    return b""
 
 
 class BodySource(io.RawIOBase):
@@ -65,7 +51,3 @@ class BodySource(io.RawIOBase):
 def streamed_input(first: bytes, receive: Callable[[], bytes]) -> io.BufferedReader:
     """Return the `wsgi.input` of a body that is still coming; arguments as for `BodySource`."""
     return io.BufferedReader(BodySource(first, receive), READ_FIRST)
-
-
-EMPTY_INPUT = io.BytesIO()
-"""The input of requests without a body: nobody can change it but by writing, which PEP 3333 does not give to apps."""

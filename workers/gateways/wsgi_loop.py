@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
@@ -192,7 +193,18 @@ async def _send_more(call: LoopCall) -> None:
 
 async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
     """Call the app when all of the request's body is there: it cannot be waited for in the loop."""
-    with tempfile.SpooledTemporaryFile(SPOOL_MAX) as body:
+    parts: list[bytes] = []
+    size = 0
+    while size <= SPOOL_MAX and not payload.at_eof():
+        parts.append(await payload.readany())
+        size += len(parts[-1])
+    if payload.at_eof():
+        environ["wsgi.input"] = BytesIO(b"".join(parts))
+        await serve_now(protocol, app, environ)
+        return
+    with tempfile.TemporaryFile() as body:
+        body.writelines(parts)
+        parts.clear()
         async for part in payload:
             body.write(part)
         body.seek(0)

@@ -161,7 +161,11 @@ class PayloadStream:
 
     async def readany(self) -> bytes:
         """Read what has arrived, waiting for at least one byte; b"" at the end."""
-        return self._take_all() if await self._filled() else b""
+        return self._take_all() if self._buffer or await self._filled() else b""
+
+    def take_arrived(self) -> bytes:
+        """Take what has arrived and was not read, if anything; of a body that is decoded, what has been decoded."""
+        return self._take_all() if self._buffer else b""
 
     async def readline(self, limit: int = HIGH_WATER) -> bytes:
         """Read up to and with the next line feed, or to the end.
