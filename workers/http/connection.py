@@ -114,7 +114,11 @@ class HttpConnection(ClosingConnection):
         self._message = message
         self._intake = HOLD
         if parser.in_body:
-            self._expect_body(message)
+            body = parser.whole_body(data)
+            if body is not None:
+                self._payload = PayloadStream.whole(body, self._loop)
+            else:
+                self._expect_body(message)
         if parser.consumed != len(data):
             self.data_received(data[parser.consumed :])
         self.serve()

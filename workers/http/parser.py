@@ -399,6 +399,18 @@ class RequestParser:
         """Bytes of the current body that have not come yet; None: only its end will tell."""
         return self._left if self._left >= 0 else None
 
+    def whole_body(self, data: bytes) -> bytes | None:
+        """Take the body of a remembered head out of the input of that head, if all of it is there."""
+        start = self.consumed
+        end = start + self._left
+        if not self._is_counted or end > len(data):
+            return None
+        self.in_body = False
+        self.consumed = end
+        self.body_received = self._left
+        self._left = 0
+        return data[start:end]
+
     def feed_body(self, data: bytes) -> None:
         """Take bytes of a body: parts go to `body`, `in_body` becomes false at its end.
 

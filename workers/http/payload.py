@@ -35,8 +35,8 @@ class PayloadStream:
 
     __slots__ = ("_buffer", "_eof", "_exception", "_loop", "_paused", "_size", "_source", "_waiter", "total")
 
-    def __init__(self, source: BodySource, loop: asyncio.AbstractEventLoop) -> None:
-        self._source: BodySource | None = source
+    def __init__(self, source: BodySource | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._source = source
         self._loop = loop
         self._buffer: deque[bytes] = deque()
         self._size = 0
@@ -47,6 +47,15 @@ class PayloadStream:
         self.total = 0
 
     # The connection's side.
+
+    @classmethod
+    def whole(cls, body: bytes, loop: asyncio.AbstractEventLoop) -> PayloadStream:
+        """Return a stream of a body all of which is there."""
+        stream = cls(None, loop)
+        stream._buffer.append(body)
+        stream._size = stream.total = len(body)
+        stream._eof = True
+        return stream
 
     def feed(self, chunk: bytes, is_last: bool = False) -> None:
         """Append bytes that have arrived.

@@ -65,16 +65,17 @@ class ServerHttpProtocol(ProcessingConnection):
         self.debug = debug
 
     def _new_task(self) -> None:
-        # How to log is decided here and not in __init__: a subclass may set its access log behind that, or in its
-        # connection_made().
-        access_log = self.access_log
-        if type(self).log_access is not ServerHttpProtocol.log_access:
-            self._logging = CALL
-        elif isinstance(access_log, AccessLog):
-            self._logging = TIMED_LINE if access_log.needs_seconds else LINE
-        else:
-            self._logging = NO_LOG if access_log is None else CALL
+        if not self.requests:
+            # Not in __init__: a subclass may set its access log behind that, or in its connection_made().
+            self._logging = self._way_of_logging()
         super()._new_task()
+
+    def _way_of_logging(self) -> int:
+        if type(self).log_access is not ServerHttpProtocol.log_access:
+            return CALL
+        if isinstance(self.access_log, AccessLog):
+            return TIMED_LINE if self.access_log.needs_seconds else LINE
+        return NO_LOG if self.access_log is None else CALL
 
     @property
     def keep_alive_timeout(self) -> float:
