@@ -193,6 +193,7 @@ class Case:
 
 
 _UPLOAD = 'wrk.method = "POST"\nwrk.body = string.rep("x", 102400)\n'
+POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 100)\n'
 _CLOSE = 'wrk.headers["Connection"] = "close"\n'
 _VARIED = """
 local n = 0
@@ -208,6 +209,8 @@ CASES: dict[str, Case] = {
     "hello, access log": Case(Bare, _logged, 1.8),
     "hello, no two heads alike": Case(Bare, lambda: Hello, None, _VARIED),
     "hello, ASGI": Case(Bare, _asgi, 1.8),
+    "POST of 100 bytes, ASGI": Case(Bare, _asgi, None, POST),
+    "ASGI, a handler that waits": Case(Bare, _asgi, None, 'wrk.path = "/wait"\n'),
     "16 kB": Case(Bare16K, lambda: Sized16K),
     "1 MB": Case(Bare1M, lambda: Sized1M, 1.15),
     "64 kB streamed": Case(BareStreamed, lambda: Streamed),

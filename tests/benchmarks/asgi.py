@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.__main__ import Server, cost, load
+from tests.benchmarks.apps import POST
 from tests.benchmarks.wsgi import Daemon
 
 APP = "tests.benchmarks.asgi_app:app"
@@ -53,27 +54,36 @@ def command_of(name: str) -> list[str] | None:
 
 Costs = dict[str, list[float]]
 
+# What wrk is told to send, by title of the table.
+REQUESTS = {
+    "ASGI hello, a request": "",
+    "ASGI, POST of 100 bytes": POST,
+    "ASGI, a handler that waits": 'wrk.path = "/wait"\n',
+}
 
-def measure(rounds: int, seconds: int) -> tuple[Costs, Costs]:
-    """Measure in turn; return the costs of hello and of echo by server and round, in microseconds."""
+
+def measure(rounds: int, seconds: int) -> tuple[dict[str, Costs], Costs]:
+    """Measure in turn; return the costs of each kind of request and of echo by server and round, in microseconds."""
     servers: dict[str, Server] = {"bare uvloop": Server("hello", "bare")}
     servers |= {name: Daemon(command) for name in SERVERS if (command := command_of(name)) is not None}
-    hello: Costs = {name: [] for name in servers}
+    requests: dict[str, Costs] = {title: {name: [] for name in servers} for title in REQUESTS}
     echo: Costs = {name: [] for name in servers if name != "bare uvloop"}
     try:
         for name, server in servers.items():
-            load(server.port, 1, "")
+            for lua in REQUESTS.values():
+                load(server.port, 1, lua)
             if name in echo:
                 messages(server.port, 1)
         for _ in range(rounds):
-            for name, server in servers.items():
-                hello[name].append(cost(server, seconds, ""))
+            for title, lua in REQUESTS.items():
+                for name, server in servers.items():
+                    requests[title][name].append(cost(server, seconds, lua))
             for name in echo:
                 echo[name].append(cost_of_echo(servers[name], seconds))
     finally:
         for server in servers.values():
             server.stop()
-    return hello, echo
+    return requests, echo
 
 
 def ratio(costs: Costs, name: str, to: str) -> str:
@@ -85,13 +95,13 @@ def ratio(costs: Costs, name: str, to: str) -> str:
 
 def report(title: str, costs: Costs, targets: str) -> None:
     """Print a table."""
-    print(f"\n{title:24}{'us':>9}{'x limit':>9}{'x uvicorn':>11}   {targets}")
+    print(f"\n{title:28}{'us':>9}{'x limit':>9}{'x uvicorn':>11}   {targets}")
     for name, values in costs.items():
         limit, uvicorn = ratio(costs, name, "bare uvloop"), ratio(costs, name, "uvicorn")
-        print(f"{name:24}{statistics.median(values):9.2f}{limit:>9}{uvicorn:>11}")
+        print(f"{name:28}{statistics.median(values):9.2f}{limit:>9}{uvicorn:>11}")
     for name in SERVERS:
         if name not in costs:
-            print(f"{name:24} is not installed")
+            print(f"{name:28} is not installed")
 
 
 def main() -> int:
@@ -103,10 +113,12 @@ def main() -> int:
     if shutil.which("wrk") is None:
         print("The benchmark needs wrk (Debian: apt install wrk); it is not on the PATH.", file=sys.stderr)
         return 2
-    hello, echo = measure(arguments.rounds, arguments.seconds)
+    requests, echo = measure(arguments.rounds, arguments.seconds)
     load_average = " ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} CPUs, load {load_average}")
-    report("ASGI hello, a request", hello, "targets: preforkd <= 1.8 x limit, <= 0.7 x uvicorn")
+    for title, costs in requests.items():
+        is_hello = title.startswith("ASGI hello")
+        report(title, costs, "targets: preforkd <= 1.8 x limit, <= 0.7 x uvicorn" if is_hello else "")
     report("WebSocket echo, a message", echo, "target: preforkd < 1 x uvicorn")
     return 0
 

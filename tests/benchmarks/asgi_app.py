@@ -1,7 +1,8 @@
-"""The ASGI app that the servers are compared with: hello over HTTP, echo over WebSocket."""
+"""The ASGI app that the servers are compared with: hello, with a body or a wait before it, and echo over WebSocket."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 BODY = b"<h1>It Works!</h1>"
@@ -15,6 +16,11 @@ START = {
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Hello, or echo."""
     if scope["type"] == "http":
+        if scope["method"] == "POST":
+            while (await receive())["more_body"]:
+                pass
+        if scope["path"] == "/wait":
+            await asyncio.sleep(0)
         await send(START)
         await send({"type": "http.response.body", "body": BODY})
     elif scope["type"] == "websocket":

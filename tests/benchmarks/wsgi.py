@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks.__main__ import Server, cost, load
+from tests.benchmarks.apps import POST
 from tests.e2e.daemon import free_port, listens
 
 APP = "tests.benchmarks.wsgi_app:app"
@@ -74,7 +75,7 @@ def command_of(name: str) -> list[str] | None:
     return [found, *rest] if found else None
 
 
-def measure(names: list[str], rounds: int, seconds: int) -> tuple[list[float], dict[str, list[float]]]:
+def measure(names: list[str], rounds: int, seconds: int, lua: str) -> tuple[list[float], dict[str, list[float]]]:
     """Measure in turn; return the cost of the bare protocol and of each server by round, in microseconds."""
     bare = Server("hello", "bare")
     servers = {name: Daemon(command) for name in names if (command := command_of(name)) is not None}
@@ -82,11 +83,11 @@ def measure(names: list[str], rounds: int, seconds: int) -> tuple[list[float], d
     limits: list[float] = []
     try:
         for server in (bare, *servers.values()):
-            load(server.port, 1, "")
+            load(server.port, 1, lua)
         for _ in range(rounds):
-            limits.append(cost(bare, seconds, ""))
+            limits.append(cost(bare, seconds, lua))
             for name, server in servers.items():
-                costs[name].append(cost(server, seconds, ""))
+                costs[name].append(cost(server, seconds, lua))
     finally:
         for server in (bare, *servers.values()):
             server.stop()
@@ -99,6 +100,7 @@ def main() -> int:
     parser.add_argument("servers", nargs="*", help=f"which of: {', '.join(SERVERS)} (all)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each run of wrk")
+    parser.add_argument("--post", action="store_true", help="POST with a body of 100 bytes instead of GET")
     arguments = parser.parse_args()
     unknown = set(arguments.servers) - set(SERVERS)
     if unknown:
@@ -107,7 +109,7 @@ def main() -> int:
         print("The benchmark needs wrk (Debian: apt install wrk); it is not on the PATH.", file=sys.stderr)
         return 2
     names = arguments.servers or list(SERVERS)
-    limits, costs = measure(names, arguments.rounds, arguments.seconds)
+    limits, costs = measure(names, arguments.rounds, arguments.seconds, POST if arguments.post else "")
     load_average = " ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} CPUs, load {load_average}")
     print(f"{'bare uvloop protocol':24}{statistics.median(limits):9.2f} us")
@@ -117,7 +119,7 @@ def main() -> int:
             continue
         ratios = sorted(ours / bare for ours, bare in zip(costs[name], limits, strict=True))
         span, target = f"{ratios[0]:.2f}-{ratios[-1]:.2f}", SERVERS[name][1]
-        cell = f"target {target}" if target else ""
+        cell = f"target {target}" if target and not arguments.post else ""
         median = statistics.median(ratios)
         print(f"{name:24}{statistics.median(costs[name]):9.2f} us{median:7.2f} x {span:>12}  {cell}")
     return 0
