@@ -91,11 +91,6 @@ class Answer(Deferred):
         if error is not None:
             raise error
 
-    def cancel(self, msg: str | None = None) -> bool:
-        """The task is cancelled: the client is gone, or the request took too long."""
-        self.abandon()
-        return super().cancel(msg)
-
     def abandon(self) -> None:
         """Nobody waits for the call any more."""
         call, self._call = self._call, None

@@ -292,7 +292,7 @@ class HttpConnection(ClosingConnection):
                 writer.flushed_by_caller = False
                 if writer.due:
                     writer.flush()
-        if is_current and waiting is not DONE and self.request is request:
+        if is_current and waiting is not DONE:
             self.request_waits()
         return waiting
 

@@ -310,6 +310,7 @@ class ProcessingConnection(HttpConnection):
             then = partial(self._after_handler, self.request, self._payload, deferred.started)
             steps = deferred.__await__()
             self._rest = Rest(self, self.request, steps, next(steps), self._context.copy(), then)
+            deferred.abandon()  # the task may be cancelled before it waits for it
             self._wakeup.wake()
         super().cancel_handler()
 

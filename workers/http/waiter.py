@@ -110,6 +110,14 @@ class Deferred(Wakeup):
         super().__init__(loop)
         self.started = 0.0
 
+    def abandon(self) -> None:
+        """Nobody waits for this any more: the client is gone, or the request took too long."""
+
+    def cancel(self, msg: str | None = None) -> bool:
+        """The task that waits is cancelled."""
+        self.abandon()
+        return super().cancel(msg)
+
 
 class Rest:
     """The rest of a request whose first steps were made already; to be awaited, once.
