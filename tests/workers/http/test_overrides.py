@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import traceback
 import weakref
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from preforkd.workers import ConnectionState, ServerHttpProtocol
 from preforkd.workers.http.connections import connections_of
 from tests.workers.http.test_protocol import Hello, HelloKeptBefore
-from tests.workers.http.wire import GET, Talk, converse, run, turns
+from tests.workers.http.wire import GET, Talk, converse, run, talk, turns
 
 # The end of start().
 
@@ -300,3 +301,22 @@ def test_what_is_overridden_may_call_the_original(caplog: pytest.LogCaptureFixtu
         "cancel_slow_request", "keep_alive_timeout",
     ]  # fmt: skip
     assert "a broken log" in caplog.text
+
+
+class SeesItsError(Hello):
+    """Looks at the exception that is being handled, as `traceback.format_exc()` does."""
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        raise ValueError("app")
+
+    async def handle_error(self, *args: Any, **kwargs: Any) -> None:
+        self.handled = traceback.format_exc()
+        await super().handle_error(*args, **kwargs)
+
+
+def test_an_override_of_handle_error_sees_what_is_being_handled_with_no_frames_but_of_the_way_to_the_handler() -> None:
+    result = talk(GET, handler=SeesItsError)
+    assert result.statuses == [500]
+    lines = [line for line in result.protocol.handled.splitlines() if line.startswith("  File")]
+    assert [line.rpartition(" in ")[2] for line in lines] == ["process_request", "handle_request"]
+    assert result.protocol.handled.endswith("ValueError: app\n")
