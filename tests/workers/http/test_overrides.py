@@ -6,12 +6,14 @@ import asyncio
 import gc
 import threading
 import traceback
+import types
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from preforkd.workers import ConnectionState, ServerHttpProtocol
+from preforkd.workers import ConnectionState, Response, ServerHttpProtocol
 from preforkd.workers.http.connections import connections_of
 from tests.workers.http.test_protocol import Hello, HelloKeptBefore
 from tests.workers.http.wire import GET, Talk, converse, run, talk, turns
@@ -320,3 +322,47 @@ def test_an_override_of_handle_error_sees_what_is_being_handled_with_no_frames_b
     lines = [line for line in result.protocol.handled.splitlines() if line.startswith("  File")]
     assert [line.rpartition(" in ")[2] for line in lines] == ["process_request", "handle_request"]
     assert result.protocol.handled.endswith("ValueError: app\n")
+
+
+@types.coroutine
+def _generator_that_waits() -> Any:
+    yield
+
+
+class Awaitable:
+    def __await__(self) -> Any:
+        return _future().__await__()
+
+
+def _future() -> asyncio.Future[None]:
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, None)
+    return future
+
+
+@pytest.mark.parametrize("awaitable", [_generator_that_waits, Awaitable, _future, lambda: asyncio.sleep(0)])
+def test_handle_request_may_return_any_awaitable(awaitable: Callable[[], Any]) -> None:
+    class Handler(Hello):
+        def handle_request(self, message: Any, payload: Any) -> Any:
+            self.keep_alive(True)
+            self.hello()
+            return awaitable()
+
+        def hello(self) -> None:
+            response = Response(self.writer, 200)
+            response.add_header("Content-Length", "2")
+            response.send_headers()
+            response.write(b"ok")
+            response.write_eof()
+
+    assert talk(GET, GET, handler=Handler).statuses == [200, 200]
+
+
+def test_a_handler_that_returns_nothing_to_await_is_answered_500(caplog: pytest.LogCaptureFixture) -> None:
+    class Handler(Hello):
+        def handle_request(self, message: Any, payload: Any) -> Any:
+            return 7
+
+    assert talk(GET, handler=Handler).statuses == [500]
+    assert "TypeError" in caplog.text
+    assert "await" in caplog.text
