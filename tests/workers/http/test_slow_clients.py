@@ -105,8 +105,8 @@ async def not_read(port: int) -> float:
     return time.monotonic() - begun
 
 
-async def normal(port: int, until: asyncio.Event) -> list[float]:
-    """Ask again and again on one connection; return how long each answer took."""
+async def normal(port: int, until: asyncio.Event) -> list[tuple[float, float]]:
+    """Ask again and again on one connection; return when each answer came and how long it took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     times = []
     while not until.is_set():
@@ -114,7 +114,7 @@ async def normal(port: int, until: asyncio.Event) -> list[float]:
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(2) == b"ok"
-        times.append(time.monotonic() - begun)
+        times.append((time.monotonic(), time.monotonic() - begun))
         await asyncio.sleep(0.02)
     writer.close()
     return times
@@ -127,7 +127,8 @@ def test_slow_clients_are_cut_and_harm_nobody(server: tuple[int, psutil.Process]
     async def main() -> None:
         done = asyncio.Event()
         good = [asyncio.ensure_future(normal(port, done)) for _ in range(8)]
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1)
+        calm_until = time.monotonic()
         before = process.memory_info().rss
         async with asyncio.timeout(40):
             slow = asyncio.gather(
@@ -141,7 +142,8 @@ def test_slow_clients_are_cut_and_harm_nobody(server: tuple[int, psutil.Process]
                 most = max(most, process.memory_info().rss)
             heads, bodies, deaf = await slow
             done.set()
-            times = [seconds for client in await asyncio.gather(*good) for seconds in client]
+            slow_until = time.monotonic()
+            answers = [answer for client in await asyncio.gather(*good) for answer in client]
         for answer, seconds in (*heads, *bodies):
             assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
             # By the client's clock, which starts when it has its turn among 500: not long before the 3 s of the server.
@@ -150,7 +152,10 @@ def test_slow_clients_are_cut_and_harm_nobody(server: tuple[int, psutil.Process]
         assert sum(answer != b"" for answer, _ in bodies) == 100
         assert max(deaf) < 12
         assert most - before < 60 << 20  # 500 connections, 100 of them with full buffers for writing
-        assert len(times) > 400
-        assert sorted(times)[len(times) * 99 // 100] < 0.5
+        # Against the second before, not the clock: the machine may be busy with something else.
+        calm = sorted(seconds for when, seconds in answers if when <= calm_until)
+        times = sorted(seconds for when, seconds in answers if calm_until < when <= slow_until)
+        assert len(times) / (slow_until - calm_until) > len(calm) / 4
+        assert times[len(times) * 99 // 100] < max(0.5, 20 * calm[len(calm) * 99 // 100])
 
     asyncio.run(main())
