@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.parser import RequestParser
-    from preforkd.workers.http.waiter import Rest, Wakeup
+    from preforkd.workers.http.waiter import Deferred, Rest, Wakeup
     from preforkd.workers.http.writer import ResponseWriter
 
 HALF_HEAD_GRACE = 1.0  # seconds for the rest of a head when the worker is about to exit
@@ -58,6 +58,7 @@ class ClosingConnection(asyncio.Protocol):
         limits: what the client may cost.
         rest_is_long: more of the current body is still to come than would be drained if the handler does not read it.
         continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
+        deferred: the request that is being handled, if its handler has returned that.
     """
 
     # Slots: more than 30 attributes in an instance's dictionary make every one of them slower. Subclasses of
@@ -65,8 +66,8 @@ class ClosingConnection(asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_allowed", "_bad", "_client_finished", "_context", "_discarded", "_given_loop",
         "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_rest",
-        "_tail", "_task", "_wakeup", "connections", "continue_is_due", "keep_alive_wish", "limits", "persistent",
-        "reader", "request", "requests", "rest_is_long", "state", "transport", "writer",
+        "_tail", "_task", "_wakeup", "connections", "continue_is_due", "deferred", "keep_alive_wish", "limits",
+        "persistent", "reader", "request", "requests", "rest_is_long", "state", "transport", "writer",
     )  # fmt: skip
 
     reader: RequestParser
@@ -93,6 +94,7 @@ class ClosingConnection(asyncio.Protocol):
         self._payload: PayloadStream = EMPTY_PAYLOAD
         self._task: asyncio.Task[None] | None = None
         self._rest: Rest | Coroutine[Any, Any, None] | None = None
+        self.deferred: Deferred | None = None
         self._reading_paused = self._client_finished = self.continue_is_due = False
         self.rest_is_long = False
         self._discarded = 0

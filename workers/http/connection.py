@@ -412,7 +412,12 @@ class HttpConnection(ClosingConnection):
             return  # what becomes of the session's task is the receiver's business
         if self._task is None:
             self._release()
-        elif was is ConnectionState.ACTIVE or self._wakeup.callback is None or self._wakeup.held:
+        elif (
+            was is ConnectionState.ACTIVE
+            or self._wakeup.callback is None
+            or self._wakeup.held
+            or self.deferred is not None  # aborted by us: not ACTIVE any more, and yet in a request
+        ):
             self.lose_handler()
         else:
             self._wakeup.wake()

@@ -46,13 +46,11 @@ class ProcessingConnection(HttpConnection):
     """A connection whose requests are processed.
 
     Attributes:
-        deferred: the request that is being handled, if its handler has returned that.
         access_log, allowed_methods: see `ServerHttpProtocol`.
     """
 
     __slots__ = (
         "_access_was_logged", "_last_request", "_logging", "_request_expired", "access_log", "allowed_methods",
-        "deferred",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +65,6 @@ class ProcessingConnection(HttpConnection):
         super().__init__(loop, limits, allowed)
         self.allowed_methods = allowed_methods
         self.access_log = access_log
-        self.deferred: Deferred | None = None
         self._last_request = limits.keep_alive_requests
         self._logging = NO_LOG
         self._request_expired = self._access_was_logged = False
@@ -369,6 +366,7 @@ class ProcessingConnection(HttpConnection):
 
     async def _handle_error(self, *args: object) -> None:
         """Call `handle_error()`, which a subclass may have overridden and which may fail in turn."""
+        self.keep_alive_wish = False  # said in a head that is still to be written, whatever the override waits for
         try:
             await self.handle_error(*args)  # type: ignore[arg-type]  # passed on as they came
         except Exception:  # noqa: BLE001 -- a subclass's own: the connection closes whatever it did

@@ -94,6 +94,33 @@ def test_a_client_that_does_not_read_stops_the_iteration_for_as_long(threads: in
         assert stream.closed.wait(DEADLINE)
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("end", ["write timeout", "closing", "cancelled"])
+def test_a_call_that_we_give_up_ends_though_its_client_stays_and_does_not_read(end: str, loop: str) -> None:
+    stream = Stream(b"x" * 50_000)
+
+    def app(environ: Environ, start_response: StartResponse) -> Any:
+        start_response("200 OK", [])
+        return stream if environ["PATH_INFO"] == "/stream" else [b"ok"]
+
+    write_timeout = 0.3 if end == "write timeout" else 0
+    with serve(app, 1, loop=loop, write_timeout=write_timeout) as served, served.connect() as connection:
+        connection.ask("/stream")
+        served.until(lambda: stream.given > 0, "the stream has begun")
+        (protocol,) = served.connections
+        served.until(lambda: protocol.writer.paused, "the client is behind")
+        # From within a task, as the drain of a worker does it: then the connection's own cannot be resumed at once.
+        if end == "closing":
+            served.call(served.connections.closing, 0)
+        elif end == "cancelled":
+            served.call(protocol._task.cancel)  # type: ignore[union-attr]  # it has one
+        assert stream.closed.wait(DEADLINE)
+        connections = served.connections
+        served.until(lambda: not len(connections), "the connection is gone")
+        served.until(lambda: served.gateway._pool.unfinished == 0, "the thread is free")
+        assert connections.active == 0
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_write_raises_when_the_client_is_gone(threads: int) -> None:
     raised: list[BaseException] = []
