@@ -279,21 +279,25 @@ class HttpConnection(ClosingConnection):
             What it waits for; DONE at its end.
         """
         writer = self.writer
-        is_current = self.request is request and self._intake != RAW
+        is_current = self.request is request and self._intake != RAW and self.transport is not None
         if is_current:
             writer.flushed_by_caller = True
         try:
             waiting = run(next, steps, DONE) if error is None else run(steps.throw, error)
         except StopIteration:  # out of throw(), which has no default
             waiting = DONE
+        except BaseException:
+            if is_current:
+                writer.flushed_by_caller = False  # flushed when it is clear what comes of it: the head says it, perhaps
+            raise
         finally:
             error = None  # a frame and an exception that hold each other wait for the collector
-            if is_current:
-                writer.flushed_by_caller = False
-                if writer.due:
-                    writer.flush()
-        if is_current and waiting is not DONE:
-            self.request_waits()
+        if is_current:
+            writer.flushed_by_caller = False
+            if writer.due:
+                writer.flush()
+            if waiting is not DONE:
+                self.request_waits()
         return waiting
 
     def request_waits(self) -> None:
