@@ -15,7 +15,7 @@ from preforkd.workers.http.error_page import FINAL_STATUSES
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
-from preforkd.workers.http.waiter import Deferred, Rest, raising
+from preforkd.workers.http.waiter import Deferred, Ending, Rest, raising
 from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class ProcessingConnection(HttpConnection):
         else:
             if steps is None:
                 return
-            self._rest = Rest(self, self.request, steps, None, self._context.copy())
+            self._rest = Ending(self, self.request, steps, None, self._context.copy())
         self._wakeup.wake()
 
     def cancel_handler(self) -> None:

@@ -129,7 +129,7 @@ class Rest:
         connection: makes the steps (`HttpConnection.step()`).
         request: the message of the request.
         steps: the iterator that an awaitable's `__await__()` gives.
-        waiting: what its last step waits for; None: it may go on in the loop's next turn.
+        waiting: what its last step waits for.
         context: to run its steps in.
         then: called when the steps have come to their end, with what they have raised; gives the steps that follow.
         error: to be raised in the steps instead of waiting.
@@ -194,6 +194,24 @@ class Rest:
             waiting = step(request, run, steps, None)
             if waiting is DONE:
                 return
+
+
+class Ending(Rest):
+    """What ends a request whose response has been written: its first step is made, cancelled or not."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Steps:
+        error, self.error = self.error, None
+        try:
+            self.waiting = self.connection.step(self.request, self.context.run, self.steps, None)
+            if self.waiting is not DONE:
+                self.error = error
+                yield from super().__await__()
+            elif error is not None:
+                raise error
+        finally:
+            error = None  # a frame and an exception that hold each other wait for the collector
 
 
 async def raising(exc: BaseException) -> None:
