@@ -268,7 +268,8 @@ class AsgiProtocol(ServerHttpProtocol):
             exchange.was_told = True
             return
         if exchange.phase == COMPLETE:
-            self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
+            if not (exchange.is_gone and is_disconnect(exc)):  # the client left while the last part waited for it
+                self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
             return
         if exchange.is_gone:
             if not is_disconnect(exc):

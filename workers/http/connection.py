@@ -313,6 +313,8 @@ class HttpConnection(ClosingConnection):
             self._task.remove_done_callback(self._task_is_done)
             self._task = None
             self.connections.active -= 1
+            if self.transport is None:
+                self._release()
 
     def _task_is_done(self, task: asyncio.Task[None]) -> None:
         """`start()` has ended: as it should, or by an exception or too early, which ends the connection."""
