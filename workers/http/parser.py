@@ -460,13 +460,17 @@ class RequestParser:
         self.consumed = position
 
     def _chunked_portion(self, data: bytes, position: int) -> int:
-        """Return where the next portion ends: behind CR LF CR LF, also when that is divided between two reads."""
+        """Return where the next portion ends: behind CR LF CR LF, also when that is divided between two reads.
+
+        No portion is longer than what a transport delivers at once: bytes that were kept, or come through TLS, may be.
+        """
         if position == 0 and self._last:
             divided = (self._last + data[:3]).find(_END)
             if divided >= 0:
                 return divided + 4 - len(self._last)
-        end = data.find(_END, position)
-        return end + 4 if end >= 0 else len(data)
+        most = min(position + _READ_MAX, len(data))
+        end = data.find(_END, max(position - 3, 0), most)  # the last portion may have ended within
+        return end + 4 if end >= 0 else most
 
     def _check_chunked(self) -> None:
         """Bound what a chunked body costs besides its bytes: extensions and trailers have no limit in the parser."""

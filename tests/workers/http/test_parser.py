@@ -214,3 +214,12 @@ def test_one_empty_line_is_accepted_before_every_request(pipelined: bool, bytewi
     assert result.statuses == [200] * 4
     # Of two, the second is one too many, also behind requests that had one.
     assert talk(*portions, b"\r\n\r\n" + GET).statuses == [200] * 4 + [400]
+
+
+@pytest.mark.parametrize("size", [262_144 + difference for difference in (-20, *range(-12, 4), 16_384, 40_000)])
+def test_a_chunk_may_come_in_a_longer_piece_than_a_socket_gives(size: int) -> None:
+    body = b"x" * size
+    data = CHUNKED.replace(b"4\r\n\r\n\r\n\r\n", b"%x\r\n%b\r\n" % (size, body)) + GET
+    whole = events([data])
+    assert whole == events([data[start : start + 5000] for start in range(0, len(data), 5000)])
+    assert whole[1:] == [(body,), *events([GET])]
