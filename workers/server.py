@@ -8,12 +8,16 @@ import logging
 import socket
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from preforkd.workers.accept import Acceptor
+from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
     from preforkd.workers.http.connections import Connections
+
+LAST_WORDS: Final = 0.1
+"""Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
 
 
 class Server:
@@ -102,8 +106,24 @@ class Server:
             await asyncio.sleep(0)
         now = self._loop.time()
         await self._closed_by(min(now + idle_grace, deadline))
-        self._connections.closing(max(deadline - self._loop.time(), 0.0))
-        await self._closed_by(deadline)
+        left = deadline - self._loop.time()
+        if left > 0:
+            self._connections.closing(left)
+            await self._closed_by(deadline)
+        if self._connections:
+            await self._cut()
+
+    async def _cut(self) -> None:
+        """End what is left, not by the end of the process: handlers are cancelled, half heads get their 408."""
+        cut = sum(connection.state is ConnectionState.ACTIVE for connection in self._connections)
+        if cut:
+            requests = "1 request" if cut == 1 else f"{cut} requests"
+            self._logger.warning("cutting %s, not done at the end of --graceful-timeout", requests)
+        self._connections.closing(0.0)
+        await self._closed_by(self._loop.time() + LAST_WORDS)
+        for connection in self._connections:
+            connection.abort()  # what it had to say has been written; the loop may not be closed with it
+        await self._closed_by(self._loop.time() + LAST_WORDS)
 
     async def _closed_by(self, deadline: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -13,10 +14,13 @@ import pytest
 import uvloop
 
 from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.message import RequestMessage
+from preforkd.workers.http.payload import PayloadStream
 from preforkd.workers.http.protocol import ServerHttpProtocol
 from preforkd.workers.server import Server
 
 LIMIT = 5
+HALF, REST = b"GET / HTTP/1.1\r\nHo", b"st: a\r\n\r\n"
 
 
 @pytest.fixture
@@ -28,7 +32,103 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+
+
+@contextlib.contextmanager
+def serving(
+    loop: asyncio.AbstractEventLoop, listener: socket.socket, protocol: type[ServerHttpProtocol], clients: int
+) -> Iterator[tuple[Server, list[socket.socket]]]:
+    """A server, and clients that have connected and sent half a request; it has taken in all of them."""
+
+    async def taken_in() -> None:
+        server.accept()
+        async with asyncio.timeout(10):
+            for _ in range(clients):
+                await half_taken.acquire()
+
+    class Noticed(protocol):  # type: ignore[misc,valid-type]  # a class that is given
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            half_taken.release()
+
+    half_taken = asyncio.Semaphore(0)
+    server = Server(
+        loop,
+        [listener],
+        lambda: Noticed(loop=loop),
+        connections_of(loop),
+        lent=(),
+        least=lambda: None,
+        changed=lambda held: None,
+        limit=100,
+        logger=logging.getLogger("test"),
+    )
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(clients)]
+        for client in sockets:
+            client.send(HALF)
+        loop.run_until_complete(taken_in())
+        server.close_listeners(take_queued=False)
+        yield server, sockets
+
+
+@LOOPS
+@pytest.mark.parametrize("late", [False, True], ids=["no time left", "no time left behind the first"])
+def test_every_half_head_has_its_408_when_a_drain_is_over(
+    listener: socket.socket, new_loop: Callable[[], asyncio.AbstractEventLoop], late: bool
+) -> None:
+    class Late(ServerHttpProtocol):
+        def closing(self, timeout: float = 15.0) -> None:
+            super().closing(timeout)
+            while late and loop_now() < deadline:
+                pass  # so many connections that the time is over before the last of them is told
+
+    with contextlib.closing(new_loop()) as loop:
+        loop_now = time.monotonic
+        with serving(loop, listener, Late, 3) as (server, clients):
+            deadline = loop_now() + (0.05 if late else 0.0)
+            loop.run_until_complete(server.drained(0, loop.time() + deadline - loop_now()))
+            for client in clients:
+                client.setblocking(False)
+                assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+@LOOPS
+def test_what_a_drain_cuts_at_its_end_is_logged_and_cancelled(
+    listener: socket.socket,
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handled: list[str] = []
+
+    class Slow(ServerHttpProtocol):
+        async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:
+            handled.append("begun")
+            begun.release()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                handled.append("cancelled")
+
+    async def both_begun() -> None:
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                await begun.acquire()
+
+    begun = asyncio.Semaphore(0)
+    with contextlib.closing(new_loop()) as loop, serving(loop, listener, Slow, 3) as (server, clients):
+        for client in clients[:2]:
+            client.send(REST)
+        loop.run_until_complete(both_begun())
+        loop.run_until_complete(server.drained(0, loop.time()))
+        assert handled == ["begun"] * 2 + ["cancelled"] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "cutting 2 requests, not done at the end of --graceful-timeout"
+    ]
+
+
+@LOOPS
 def test_a_connection_is_counted_once_at_every_moment_and_the_limit_can_be_reached_again(
     listener: socket.socket, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:

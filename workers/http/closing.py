@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from preforkd.workers.http.waiter import Deferred, Rest, Wakeup
     from preforkd.workers.http.writer import ResponseWriter
 
-HALF_HEAD_GRACE = 1.0  # seconds for the rest of a head when the worker is about to exit
+# Seconds for the rest of a head when the worker is about to exit; half of the time that is left, if that is less, so
+# that the answer does not fall into the moment of the exit.
+HALF_HEAD_GRACE = 1.0
 
 # The intake: what is done with bytes that arrive, a detail within a state.
 HEAD = 0  # they belong to a request's head
@@ -185,7 +187,10 @@ class ClosingConnection(asyncio.Protocol):
         elif self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
             self._marks.cut = monotonic() + timeout
-            self._loop.call_later(min(HALF_HEAD_GRACE, timeout), _refuse_half_a_head, ref(self))
+            if timeout > 0:
+                self._loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _refuse_half_a_head, ref(self))
+            else:
+                self._refuse_half_a_head()
         elif self.state is ConnectionState.CLOSING and self._only_waits():
             # For the client's end, which may be long in coming: that must not hold up a drain.
             if self.transport is not None:
@@ -212,6 +217,8 @@ class ClosingConnection(asyncio.Protocol):
     def _refuse_half_a_head(self) -> None:
         waits = self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial
         if waits and self._marks.cut:  # else the worker serves on
+            # A sweep must not come between this and the answer, which is written some turns of the loop later.
+            self._marks.cut = max(self._marks.cut, monotonic() + HALF_HEAD_GRACE)
             self._marks.head = 0.0
             self._refuse(BadRequestError("Request timeout", code=408))
 

@@ -64,6 +64,20 @@ def test_half_a_head_gets_408_after_its_grace(before: list[bytes], monkeypatch: 
     run(main)
 
 
+@pytest.mark.parametrize("before", [[], [GET]], ids=["new", "idle"])
+def test_half_a_head_gets_408_also_when_there_is_no_time_left_and_a_sweep_comes(before: list[bytes]) -> None:
+    async def main() -> None:
+        result = await converse(Echo(), [*before, GET[:10]], close=False)
+        result.protocol.closing(0)
+        result.protocol.check_deadlines(now())
+        await turns()
+        assert result.statuses == [200] * len(before) + [408]
+        assert not result.transport.aborted
+        result.protocol.connection_lost(None)
+
+    run(main)
+
+
 def test_half_a_head_is_left_in_peace_when_the_worker_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closing_module, "HALF_HEAD_GRACE", 0.0)
 
