@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Seconds for the rest of a head when the worker is about to exit; half of the time that is left, if that is less, so
 # that the answer does not fall into the moment of the exit.
 HALF_HEAD_GRACE = 1.0
+# Seconds between two looks whether all of the last response is sent when its connection is to be closed.
+LOOK_AGAIN = 0.02
 
 # The intake: what is done with bytes that arrive, a detail within a state.
 HEAD = 0  # they belong to a request's head
@@ -181,9 +183,13 @@ class ClosingConnection(asyncio.Protocol):
         """
         self.persistent = False
         if self.state in (ConnectionState.NEW, ConnectionState.IDLE) and not self._has_unread():
+            self._marks.cut = monotonic() + timeout
+            if timeout > 0 and self.writer.unsent():
+                # The close would come some turns of the loop behind the last byte, and the next request before it.
+                self._loop.call_later(LOOK_AGAIN, _look_again, ref(self))
+                return
             self._finish_sending()
             self.close(linger=False)
-            self._marks.cut = monotonic() + timeout
         elif self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
             self._marks.cut = monotonic() + timeout
@@ -290,6 +296,17 @@ class ClosingConnection(asyncio.Protocol):
             self.cancel_slow_request()
         else:
             self.abort()
+
+
+def _look_again(connection: ref[ClosingConnection], was_sent: bool = False) -> None:
+    """All may be sent that the connection was to be closed behind. Timers hold no connection."""
+    protocol = connection()
+    if protocol is None or protocol.state is not ConnectionState.IDLE or not protocol._marks.cut:
+        return
+    if was_sent or protocol.writer.unsent():
+        protocol.closing(protocol._marks.cut - monotonic())
+    else:  # perhaps in this very moment: a timer of a loop that was busy is due at once
+        protocol._loop.call_later(LOOK_AGAIN, _look_again, connection, True)
 
 
 def _refuse_half_a_head(connection: ref[ClosingConnection]) -> None:

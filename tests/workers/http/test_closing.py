@@ -75,9 +75,65 @@ def test_closing_leaves_a_response_whole_that_the_client_has_not_taken_yet() -> 
             await turns()
             transport.unsent = 1000
             protocol.closing(10)
-            assert transport.closed
             ours.send(b"the rest")  # as the loop does it: the way out must not be shut yet
             assert theirs.recv(100) == b"the rest"
+            transport.unsent = 0
+            async with asyncio.timeout(5):
+                await connections_of(asyncio.get_running_loop()).wait_closed()
+            assert theirs.recv(100) == b""
+            assert not transport.aborted
+
+    run(main)
+
+
+def test_closing_without_time_does_not_wait_for_the_client_to_take_a_response() -> None:
+    async def main() -> None:
+        protocol = Echo()
+        with on_a_socket(protocol) as (transport, _, _):
+            protocol.data_received(GET)
+            await turns()
+            transport.unsent = 1000
+            protocol.closing(0)
+            assert transport.closed
+            assert not transport.aborted
+            await turns()
+
+    run(main)
+
+
+class Looking(Echo):
+    """Tells that `closing()` was called again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.again = asyncio.Event()
+
+    def closing(self, timeout: float = 15.0) -> None:
+        super().closing(timeout)
+        self.calls += 1
+        if self.calls > 1:
+            self.again.set()
+
+
+def test_closing_answers_a_request_that_comes_between_a_response_and_the_close_behind_it() -> None:
+    async def main() -> None:
+        protocol = Looking()
+        with on_a_socket(protocol) as (transport, ours, theirs):
+            protocol.data_received(GET)
+            await turns()
+            transport.unsent = 1000
+            protocol.closing(10)
+            transport.unsent = 0  # the client has all of the response,
+            theirs.send(GET)  # and nothing tells it yet that its connection is to be closed
+            async with asyncio.timeout(5):
+                await protocol.again.wait()
+            assert not transport.closed
+            protocol.data_received(ours.recv(100))
+            await turns()
+            assert transport.output.count(b"HTTP/1.1 200 ") == 2
+            assert transport.output.count(b"Connection: close") == 1
+            protocol.connection_lost(None)
 
     run(main)
 
