@@ -114,7 +114,7 @@ class PayloadStream:
 
     async def _wait(self) -> None:
         """Wait for more bytes, the end, or an exception."""
-        if self._waiter is not None:
+        if self._waiter is not None and not self._waiter.cancelled():  # who was cancelled may not know it yet
             raise RuntimeError("the payload is being read by another task already")
         if self._source is not None:
             self._source.body_wanted()
@@ -122,7 +122,8 @@ class PayloadStream:
         try:
             await waiter
         finally:
-            self._waiter = None
+            if self._waiter is waiter:
+                self._waiter = None
 
     async def _filled(self) -> bool:
         """Wait until there is something in the buffer (true) or the body has ended (false)."""

@@ -79,13 +79,18 @@ class Wakeup:
         callback = self.callback
         if callback is None:
             return False
-        self._cancelled = msg or ""
         if self.held:
+            self._cancelled = msg or ""
             self._loop.call_soon(self.wake)  # if it still waits then
             return True
         self.callback = None
-        self._loop.call_soon(callback, self, context=self._context)
+        self._loop.call_soon(self._resume_cancelled, callback, msg or "", context=self._context)
         return True
+
+    def _resume_cancelled(self, callback: Callable[[Any], object], msg: str) -> None:
+        """Let the task that has been cancelled know: it, and not another that has begun to wait meanwhile."""
+        self._cancelled = msg
+        callback(self)
 
     def result(self) -> None:
         """Raise `CancelledError` when the waiting was cancelled."""

@@ -124,6 +124,20 @@ def test_a_cut_body_raises_in_every_way_to_read(reader: Reader) -> None:
     asyncio.run(main())
 
 
+def test_a_reader_that_was_cancelled_makes_room_for_another_at_once() -> None:
+    async def main() -> None:
+        stream = PayloadStream(Source(), asyncio.get_running_loop())
+        first = asyncio.ensure_future(stream.readany())
+        await asyncio.sleep(0)
+        first.cancel()
+        asyncio.get_running_loop().call_later(0.01, stream.feed, b"data")
+        second = stream.readany()  # before the first knows
+        assert await second == b"data"
+        assert first.cancelled()
+
+    asyncio.run(main())
+
+
 def test_bytes_that_come_after_an_exception_are_dropped() -> None:
     async def main() -> None:
         source = Source()

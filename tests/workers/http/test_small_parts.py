@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from typing import Any
 
@@ -144,9 +145,29 @@ def test_a_wakeup_resumes_its_task_at_once_again_and_again() -> None:
     asyncio.run(main())
 
 
-def test_the_task_of_a_wakeup_keeps_its_identity_and_its_context() -> None:
-    import contextvars
+def test_a_cancellation_reaches_the_task_that_has_waited_not_the_one_that_waits_now() -> None:
+    async def main() -> None:
+        wakeup = Wakeup(asyncio.get_running_loop())
+        woken: list[Wakeup] = []
 
+        async def wait() -> None:
+            await wakeup
+
+        task = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        # Another one waits, and is woken before the first has had its turn.
+        wakeup.add_done_callback(woken.append, context=contextvars.copy_context())
+        wakeup.wake()
+        assert woken == [wakeup]
+        wakeup.result()  # the other's: does not raise
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_the_task_of_a_wakeup_keeps_its_identity_and_its_context() -> None:
     variable = contextvars.ContextVar[str]("variable")
 
     async def main() -> None:
