@@ -15,8 +15,8 @@ from websockets.frames import Opcode
 
 from preforkd.workers.gateways.websocket_closing import outcome
 from preforkd.workers.gateways.websocket_messages import disconnected, size_of
+from preforkd.workers.gateways.websocket_plain import plain_message, plain_size
 from preforkd.workers.gateways.websocket_reader import MessageReader, Reading
-from preforkd.workers.gateways.websocket_short import short_message
 from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.waiter import Wakeup
 
@@ -54,8 +54,8 @@ class Inbound(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_closing", "_connection", "_ended", "_held", "_held_from", "_keepalive", "_loop", "_queue", "_reader", "_turn",
-        "_wakeup", "_wire", "disconnect", "queued",
+        "_closing", "_connection", "_ended", "_held", "_held_from", "_keepalive", "_loop", "_missing", "_parts",
+        "_queue", "_reader", "_turn", "_wakeup", "_wire", "disconnect", "queued",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,8 @@ class Inbound(asyncio.Protocol):
         self.disconnect: Message | None = None
         self._held = b""  # what has come and is not decoded from the offset `_held_from` on
         self._held_from = 0
+        self._parts: list[bytes] = []  # of a plain message whose rest is still to come
+        self._missing = 0  # bytes of it
         self._turn: asyncio.Handle | None = None  # the next one, in which more of it is decoded
 
     # What the app calls.
@@ -111,16 +113,22 @@ class Inbound(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of frames."""
         # Flat: every message passes here.
+        if self._missing:
+            self._missing -= len(data)
+            self._parts.append(data)
+            if self._missing > 0:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._missing = 0
         reader = self._reader
         if reader.state is _BETWEEN and not reader.owed and not self._held and self.disconnect is None:
-            message = short_message(data, reader.short_max)
+            message = plain_message(data, reader.limit)
             if message is not None:
-                cost = len(data) + _MESSAGE_COST
-                self._queue.append((message, cost))
-                self.queued += cost
-                if self.queued > HIGH_WATER:
-                    self._connection._pause_reading()
+                self._put(message, len(data))
                 self._wakeup.wake()
+                if self.queued > HIGH_WATER:  # the app does not wait for it
+                    self._connection._pause_reading()
                 return
         self._held = self._held[self._held_from :] + data if self._held else data
         self._held_from = 0
@@ -155,6 +163,11 @@ class Inbound(asyncio.Protocol):
             self.disconnect = disconnected(outcome(self._wire.server))
         self._wakeup.wake()
 
+    def _put(self, message: Message, size: int) -> None:
+        cost = size + _MESSAGE_COST
+        self._queue.append((message, cost))
+        self.queued += cost
+
     # Decoding, as far as the app keeps up, and no more than the loop has time for.
 
     def _decode(self) -> None:
@@ -169,19 +182,31 @@ class Inbound(asyncio.Protocol):
 
     def _decode_held(self) -> bool:
         """Decode what is held back; whether that was all, and not only what one turn has time for."""
-        server = self._wire.server
+        server, reader = self._wire.server, self._reader
         data, at = self._held, self._held_from
         end = len(data)
         frames = size = 0
         while at < end and self.queued <= HIGH_WATER and frames < TURN_FRAMES and size < TURN_BYTES:
-            for frame in self._reader.frames(data if end <= SLICE else data[at : at + SLICE]):
+            if reader.state is _BETWEEN and not reader.owed and self.disconnect is None:
+                plain = plain_size(data, at, reader.limit)
+                if plain > end - at:  # collected here: the library would be given it in slices
+                    self._parts.append(data[at:])
+                    self._missing = plain - (end - at)
+                    at = end
+                    break
+                whole = plain_message(data[at : at + plain], reader.limit) if plain else None
+                if whole is not None:
+                    self._put(whole, plain)
+                    frames += 1
+                    size += plain
+                    at += plain
+                    continue
+            for frame in reader.frames(data[at : at + SLICE]):
                 frames += 1
                 size += len(frame.data)
-                message = self._reader.take(frame)
+                message = reader.take(frame)
                 if message is not None and self.disconnect is None:
-                    cost = size_of(message) + _MESSAGE_COST
-                    self._queue.append((message, cost))
-                    self.queued += cost
+                    self._put(message, size_of(message))
                 elif frame.opcode is _PONG:
                     self._keepalive.take_pong(frame.data)
             at += SLICE

@@ -1,7 +1,7 @@
 """From the bytes of a WebSocket to messages (RFC 6455 sections 5.4 and 5.6); no I/O, and no waiting.
 
 The library `websockets` makes frames of bytes and checks them; here fragments become messages, and it is known whether
-the next byte is the first of a message: only there may a short one be taken without the library.
+the next byte is the first of a message: only there may a plain one be taken without the library.
 
 The states: BETWEEN two messages; in a TEXT or a BINARY message that came in fragments so far; FAILED: the client has
 sent text that is none, and none of what follows is for the app.
@@ -10,13 +10,14 @@ sent text that is none, and none of what follows is for the app.
 from __future__ import annotations
 
 import enum
+import sys
 from typing import TYPE_CHECKING, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from preforkd.workers.gateways.websocket_messages import received
-from preforkd.workers.gateways.websocket_short import SHORT_MAX, wire_size
+from preforkd.workers.gateways.websocket_plain import wire_size
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
@@ -46,18 +47,18 @@ class MessageReader:
         limit: bytes that a message may have; 0: any number.
 
     Attributes:
+        limit: bytes of the longest message.
         owed: bytes that the library has and that belong to no frame yet; 0: the next is the first of a frame.
-        short_max: bytes of the longest message that may be taken without the library.
         state: see above.
     """
 
-    __slots__ = ("_fragments", "_server", "owed", "short_max", "state")
+    __slots__ = ("_fragments", "_server", "limit", "owed", "state")
 
     def __init__(self, server: ServerProtocol, limit: int) -> None:
         self._server = server
         self._fragments = bytearray()  # one, whatever number they came in: an object each costs 60 times a byte
         self.owed = 0
-        self.short_max = min(SHORT_MAX, limit or SHORT_MAX)
+        self.limit = limit or sys.maxsize
         self.state = Reading.BETWEEN
 
     def frames(self, data: bytes) -> list[Frame]:
@@ -70,7 +71,7 @@ class MessageReader:
         server.receive_data(data)
         self.owed += len(data)
         frames = cast("list[Frame]", server.events_received())  # there are no other events behind the handshake
-        if not server.extensions:  # they change sizes: behind one, short messages are the library's too
+        if not server.extensions:  # they change sizes: behind one, plain messages are the library's too
             self.owed -= sum(map(wire_size, frames))
         return frames
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from preforkd.workers.gateways.websocket_short import SHORT_MAX, plain_frame
+from preforkd.workers.gateways.websocket_plain import plain_frame
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
@@ -37,7 +37,7 @@ class Wire:
             is_text: it is UTF-8, not binary.
         """
         server = self.server
-        if not server.extensions and len(payload) <= SHORT_MAX:
+        if not server.extensions:
             self.write(plain_frame(payload, is_text))
             return
         if is_text:

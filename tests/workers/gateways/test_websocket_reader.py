@@ -11,7 +11,6 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from preforkd.workers.gateways.websocket_reader import MessageReader, Reading
-from preforkd.workers.gateways.websocket_short import SHORT_MAX
 
 
 def protocol(state: State = State.OPEN) -> ServerProtocol:
@@ -57,7 +56,7 @@ def test_it_is_known_where_a_message_begins() -> None:
     assert reader.state is Reading.BINARY
 
 
-def test_behind_an_extension_that_changes_sizes_nothing_is_short() -> None:
+def test_behind_an_extension_that_changes_sizes_nothing_is_plain() -> None:
     server = protocol()
     server.extensions = [PerMessageDeflate(True, True, 15, 15)]
     reader = MessageReader(server, 0)
@@ -85,8 +84,3 @@ def test_text_that_is_none_behind_our_close_is_not_for_the_app_either_and_is_no_
     assert read(reader, frame(Opcode.TEXT, b"\xff") + frame(Opcode.TEXT, b"next")) == []
     assert server.close_sent is not None
     assert server.close_sent.code == 1012
-
-
-@pytest.mark.parametrize(("limit", "short"), [(0, SHORT_MAX), (5, 5), (1_000_000, SHORT_MAX)])
-def test_a_short_message_is_no_longer_than_any_may_be(limit: int, short: int) -> None:
-    assert MessageReader(protocol(), limit).short_max == short

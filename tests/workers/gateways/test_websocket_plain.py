@@ -1,9 +1,10 @@
-"""Short messages that are taken without the library: the same as with it, and only where a frame begins."""
+"""Plain messages that are taken without the library: the same as with it, and only where a frame begins."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from preforkd.workers.gateways.asgi import AsgiGateway, AsgiOptions
-from preforkd.workers.gateways.websocket_short import SHORT_MAX, short_message, wire_size
+from preforkd.workers.gateways.websocket_plain import plain_frame, plain_message, plain_size, wire_size
 from tests.e2e.client import HANDSHAKE
 from tests.workers.gateways.serving import Receive, Scope, Send
 from tests.workers.http.wire import converse
@@ -25,13 +26,16 @@ def frame(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin=fin).serialize(mask=True)
 
 
-@pytest.mark.parametrize("size", [0, 1, 124, 125])
-def test_one_whole_short_frame_is_a_message(size: int) -> None:
-    text, data = "é" * (size // 2), bytes(range(size))
-    assert short_message(frame(Opcode.TEXT, text.encode()), SHORT_MAX) == {
+SIZES = [0, 1, 124, 125, 126, 127, 128, 65534, 65535, 65536, 65537, 70000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_one_whole_plain_frame_is_a_message(size: int) -> None:
+    text, data = "é" * (size // 2), (bytes(range(256)) * 300)[:size]
+    assert plain_message(frame(Opcode.TEXT, text.encode()), sys.maxsize) == {
         "type": "websocket.receive", "text": text, "bytes": None
     }  # fmt: skip
-    assert short_message(frame(Opcode.BINARY, data), SHORT_MAX) == {
+    assert plain_message(frame(Opcode.BINARY, data), sys.maxsize) == {
         "type": "websocket.receive", "text": None, "bytes": data
     }  # fmt: skip
 
@@ -43,7 +47,12 @@ def test_one_whole_short_frame_is_a_message(size: int) -> None:
         frame(Opcode.TEXT, b"abc")[:-1],
         frame(Opcode.TEXT, b"abc") + b"\x81",
         frame(Opcode.TEXT, b"abc") * 2,
-        frame(Opcode.TEXT, bytes(126)),
+        frame(Opcode.TEXT, bytes(126))[:-1],
+        frame(Opcode.TEXT, bytes(65535)) + b"\x81",
+        frame(Opcode.BINARY, bytes(65536))[:-1],
+        b"\x82\xfe\x00\x7d" + bytes(4 + 125),  # a length that takes more bytes than it needs
+        b"\x82\xff" + (65535).to_bytes(8) + bytes(4 + 65535),
+        b"\x82\xff" + b"\xff" * 8 + bytes(70000),
         frame(Opcode.TEXT, b"abc", fin=False),
         frame(Opcode.CONT, b"abc"),
         frame(Opcode.PING, b"abc"),
@@ -53,22 +62,35 @@ def test_one_whole_short_frame_is_a_message(size: int) -> None:
         bytes([0xC1]) + frame(Opcode.TEXT, b"abc")[1:],  # compressed
         bytes([0x83]) + frame(Opcode.TEXT, b"abc")[1:],  # an unknown opcode
     ],
-    ids=bytes.hex,
+    ids=lambda data: data[:10].hex(),
 )
 def test_everything_else_is_left_to_the_library(data: bytes) -> None:
-    assert short_message(data, SHORT_MAX) is None
+    assert plain_message(data, sys.maxsize) is None
 
 
-def test_the_limit_of_a_message_holds_for_short_ones() -> None:
+def test_the_limit_of_a_message_holds_for_plain_ones() -> None:
     data = frame(Opcode.TEXT, b"12345")
-    assert short_message(data, 5) is not None
-    assert short_message(data, 4) is None
+    assert plain_message(data, 5) is not None
+    assert plain_message(data, 4) is None
 
 
-@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("size", SIZES)
 def test_the_size_on_the_wire_is_that_of_the_frame(size: int) -> None:
     sent = Frame(Opcode.BINARY, bytes(size))
-    assert wire_size(sent) == len(sent.serialize(mask=True))
+    wire = sent.serialize(mask=True)
+    assert wire_size(sent) == len(wire)
+    assert plain_size(b"before" + wire + b"behind", 6, size) == len(wire)
+    assert plain_size(wire, 0, size - 1) == 0
+    known = 2 if size < 126 else 8 if size < 65536 else 14
+    assert [plain_size(wire[:cut], 0, size) for cut in range(known)] == [0] * known, "not known"
+    assert plain_size(wire[:known], 0, size) == len(wire)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_frame_that_is_sent_is_the_library_s(size: int) -> None:
+    data = bytes(size)
+    assert plain_frame(data, True) == Frame(Opcode.TEXT, data).serialize(mask=False)
+    assert plain_frame(data, False) == Frame(Opcode.BINARY, data).serialize(mask=False)
 
 
 def events(portions: list[bytes], limit: int = 1000) -> list[dict[str, Any]]:
@@ -92,6 +114,7 @@ def events(portions: list[bytes], limit: int = 1000) -> list[dict[str, Any]]:
 FRAMES = st.one_of(
     st.builds(frame, st.just(Opcode.TEXT), st.text(max_size=30).map(str.encode)),
     st.builds(frame, st.just(Opcode.BINARY), st.binary(max_size=130)),
+    st.builds(frame, st.just(Opcode.BINARY), st.sampled_from([126, 500, 1000]).map(bytes)),
     st.builds(frame, st.just(Opcode.PING), st.binary(max_size=20)),
     st.builds(
         lambda first, between, rest: frame(Opcode.TEXT, first, False) + between + frame(Opcode.CONT, rest),
@@ -117,6 +140,27 @@ def test_how_frames_are_divided_into_reads_changes_nothing(frames: list[bytes], 
         assert divided[:-1] == whole[:-1]
         # Which of several ends is found first, a fault or a Close, depends on how much of them has come.
         assert divided[-1] == whole[-1] or {divided[-1]["code"], whole[-1]["code"]} <= {1000, 1002, 1007, 1009}
+
+
+@pytest.mark.parametrize("step", [100, 4096, 30_000, 65536, 10**6])
+def test_long_messages_are_whole_however_they_are_divided_and_what_is_between_them_too(step: int) -> None:
+    data, text = bytes(range(256)) * 300, "é" * 40_000
+    frames = [
+        frame(Opcode.BINARY, data), frame(Opcode.TEXT, b"short"), frame(Opcode.TEXT, text.encode()),
+        frame(Opcode.PING, b"x"), frame(Opcode.BINARY, data), frame(Opcode.CLOSE, b"\x0f\xa0bye"),
+    ]  # fmt: skip
+    sent = b"".join(frames)
+    received = events([sent[at : at + step] for at in range(0, len(sent), step)], limit=100_000)
+    assert [event.get("bytes") or event.get("text") for event in received[:-1]] == [data, "short", text, data]
+    assert received[-1] == {"type": "websocket.disconnect", "code": 4000, "reason": "bye"}
+
+
+@pytest.mark.parametrize("wrong", [bytes(100_001), b"\xff" * 70_000], ids=["too long", "no text"])
+def test_a_long_message_that_is_wrong_ends_the_websocket(wrong: bytes) -> None:
+    sent = frame(Opcode.TEXT, wrong)
+    received = events([sent[:20_000], sent[20_000:], frame(Opcode.TEXT, b"behind")], limit=100_000)
+    assert [event["type"] for event in received] == ["websocket.disconnect"]
+    assert received[0]["code"] == (1009 if len(wrong) > 100_000 else 1007)
 
 
 def test_a_short_frame_in_the_middle_of_another_is_part_of_it() -> None:
