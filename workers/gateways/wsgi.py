@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from preforkd.workers.gateways.wsgi_answer import Answer
 from preforkd.workers.gateways.wsgi_environ import EnvironSource, connection_environ
 from preforkd.workers.gateways.wsgi_file import FileWrapper
-from preforkd.workers.gateways.wsgi_input import READ_FIRST, streamed_input
+from preforkd.workers.gateways.wsgi_input import READ_AT_ONCE, READ_FIRST, streamed_input
 from preforkd.workers.gateways.wsgi_loop import serve_buffered, serve_now
 from preforkd.workers.gateways.wsgi_thread_call import ThreadCall
 from preforkd.workers.gateways.wsgi_threads import ThreadPool
@@ -162,10 +162,16 @@ class WsgiProtocol(ServerHttpProtocol):
                 while size < READ_FIRST and not payload.at_eof():
                     first.append(await payload.readany())
                     size += len(first[-1])
+                while READ_FIRST <= size < READ_AT_ONCE and not payload.at_eof():
+                    await asyncio.sleep(0)
+                    if not (arrived := payload.take_arrived()):
+                        break
+                    first.append(arrived)
+                    size += len(arrived)
             except ClientDisconnectedError:
                 pass  # half-closed: the app's read says it again, and its answer can still be read
-        arrived = b"".join(first)
-        call.input = BytesIO(arrived) if payload.at_eof() else streamed_input(arrived, call.receive_body)
+        begin = b"".join(first)
+        call.input = BytesIO(begin) if payload.at_eof() else streamed_input(begin, call.receive_body)
         await answer.of(call, payload)
 
     def resume_writing(self) -> None:

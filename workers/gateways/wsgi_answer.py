@@ -161,7 +161,11 @@ class Answer(Deferred):
             payload = self._payload
             if payload is not None:
                 call.wants_body = False
-                self._feeding = self._start(self._feed(call, payload))
+                arrived = payload.take_arrived()
+                if arrived:
+                    call.feed(arrived, is_last=payload.at_eof())
+                else:
+                    self._feeding = self._start(self._feed(call, payload))
         complete = call.complete  # looked at before the parts: all of them are there when it is true
         error = call.error
         if call.parts:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 READ_FIRST = 65536
 """Bytes of a body that are awaited before an app is called, so that a slow client does not hold a thread."""
 
+READ_AT_ONCE = 4 * READ_FIRST
+"""And that are taken with them when they have come already: handing them to the thread in parts costs twice as much."""
+
 
 class InputError(OSError):
     """The body of the request has been cut, does not come, or is invalid: what was read is not the whole.
@@ -36,6 +39,14 @@ class BodySource(io.RawIOBase):
     def readable(self) -> bool:
         """It is there to be read."""
         return True
+
+    def readall(self) -> bytes:
+        """Read to the end of the body; that of `io.RawIOBase` would take 8 kB at a time."""
+        parts: list[bytes | memoryview] = [self._left]
+        while part := self._receive():
+            parts.append(part)
+        self._left = memoryview(b"")
+        return b"".join(parts)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill a part of `buffer`; 0 at the end of the body."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,13 +12,15 @@ from typing import Any
 import psutil
 import pytest
 
-from preforkd.workers.gateways.wsgi_input import READ_FIRST, BodySource, InputError, streamed_input
+from preforkd.workers.gateways.wsgi import WsgiGateway
+from preforkd.workers.gateways.wsgi_input import READ_AT_ONCE, READ_FIRST, BodySource, InputError, streamed_input
 from tests.e2e.client import Connection
 from tests.workers.gateways.wsgi_serving import MODES, Environ, StartResponse, answer, serve
+from tests.workers.http.wire import FakeTransport
 
 every_mode = pytest.mark.parametrize("threads", MODES.values(), ids=MODES)
-LARGE = 3 * READ_FIRST
-"""More than is awaited before the app is called."""
+LARGE = READ_AT_ONCE + 8 * READ_FIRST
+"""More than is taken before the app is called, though a read of the socket may bring 256 kB."""
 
 
 def parts(*data: bytes) -> Callable[[], bytes]:
@@ -55,6 +58,35 @@ def test_a_read_takes_no_more_of_the_body_than_it_needs() -> None:
     source = BodySource(b"first", receive)
     assert (source.read(5), asked) == (b"first", [])
     assert (source.read(3), asked) == (b"xxx", [1])
+
+
+def test_the_rest_is_read_in_the_parts_in_which_it_comes_not_in_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def readinto(source: BodySource, buffer: object) -> int:
+        raise AssertionError("8 kB at a time")
+
+    monkeypatch.setattr(BodySource, "readinto", readinto)
+    stream = streamed_input(b"a" * 65536, parts(b"b" * 65536, b"c"))
+    assert stream.read() == b"a" * 65536 + b"b" * 65536 + b"c"
+    assert stream.read() == b""
+
+
+@pytest.mark.parametrize(("portions", "kind"), [([70_000, 30_000, 1], "BytesIO"), ([70_000] * 9, "BufferedReader")])
+def test_what_comes_right_behind_the_first_part_is_taken_with_it_within_bounds(portions: list[int], kind: str) -> None:
+    async def main() -> bytes:
+        app = answer(lambda environ: f"{type(environ['wsgi.input']).__name__} {len(environ['wsgi.input'].read())}")
+        protocol = WsgiGateway(app, 1).handler()
+        transport = FakeTransport(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % sum(portions))
+        for size in portions:
+            protocol.data_received(bytes(size))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while not transport.output:  # noqa: ASYNC110 -- nothing announces it
+                await asyncio.sleep(0.001)
+        return bytes(transport.output)
+
+    assert f"{kind} {sum(portions)}".encode() in asyncio.run(main())
 
 
 def test_a_body_that_ends_too_early_raises_an_oserror_in_every_way_to_read() -> None:
