@@ -171,7 +171,8 @@ class HttpExchange:
         await self._complete(response.write_eof())
 
     async def _send_part(self, response: AsgiResponse, body: bytes, message: Message) -> None:
-        if not response.headers_sent:
+        is_first = not response.headers_sent
+        if is_first:
             if self._wants_trailers and self._may_have_trailers():
                 response.enable_chunked_encoding()
             response.send_headers()
@@ -180,12 +181,20 @@ class HttpExchange:
         if body:
             response.write(body)
         if message.get("more_body", False):
-            await response.drain()
+            await (response.drain() if response.takes_body() else self._discard(is_first=is_first))
         elif self._wants_trailers:
             self.phase = TRAILERS
             await response.drain()
         else:
             await self._complete(response.write_eof())
+
+    async def _discard(self, *, is_first: bool) -> None:
+        """A part of a body that is not sent, as with HEAD, is not the last one: see to what writing it would do."""
+        if self._protocol._client_finished and not is_first:
+            raise ClientDisconnectedError("the client has got all that it gets, and has closed its side")
+        await asyncio.sleep(0)
+        if self.is_gone:
+            raise ClientDisconnectedError("the client is gone")
 
     def _may_have_trailers(self) -> bool:
         """Whether the client takes trailers: ASGI has them sent to those only that say `TE: trailers`."""

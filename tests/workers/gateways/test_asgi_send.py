@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,54 @@ def test_no_body_for_head(headers: tuple[tuple[bytes, bytes], ...]) -> None:
             answer = connection.answer(to="HEAD")
             assert (answer.status, answer.header("Content-Length")) == (200, "5" if headers else None)
         assert connection.get().text == "hello"
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("leaves", ["by closing its side", "at once"])
+def test_a_stream_for_head_ends_with_its_client_and_keeps_nobody_waiting(leaves: str, loop: str) -> None:
+    ended: list[BaseException] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        try:
+            while scope["path"] == "/stream":
+                await send(body(b"part", more_body=True))  # waits for nothing else
+        except BaseException as exc:
+            ended.append(exc)
+            raise
+        await send(body(b"other"))
+
+    with serve(app, loop=loop) as server:
+        with server.connect() as connection:
+            connection.ask("/stream", method="HEAD")
+            assert connection.answer(to="HEAD").status == 200
+            assert server.get("/other").text == "other"
+            if leaves == "by closing its side":
+                connection.socket.shutdown(socket.SHUT_WR)
+                server.until(lambda: bool(ended), "the app is told")
+        server.until(lambda: bool(ended), "the app is told")
+        assert isinstance(ended[0], OSError)
+        assert not server.log, "a client that leaves is no error"
+
+
+def test_a_short_stream_for_head_ends_well_though_the_client_has_closed_its_side() -> None:
+    done: list[str] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)
+        await send(start())
+        await send(body(b"all", more_body=True))
+        await send(body())
+        done.append("background task")
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(method="HEAD")
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.answer(to="HEAD").status == 200
+        server.until(lambda: done == ["background task"], "it goes on")
+        assert not server.log
 
 
 @pytest.mark.parametrize("status", [0, 99, 100, 101, 103, 199, 1000, "200", None, 200.0])
