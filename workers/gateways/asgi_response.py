@@ -7,15 +7,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from preforkd.workers.http.errors import ResponseError
-from preforkd.workers.http.fields import BODILESS
+from preforkd.workers.http.fields import BODILESS, meaning_of
 from preforkd.workers.http.head import length_line
 from preforkd.workers.http.response import Response
 
 # Fields that are the same in most responses of an app, checked and formatted once: a lookup costs 0.1 us, the checks
-# 0.7. Content-Length comes with its number. Bounded, oldest out first.
+# 0.8. Content-Length comes with its number. Bounded, oldest out first. Those of `_REPEATED` are kept at once, others
+# when a value comes twice in a row: one that is never the same, as X-Request-Id, must not push them out.
 _FIELDS: dict[tuple[bytes, bytes], tuple[bytes, int | None]] = {}
 _FIELDS_MAX = 1024
-_FIELD_SIZE_MAX = 128
+_FIELD_SIZE_MAX = 512
+_LAST: dict[bytes, bytes] = {}
+_LAST_MAX = 512
 _REPEATED = frozenset(
     b"access-control-allow-origin cache-control content-length content-type expires pragma referrer-policy"
     b" strict-transport-security vary x-content-type-options x-frame-options".split()
@@ -72,13 +75,17 @@ class AsgiResponse(Response):
             return
         before = len(self._lines)
         self.add_header(name.decode("latin-1"), value.decode("ascii"))
-        if lower in _REPEATED and len(value) <= _FIELD_SIZE_MAX:
+        if len(value) > _FIELD_SIZE_MAX:
+            return
+        if lower in _REPEATED or (_LAST.get(name) == value and not meaning_of(name.decode("ascii"))):
             if len(_FIELDS) >= _FIELDS_MAX:
                 del _FIELDS[next(iter(_FIELDS))]
             if lower == b"content-length":
                 _FIELDS[name, value] = self._length_line, self._length
             elif len(self._lines) == before + 1:
                 _FIELDS[name, value] = self._lines[-1], None
+        elif name in _LAST or len(_LAST) < _LAST_MAX:
+            _LAST[name] = value
 
     def _add_opaque(self, name: bytes, value: bytes) -> None:
         """A value that is not ASCII goes out byte for byte as it is, whatever its encoding (RFC 9110 section 5.5)."""

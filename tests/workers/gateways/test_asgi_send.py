@@ -9,11 +9,13 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
+from preforkd.workers.gateways import asgi_response
 from preforkd.workers.http.errors import ClientDisconnectedError
 from tests.e2e.client import MalformedError, NoAnswerError, TruncatedError
 from tests.workers.gateways.serving import App, Receive, Scope, Send, body, http, serve, start
@@ -745,3 +747,43 @@ def test_nothing_follows_a_refused_response(file: Path) -> None:
         assert connection.answer().status == 500
         with pytest.raises((NoAnswerError, MalformedError)):
             connection.answer()
+
+
+# Fields that are remembered
+
+
+def test_a_field_that_comes_again_is_remembered_and_one_that_varies_is_not() -> None:
+    number = 0
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal number
+        number += 1
+        fields = [(b"x-again", b"same"), (b"x-varies", b"%d" % number), (b"date", b"now"), (b"server", b"mine")]
+        await send(start(200, *fields, (b"connection", b"x"), (b"keep-alive", b"x")))
+        await send(body(b"ok"))
+
+    with serve(app) as server, server.connect() as connection:
+        for turn in range(1, 5):
+            answer = connection.get()
+            assert [answer.header(name) for name in ("X-Again", "X-Varies", "Date", "Server")] == [
+                "same", str(turn), "now", "mine"
+            ]  # fmt: skip
+            assert (answer.header("Connection"), answer.header("Keep-Alive")) == ("keep-alive", None)
+    remembered = {name for name, _ in asgi_response._FIELDS}
+    assert b"x-again" in remembered
+    assert not remembered & {b"x-varies", b"date", b"server", b"connection", b"keep-alive"}
+
+
+def test_what_is_remembered_of_fields_is_bounded() -> None:
+    def response() -> asgi_response.AsgiResponse:
+        writer: Any = SimpleNamespace(connection=None)
+        return asgi_response.AsgiResponse(writer, 200)
+
+    for number in range(2000):
+        for _ in range(2):
+            response().add_pairs(
+                [(b"x-%d" % number, b"a"), (b"x-long-%d" % number, b"a" * 1000), (b"x-one", b"%d" % number)]
+            )
+    assert len(asgi_response._FIELDS) <= asgi_response._FIELDS_MAX
+    assert len(asgi_response._LAST) <= asgi_response._LAST_MAX
