@@ -68,7 +68,6 @@ def _load_and_exit(config: Config) -> None:
 
 
 def _load(config: Config) -> int:
-    from preforkd.workers.http.access_log_format import compile_format
     from preforkd.workers.loader import AppError, load
 
     options = config.options
@@ -76,13 +75,9 @@ def _load(config: Config) -> int:
     try:
         enter(config)
         app = load(options.app, interface=options.interface, factory=options.factory, app_dir=options.app_dir)
-        compile_format(options.access_log_format)
     except AppError as exc:
         sys.stderr.write(exc.details)
         _error(str(exc))
-        return NOT_BOOTED
-    except ValueError as exc:
-        _error(f"{config.origins['access_log_format']}: {exc}")
         return NOT_BOOTED
     binds = ", ".join(address.url for address in options.bind)
     workers = f"{options.workers} worker{'' if options.workers == 1 else 's'} ({config.why('workers')})"

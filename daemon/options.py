@@ -14,6 +14,7 @@ from preforkd.daemon.values import (
     Count,
     Flag,
     Kind,
+    LogFormat,
     Portion,
     Seconds,
     Size,
@@ -242,7 +243,7 @@ class Options:
         _LIMITS, Size(), 16 * 1024 * 1024, "Bytes of a WebSocket message, decompressed (close code 1009). 0: no limit."
     )
     access_log: bool = _option(_LOG, Flag(), True, "Log each request.")
-    access_log_format: str = _option(_LOG, Text("FORMAT"), SEED_ACCESS_LOG_FORMAT, "What an access log line says.")
+    access_log_format: str = _option(_LOG, LogFormat(), SEED_ACCESS_LOG_FORMAT, "What an access log line says.")
     access_log_file: str = _option(
         _LOG, Text("FILE"), "-", "Where the access log goes; relative to --chdir. -: standard output."
     )

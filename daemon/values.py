@@ -240,6 +240,21 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class LogFormat(Text):
+    """The format of an access log: text with atoms that are known."""
+
+    metavar: str = "FORMAT"
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        from preforkd.workers.http.access_log_format import compile_format  # only if one is given
+
+        text = Text.read(self, raw)
+        compile_format(text)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
 class UrlPath:
     """A path of a URL without a query, or nothing."""
 

@@ -250,8 +250,6 @@ class Worker:
         target = STDOUT if settings.access_log_file == "-" else settings.access_log_file
         try:
             return AccessLog(target, settings.access_log_format, as_json=settings.log_format == "json", loop=self._loop)
-        except ValueError as exc:
-            raise BootError("access_log_format", str(exc)) from exc
         except OSError as exc:
             raise BootError("access_log_file", f"{target} cannot be opened: {exc.strerror}") from exc
 

@@ -245,7 +245,13 @@ class AsgiProtocol(ServerHttpProtocol):
             self._nobody_waits = exchange.was_told
         self.exchange = None
         if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.listener is not None:
+            fault = exchange.payload_fault if exchange.response is None else None
             exchange.end()
+            if fault is not None:  # the app was told that its client is gone, but it is there, and sent a bad body
+                try:
+                    raise fault
+                finally:
+                    del fault  # a frame and an exception that hold each other wait for the collector
         if exchange.has_waited and self.transport is not None:
             self._let_task_go()  # what knows it, as a timer that cancels it, has nothing to do with the next request
 

@@ -422,13 +422,18 @@ def test_streams_of_a_worker_that_serves_on_after_all_are_left_alone() -> None:
         (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nx", {"body_timeout": 0.3}, 408),
     ],
 )
-def test_a_bad_body_is_answered_for_what_it_is(request_bytes: bytes, options: dict[str, Any], status: int) -> None:
+@pytest.mark.parametrize("raises", [True, False], ids=["the app raises", "the app returns"])
+def test_a_bad_body_is_answered_for_what_it_is(
+    request_bytes: bytes, options: dict[str, Any], status: int, raises: bool
+) -> None:
     @http
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise RuntimeError("as frameworks do")
+                if raises:
+                    raise RuntimeError("as frameworks do")
+                return
 
     with serve(app, **options) as server, server.connect() as connection:
         connection.send(request_bytes)
