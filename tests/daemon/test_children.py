@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import selectors
@@ -40,6 +41,14 @@ def ready_until_the_end(channel: socket.socket) -> int:
     say(channel, Ready())
     channel.recv(1)
     return 7
+
+
+def ready_if_heard_until_killed(channel: socket.socket) -> int:
+    """Be ready, whether the master still listens or not, and end by a signal only."""
+    with contextlib.suppress(OSError):
+        say(channel, Ready())
+    while True:
+        signal.pause()
 
 
 class Master:
@@ -348,9 +357,9 @@ class TestPreload:
         assert not any(isinstance(event, WorkerReady) and event.serial == given_up for event in master.events)
 
     def test_a_worker_that_is_given_up_while_it_is_being_born_gets_the_signal(self, master: Master) -> None:
-        first = master.fork(preload=molded())
+        first = master.fork(preload=molded(ready_if_heard_until_killed))
         master.wait(WorkerReady, first)
-        late = master.fork(preload=molded())
+        late = master.fork(preload=molded(ready_if_heard_until_killed))
         ready, _, _ = select.select([master.link(late).child.channel], [], [], WAIT)
         assert ready, "it has said its pid, and the master has not read that"
         assert master.link(late).unborn

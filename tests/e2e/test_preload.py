@@ -31,7 +31,7 @@ TITLE = re.compile(r"preforkd: mold \(generation (\d+)\)")
 
 
 def stack_in(log: str) -> str:
-    """Return a log without our lines: the interpreter writes a stack in pieces, and they may come between two of them."""
+    """Return a log without our lines: a stack is written in pieces, and they may come between two of them."""
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z [A-Z]+ [^\n]*\n", "", log)
 
 
