@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # Seconds for the rest of a head when the worker is about to exit; half of the time that is left, if that is less, so
 # that the answer does not fall into the moment of the exit.
 HALF_HEAD_GRACE = 1.0
+# Seconds for the next request behind a response that said keep-alive before the worker was about to exit: its client
+# may have it ready. Half of the time that is left, if that is less.
+NEXT_REQUEST_GRACE = 1.0
 # Seconds between two looks whether all of the last response is sent when its connection is to be closed.
 LOOK_AGAIN = 0.02
 
@@ -205,6 +208,14 @@ class ClosingConnection(asyncio.Protocol):
             self._marks.cut = monotonic() + timeout
             if timeout <= 0:
                 self.cancel_slow_request()
+
+    def close_when_idle(self) -> None:
+        """The worker is about to exit, and a response is complete that has said keep-alive: close if nothing comes."""
+        left = self._marks.cut - monotonic()
+        if left > 0:
+            self._loop.call_later(min(NEXT_REQUEST_GRACE, left / 2), _look_again, ref(self), True)
+        else:
+            self.closing(left)
 
     def _finish_sending(self) -> None:
         """Have the client see the end in the very moment in which no request of its has been seen.

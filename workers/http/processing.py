@@ -446,8 +446,7 @@ class ProcessingConnection(HttpConnection):
             if self._tail:
                 self.take_tail()
         if self._marks.cut:
-            # closing() came when the head had already said keep-alive: now the connection is idle.
-            self.closing(self._marks.cut - monotonic())
+            self.close_when_idle()  # closing() came when the head had already said keep-alive
 
     def expire_request(self) -> None:
         """The request takes too long: cancel the handler and answer 503; abort when it does not end even then."""

@@ -139,19 +139,26 @@ def test_resume_lets_a_request_finish_that_closing_would_have_cut() -> None:
     run(main)
 
 
-def test_a_connection_that_has_said_keep_alive_closes_behind_that_response() -> None:
-    class Begun(Waiting):
-        async def handle_request(self, message: Any, payload: Any) -> None:
-            self.keep_alive(True)
-            self.released = asyncio.Event()
-            response = Response(self.writer, 200)
-            response.add_header("Content-Length", "5")
-            response.send_headers()
-            response.write(b"be")
-            await response.drain()
-            await self.released.wait()
-            response.write(b"gun")
-            await response.write_eof()
+class Begun(Waiting):
+    """Says keep-alive, and has the rest of its body wait."""
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        self.keep_alive(True)
+        self.released = asyncio.Event()
+        response = Response(self.writer, 200)
+        response.add_header("Content-Length", "5")
+        response.send_headers()
+        response.write(b"be")
+        await response.drain()
+        await self.released.wait()
+        response.write(b"gun")
+        await response.write_eof()
+
+
+def test_a_connection_that_has_said_keep_alive_closes_behind_that_response_if_no_request_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(closing_module, "NEXT_REQUEST_GRACE", 0.0)
 
     async def main() -> None:
         result = await converse(Begun(), [GET], close=False)
@@ -162,8 +169,29 @@ def test_a_connection_that_has_said_keep_alive_closes_behind_that_response() -> 
         result.protocol.released.set()
         await turns()
         assert [(reply.body, reply.complete) for reply in result.replies] == [(b"begun", True)]
+        async with asyncio.timeout(5):
+            await connections_of(asyncio.get_running_loop()).wait_closed()
         assert result.transport.closed
         assert not result.transport.aborted
+
+    run(main)
+
+
+def test_a_request_that_comes_behind_a_response_that_has_said_keep_alive_is_answered_and_is_the_last() -> None:
+    async def main() -> None:
+        result = await converse(Begun(), [GET], close=False)
+        result.protocol.closing(10)
+        result.protocol.released.set()
+        await turns()
+        assert not result.transport.closed, "its client may have the next one ready"
+        assert not result.transport.half_closed
+        result.protocol.data_received(GET)
+        await turns()
+        result.protocol.released.set()
+        await turns()
+        assert [reply.headers["Connection"] for reply in result.replies] == ["keep-alive", "close"]
+        assert result.transport.closed or result.transport.half_closed
+        result.protocol.connection_lost(None)
 
     run(main)
 
