@@ -42,11 +42,12 @@ class BodySource(io.RawIOBase):
 
     def readall(self) -> bytes:
         """Read to the end of the body; that of `io.RawIOBase` would take 8 kB at a time."""
-        parts: list[bytes | memoryview] = [self._left]
+        body = io.BytesIO()
+        body.write(self._left)
         while part := self._receive():
-            parts.append(part)
+            body.write(part)
         self._left = memoryview(b"")
-        return b"".join(parts)
+        return body.getvalue()
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill a part of `buffer`; 0 at the end of the body."""

@@ -193,20 +193,19 @@ async def _send_more(call: LoopCall) -> None:
 
 async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
     """Call the app when all of the request's body is there: it cannot be waited for in the loop."""
-    parts: list[bytes] = []
-    size = 0
-    while size <= SPOOL_MAX and not payload.at_eof():
-        parts.append(await payload.readany())
-        size += len(parts[-1])
+    body = BytesIO()  # no list of parts: a client that dribbles would make a million objects of them
+    while body.tell() <= SPOOL_MAX and not payload.at_eof():
+        body.write(await payload.readany())
     if payload.at_eof():
-        environ["wsgi.input"] = BytesIO(b"".join(parts))
-        await serve_now(protocol, app, environ)
-        return
-    with tempfile.TemporaryFile() as body:
-        body.writelines(parts)
-        parts.clear()
-        async for part in payload:
-            body.write(part)
         body.seek(0)
         environ["wsgi.input"] = body
+        await serve_now(protocol, app, environ)
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(body.getbuffer())
+        body.close()
+        async for part in payload:
+            file.write(part)
+        file.seek(0)
+        environ["wsgi.input"] = file
         await serve_now(protocol, app, environ)
