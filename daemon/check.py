@@ -48,7 +48,7 @@ def _wait(pid: int, timeout: float) -> int | None:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return status
-        time.sleep(_POLL)
+        time.sleep(_POLL)  # waitpid() knows no timeout
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return None

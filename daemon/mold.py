@@ -244,7 +244,7 @@ class Molds:
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
                     self.reaped(pid, status)
-            time.sleep(0.001)
+            time.sleep(0.001)  # waitpid() knows no timeout
 
 
 # The mold's own half
