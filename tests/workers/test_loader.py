@@ -281,7 +281,7 @@ BREAKAGE: list[tuple[str, str]] = [
     ("from os import no_such_thing", "APP:2: ImportError: cannot import name 'no_such_thing' from 'os'"),
     ("x = 1 +", "APP:2: SyntaxError: invalid syntax"),
     ("  x = 1", "APP:2: IndentationError: unexpected indent"),
-    ("x = '\0'", "SyntaxError: source code"),
+    ("x = '\0'", "source code string cannot contain null bytes"),
     ("eval('1 +')", "APP:2: SyntaxError: invalid syntax"),
     ("1 / 0", "APP:2: ZeroDivisionError: division by zero"),
     ("raise ValueError('one\\ntwo')", "APP:2: ValueError: one two"),

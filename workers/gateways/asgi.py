@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from preforkd.workers.gateways.asgi_draining import DrainingEvent
 from preforkd.workers.gateways.asgi_exchange import COMPLETE, HttpExchange
 from preforkd.workers.gateways.asgi_failures import error_of, is_disconnect
-from preforkd.workers.gateways.asgi_scope import Templates, lower_headers
+from preforkd.workers.gateways.asgi_scope import Templates
 from preforkd.workers.gateways.lifespan import Lifespan
 from preforkd.workers.gateways.websocket_handshake import serve_websocket, wants_websocket
 from preforkd.workers.http.connections import connections_of
@@ -223,14 +223,10 @@ class AsgiProtocol(ServerHttpProtocol):
         """Have the app answer a request."""
         # Flat: every request passes here.
         templates = self._templates or self.templates
-        if message.memo is not None and message.memo is templates.memo:
-            scope = templates.again()
-        else:
-            headers, has_upgrade = lower_headers(message)
-            if has_upgrade and wants_websocket(message):
-                await serve_websocket(self, message, templates.websocket(message, headers))
-                return
-            scope = templates.http(message, headers)
+        if message.has_upgrade and wants_websocket(message):
+            await serve_websocket(self, message, templates.websocket(message))
+            return
+        scope = templates.http(message)
         self.keep_alive_wish = True
         exchange = self.exchange = HttpExchange(self, message, payload)
         if self._logging != NO_LOG:

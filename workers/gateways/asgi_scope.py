@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from preforkd.workers.http.message import HttpVersion11
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.message import RawHeaders, RequestMessage
+    from preforkd.workers.http.message import RequestMessage
 
 Scope = dict[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,58 +24,17 @@ Address = tuple[str, int | None]
 
 VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 
-# Clients repeat their fields, and the parser hands out the same tuple for the same block, so what is lowered once is
-# found again by identity: 0.1 us a request instead of 1.6 for ten fields. Bounded, oldest out first.
-_LOWERED: dict[int, tuple[RawHeaders, list[tuple[bytes, bytes]], bool]] = {}
-_LOWERED_MAX = 512
-_LOWERED_SIZE_MAX = 2048
-
 _ORIGIN = re.compile(r"[A-Za-z]+://[^/?]*")
 
 
-def lower_headers(message: RequestMessage) -> tuple[list[tuple[bytes, bytes]], bool]:
-    """Return the fields of a request as ASGI has them, names in lower case, values stripped; and if `Upgrade` is there.
-
-    The list is the caller's own.
-    """
-    raw = message.raw_headers
-    entry = _LOWERED.get(id(raw))
-    if entry is not None and entry[0] is raw:
-        return entry[1].copy(), entry[2]
-    lowered = message.lower_headers()
-    upgrade = any(name == b"upgrade" for name, _ in lowered)
-    if sum(len(value) for _, value in lowered) <= _LOWERED_SIZE_MAX:
-        if len(_LOWERED) >= _LOWERED_MAX:
-            del _LOWERED[next(iter(_LOWERED))]
-        _LOWERED[id(raw)] = raw, lowered, upgrade
-    return lowered.copy(), upgrade
-
-
 def split_target(target: str) -> tuple[str, str]:
-    """Return path and query of a request target (RFC 9112 section 3.2), both as sent."""
+    """Divide a request target (RFC 9112 section 3.2) into path and query, as sent."""
     if target[:1] not in ("/", "*"):
         target = target[_ORIGIN.match(target).end() :]  # type: ignore[union-attr]  # the parser takes no other form
         if target[:1] != "/":
             target = "/" + target
     path, _, query = target.partition("?")
     return path, query
-
-
-# What was made of targets that come again; bounded, oldest out first.
-_TARGETS: dict[str, tuple[str, bytes, bytes]] = {}
-_TARGETS_MAX = 1024
-_TARGET_SIZE_MAX = 256
-
-
-def _parts_of(target: str) -> tuple[str, bytes, bytes]:
-    """Return decoded path, raw path and query of a target."""
-    path, query = split_target(target)
-    parts = unquote(path) if "%" in path else path, path.encode("ascii"), query.encode("ascii")
-    if len(target) <= _TARGET_SIZE_MAX:
-        if len(_TARGETS) >= _TARGETS_MAX:
-            del _TARGETS[next(iter(_TARGETS))]
-        _TARGETS[target] = parts
-    return parts
 
 
 class Templates:
@@ -87,23 +46,11 @@ class Templates:
             path of the request: the proxy in front is expected to have stripped it.
         draining: the event of the extension `preforkd.draining`.
         state: what the app's lifespan has left; each request gets a copy.
-
-    Attributes:
-        memo: of the last message, if it was one that is remembered: for another with the same there is `again()`.
     """
 
     __slots__ = (
-        "_headers",
-        "_http",
-        "_http_extensions",
-        "_raw_root",
-        "_root_path",
-        "_scope",
-        "_state",
-        "_websocket",
-        "_websocket_extensions",
-        "memo",
-    )
+        "_http", "_http_extensions", "_raw_root", "_root_path", "_state", "_websocket", "_websocket_extensions"
+    )  # fmt: skip
 
     def __init__(
         self, transport: asyncio.BaseTransport, root_path: str, draining: asyncio.Event, state: dict[str, Any]
@@ -130,52 +77,42 @@ class Templates:
         self._root_path = root_path
         self._raw_root = root_path.encode()
         self._state = state
-        self.memo: dict[str, Any] | None = None
-        self._scope: Scope = {}
-        self._headers: list[tuple[bytes, bytes]] = []
 
-    def again(self) -> Scope:
-        """Return the scope of a request that has the same head as the last one."""
-        scope = self._scope.copy()
-        scope["asgi"] = VERSIONS.copy()
-        scope["headers"] = self._headers.copy()
-        scope["state"] = self._state.copy()
-        scope["extensions"] = self._http_extensions.copy()
-        return scope
-
-    def http(self, message: RequestMessage, headers: list[tuple[bytes, bytes]]) -> Scope:
+    def http(self, message: RequestMessage) -> Scope:
         """Return the scope of a request."""
-        # Flat: every request passes here whose head is not the same as the last one's.
+        # Flat: every request passes here.
         target = message.path
-        parts = _TARGETS.get(target) or _parts_of(target)
+        if target[0] == "/":
+            path, _, query = target.partition("?")
+        else:
+            path, query = split_target(target)
+        raw_path = path.encode("ascii")
+        if "%" in path:
+            path = unquote(path)
         scope: Scope = self._http.copy()
         if message.version is not HttpVersion11:
             scope["http_version"] = "1.0"
         scope["asgi"] = VERSIONS.copy()
         scope["method"] = message.method
         if self._root_path and target != "*":  # of OPTIONS: it means the server, not a path in it
-            scope["path"] = self._root_path + parts[0]
-            scope["raw_path"] = self._raw_root + parts[1]
+            scope["path"] = self._root_path + path
+            scope["raw_path"] = self._raw_root + raw_path
         else:
-            scope["path"] = parts[0]
-            scope["raw_path"] = parts[1]
-        scope["query_string"] = parts[2]
-        if message.memo is not None:
-            self.memo = message.memo
-            self._scope = scope.copy()
-            self._headers = headers.copy()
-        scope["headers"] = headers
+            scope["path"] = path
+            scope["raw_path"] = raw_path
+        scope["query_string"] = query.encode("ascii")
+        scope["headers"] = message.fields.copy()  # the app may change it
         scope["state"] = self._state.copy()
         scope["extensions"] = self._http_extensions.copy()
         return scope
 
-    def websocket(self, message: RequestMessage, headers: list[tuple[bytes, bytes]]) -> Scope:
+    def websocket(self, message: RequestMessage) -> Scope:
         """Return the scope of a WebSocket handshake."""
-        scope = self.http(message, headers)
+        scope = self.http(message)
         del scope["method"]
         scope.update(self._websocket)
         scope["extensions"] = self._websocket_extensions.copy()
-        offered = [value for name, value in headers if name == b"sec-websocket-protocol"]
+        offered = [value for name, value in message.fields if name == b"sec-websocket-protocol"]
         scope["subprotocols"] = [
             one.strip(" \t") for value in offered for one in value.decode("latin-1").split(",") if one.strip(" \t")
         ]

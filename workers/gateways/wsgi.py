@@ -126,8 +126,7 @@ class WsgiProtocol(ServerHttpProtocol):
                 call.input = BytesIO(payload.take_arrived())
                 return answer.of(call)
             return self._serve_upload(call, answer, message, payload)
-        memo = message.memo
-        environ = environs.last.copy() if memo is not None and memo is environs.memo else environs.environ(message)
+        environ = environs.environ(message)
         if payload is EMPTY_PAYLOAD:
             environ["wsgi.input"] = BytesIO()
             return serve_now(self, self.gateway.app, environ)

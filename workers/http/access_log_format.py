@@ -55,9 +55,9 @@ def protocol_of(message: RequestMessage) -> str:
 def request_field(message: RequestMessage, name: str) -> str | None:
     """Return a field of the request as text; a dictionary of all fields would cost more than looking for two."""
     wanted = name.lower().encode("latin-1", "replace")
-    for key, value in message.raw_headers:
-        if len(key) == len(wanted) and key.lower() == wanted:
-            return value.strip(b" \t").decode("utf-8", "surrogateescape")
+    for key, value in message.fields:
+        if key == wanted:
+            return value.decode("utf-8", "surrogateescape")
     return None
 
 
@@ -68,7 +68,7 @@ def _field_atom(name: str) -> RequestAtom:
     return lambda message: escape(request_field(message, name) or "-")
 
 
-# The atoms that look at the request alone: made once for a head that comes again and again.
+# The atoms that look at the request alone.
 _REQUEST_ATOMS: dict[str, RequestAtom] = {
     "r": lambda message: f"{message.method} {escape(message.path)} {protocol_of(message)}",
     "m": lambda message: escape(message.method),
@@ -165,25 +165,17 @@ def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
     tree.body.body = ast.JoinedStr(parts)  # type: ignore[attr-defined]  # a lambda's
     code = compile(ast.fix_missing_locations(tree), "<access log format>", "eval")
     known: dict[str, Any] = {
-        "pieces_of": _pieces_maker(access_log_format, request_atoms), "names": names, "clock": clock, "escape": escape,
+        "pieces_of": _pieces_maker(request_atoms), "names": names, "clock": clock, "escape": escape,
         "no_response": _NoResponse, "getpid": os.getpid,
     }  # fmt: skip
     make: LineMaker = eval(code, known)  # noqa: S307 -- of the expressions above, see there
     return make, says_seconds
 
 
-def _pieces_maker(key: str, atoms: list[RequestAtom]) -> Callable[[RequestMessage | None], tuple[str, ...]]:
+def _pieces_maker(atoms: list[RequestAtom]) -> Callable[[RequestMessage | None], tuple[str, ...]]:
     dashes = ("-",) * len(atoms)
 
     def pieces_of(message: RequestMessage | None) -> tuple[str, ...]:
-        if message is None:
-            return dashes
-        memo = message.memo
-        if memo is None:
-            return tuple([atom(message) for atom in atoms])
-        pieces: tuple[str, ...] | None = memo.get(key)
-        if pieces is None:
-            pieces = memo[key] = tuple([atom(message) for atom in atoms])
-        return pieces
+        return dashes if message is None else tuple([atom(message) for atom in atoms])
 
     return pieces_of

@@ -13,7 +13,7 @@ from preforkd.workers.http.closing import BODY, DISCARD, DRAIN, HEAD, HOLD, RAW,
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.decoding import DecodedPayload
 from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError, ResponseError
-from preforkd.workers.http.message import HttpVersion11, RequestMessage
+from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.parser import RequestParser
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.rules import refused_request
@@ -78,14 +78,7 @@ class HttpConnection(ClosingConnection):
         # Flat: every request passes here.
         intake = self._intake
         if intake == HEAD:
-            parser = self.reader
-            if data == parser.last_data:
-                method, path, raw_headers, should_close, _, memo = parser.last_head
-                self._message = RequestMessage(method, path, HttpVersion11, raw_headers, should_close, memo)
-                self._intake = HOLD
-                self.serve()
-            else:
-                self._receive_head(data)
+            self._receive_head(data)
         elif intake == BODY:
             self._receive_body(data)
         elif intake == HOLD:
@@ -114,7 +107,7 @@ class HttpConnection(ClosingConnection):
         self._message = message
         self._intake = HOLD
         if parser.in_body:
-            body = parser.whole_body(data)
+            body = None if self._decodes(message) else parser.whole_body(data)
             if body is not None:
                 self._payload = PayloadStream.whole(body, self._loop)
             else:
@@ -123,10 +116,13 @@ class HttpConnection(ClosingConnection):
             self.data_received(data[parser.consumed :])
         self.serve()
 
+    def _decodes(self, message: RequestMessage) -> bool:
+        return message.compression is not None and self.decodes_bodies
+
     def _expect_body(self, message: RequestMessage) -> None:
         self._intake = BODY
-        if message.compression is not None and self.decodes_bodies:
-            self._payload = DecodedPayload(self, self._loop, message.compression, self.limits.limit_body)
+        if self._decodes(message):
+            self._payload = DecodedPayload(self, self._loop, message.compression or "", self.limits.limit_body)
         else:
             self._payload = PayloadStream(self, self._loop)
         self.continue_is_due = message.expect_continue

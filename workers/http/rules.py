@@ -1,20 +1,19 @@
-"""The rules of HTTP/1.1 that the parser (llhttp) does not keep: pure functions over bytes of the wire.
+"""The rules of HTTP/1.1 for a head: pure functions over bytes of the wire that accept or refuse.
 
-Nothing here decides where a message ends: that is the parser's business alone, a second opinion is how requests are
-smuggled. These functions accept or refuse.
+Nothing here decides where a message ends: that is `parser.py`'s business alone, a second opinion is how requests are
+smuggled.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv6Address
 
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11, RequestMessage
+from preforkd.workers.http.names import FOREIGN_METHODS, METHODS
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+)(?: ([^\r\n]*))?(?:\r|\Z)")
 _REFUSED_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+)(?: HTTP/([0-9])\.([0-9])(?=\r))?").match
 _TARGET_SHOWN_MAX = 1024
 _HTTP_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])\Z")
@@ -26,11 +25,6 @@ METHOD_SIZE_MAX = 65536  # bytes of a method that has not ended; the limit of th
 _IP_FUTURE = re.compile(rb"[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+,;=:]+")
 _PRINTABLE = re.compile(rb"[!-~]+")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(?:[/?]|\Z)")
-
-# Methods that llhttp knows, of RTSP only.
-_RTSP_METHOD = re.compile(
-    rb"(?:DESCRIBE|ANNOUNCE|SETUP|PLAY|PAUSE|TEARDOWN|GET_PARAMETER|SET_PARAMETER|REDIRECT|RECORD|FLUSH) "
-)
 
 
 def is_valid_host(value: bytes) -> bool:
@@ -51,7 +45,7 @@ def is_valid_host(value: bytes) -> bool:
     return b"%" not in literal
 
 
-def authority_of(target: bytes, method: bytes) -> bytes | None:
+def authority_of(target: bytes, method: str) -> bytes | None:
     """Check a request target (RFC 9112 section 3.2) and return the authority of an absolute-form one.
 
     Raises:
@@ -64,7 +58,7 @@ def authority_of(target: bytes, method: bytes) -> bytes | None:
     if target[:1] == b"/":
         return None
     if target == b"*":
-        if method != b"OPTIONS":
+        if method != "OPTIONS":
             raise BadRequestError("The target * is for OPTIONS only")
         return None
     match = _ABSOLUTE.match(target)
@@ -124,13 +118,13 @@ def tokens(value: bytes) -> list[bytes]:
     return [token.strip(b" \t") for token in value.lower().split(b",")]
 
 
-def is_websocket_handshake(method: bytes, version: HttpVersion, fields: dict[bytes, list[bytes]]) -> bool:
+def is_websocket_handshake(method: str, version: HttpVersion, fields: dict[bytes, list[bytes]]) -> bool:
     """Whether a request is a valid opening handshake (RFC 6455 section 4.2.1), Host being checked before.
 
     A body is no part of it: with one, what follows the head would be taken for frames of the client's choice.
     """
     return (
-        method == b"GET"
+        method == "GET"
         and version >= HttpVersion11
         and b"content-length" not in fields
         and b"transfer-encoding" not in fields
@@ -141,29 +135,31 @@ def is_websocket_handshake(method: bytes, version: HttpVersion, fields: dict[byt
     )
 
 
-def check_request_line(head: bytes, method: bytes, target: bytes) -> HttpVersion:
-    """Check a complete request line to the letter (RFC 9112 section 3) and return its version.
+def check_request_line(line: bytes) -> tuple[str, HttpVersion]:
+    """Check a request line to the letter (RFC 9112 section 3), but for its target; return method and version.
 
-    llhttp takes more than one space, a missing version, HTTP/2.0, RTSP and ICE.
+    Args:
+        line: without the CR LF at its end.
 
     Raises:
-        BadRequestError: 400, or 505 for a version that is not 1.0 or 1.1.
+        BadRequestError: 400, 501 for a method that we do not know, or 505 for a version that is not 1.0 or 1.1.
     """
-    line = head[: head.find(b"\r\n")]
-    start = len(method) + len(target) + 2
-    if line[: start - 1] != method + b" " + target:
-        raise BadRequestError("Invalid request line")
-    if line[start - 1 : start] != b" ":
+    fault = fault_of_method(line + b"\r")
+    if fault is not None:
+        raise fault
+    method, *rest = line.split(b" ")
+    if len(rest) == 1:
         raise BadRequestError("Missing HTTP version")
-    version = _HTTP_VERSION.match(line, start)
+    if len(rest) != 2 or not rest[0]:
+        raise BadRequestError("Invalid request line")
+    version = _HTTP_VERSION.match(rest[1])
     if version is None:
         raise BadRequestError("Invalid HTTP version")
-    if version[1] == b"1":
-        if version[2] == b"1":
-            return HttpVersion11
-        if version[2] == b"0":
-            return HttpVersion10
-    raise BadRequestError("HTTP version not supported", code=505)
+    if version[1] != b"1" or version[2] not in b"01":
+        raise BadRequestError("HTTP version not supported", code=505)
+    if method in FOREIGN_METHODS:
+        raise BadRequestError("Unknown method", code=501)
+    return METHODS[method], HttpVersion11 if version[2] == b"1" else HttpVersion10
 
 
 def refused_request(head: bytes, too_long: bool) -> RequestMessage | None:
@@ -178,44 +174,20 @@ def refused_request(head: bytes, too_long: bool) -> RequestMessage | None:
         return None
     method, target = line[1].decode("ascii"), line[2].decode("ascii")
     version = HttpVersion11 if line[3] is None else HttpVersion(int(line[3]), int(line[4]))
-    return RequestMessage(method, target[:_TARGET_SHOWN_MAX] if too_long else target, version, (), should_close=True)
-
-
-def fault_of_head(head: bytes, headers: Iterable[tuple[bytes, bytes]]) -> BadRequestError:
-    """Say what is wrong with a head that the parser refused.
-
-    Args:
-        head: what came of it, from its first byte on.
-        headers: the fields that the parser has delivered, if it came to them.
-    """
-    line = _REQUEST_LINE.match(head)
-    if line is not None and line[3] is not None:
-        version = _HTTP_VERSION.match(line[3])
-        if version is not None and (version[1], version[2]) not in ((b"1", b"1"), (b"1", b"0")):
-            return BadRequestError("HTTP version not supported", code=505)
-        if _RTSP_METHOD.match(head) and line[3].startswith(b"H"):
-            return BadRequestError("Unknown method", code=501)
-    headers = list(headers)
-    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
-    if codings:
-        has_length = any(name.lower() == b"content-length" for name, _ in headers)
-        try:
-            check_transfer_encoding(codings, HttpVersion11, has_length)
-        except BadRequestError as exc:
-            return exc
-    return BadRequestError("Invalid request")
+    return RequestMessage(method, target[:_TARGET_SHOWN_MAX] if too_long else target, version, [], should_close=True)
 
 
 def fault_of_method(head: bytes) -> BadRequestError | None:
-    """Say what is wrong with a method that the parser does not know; None: more bytes are needed to tell.
+    """Say what is wrong with the method at the beginning of a head; None: nothing, or more bytes are needed to tell.
 
-    An unknown token is 501, anything else 400 (RFC 9110 section 9.1); the parser cannot say, it stops at the first
-    letter that no method of its list has.
+    An unknown token is 501, anything else 400 (RFC 9110 section 9.1).
     """
     match = TOKEN.match(head)
     end = match.end() if match is not None else 0
     if end == len(head) and end <= METHOD_SIZE_MAX:
         return None
-    if end and head[end : end + 1] == b" ":
-        return BadRequestError("Unknown method", code=501)
-    return BadRequestError("Invalid method")
+    if not end or head[end : end + 1] != b" ":
+        return BadRequestError("Invalid method")
+    if head[:end] in METHODS or head[:end] in FOREIGN_METHODS:
+        return None
+    return BadRequestError("Unknown method", code=501)

@@ -31,7 +31,9 @@ def environ_of(
     threads: int = 1,
 ) -> dict[str, Any]:
     source = EnvironSource(connection_environ(transport, threads=threads), root_path)
-    return source.environ(RequestMessage(method, target, HttpVersion11, fields, False))
+    return source.environ(
+        RequestMessage(method, target, HttpVersion11, [(name.lower(), value) for name, value in fields], False)
+    )
 
 
 def test_every_variable_of_pep_3333_is_there_with_its_type() -> None:
@@ -66,7 +68,7 @@ def test_every_variable_of_pep_3333_is_there_with_its_type() -> None:
 def test_http_1_0_and_https_and_threads_are_said() -> None:
     transport = Transport(sockname=("::1", 443, 0, 0), peername=("::2", 1, 0, 0), sslcontext=object())
     source = EnvironSource(connection_environ(transport, threads=2), "")
-    environ = source.environ(RequestMessage("GET", "/", HttpVersion10, (), True))
+    environ = source.environ(RequestMessage("GET", "/", HttpVersion10, [], True))
     assert environ["SERVER_PROTOCOL"] == "HTTP/1.0"
     assert environ["wsgi.url_scheme"] == "https"
     assert environ["wsgi.multithread"] is True
@@ -121,8 +123,8 @@ def test_repeated_fields_are_joined_and_cookies_as_cookies_are() -> None:
     assert environ["HTTP_COOKIE"] == "x=1; y=2"
 
 
-def test_values_are_the_bytes_as_latin_1_without_blanks_around_them() -> None:
-    environ = environ_of("/", (b"X-Name", b" \tJos\xc3\xa9\xff\xa0 "))
+def test_values_are_the_bytes_as_latin_1() -> None:
+    environ = environ_of("/", (b"X-Name", b"Jos\xc3\xa9\xff\xa0"))
     assert environ["HTTP_X_NAME"] == "Jos\xc3\xa9\xff\xa0"
 
 
@@ -164,13 +166,13 @@ def test_the_root_path_is_the_script_name_whether_a_proxy_strips_it_or_not(targe
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (script, path)
 
 
-def test_the_environ_of_a_request_is_its_own_although_its_fields_are_remembered() -> None:
+def test_the_environ_of_a_request_is_its_own() -> None:
     source = EnvironSource(connection_environ(TCP, threads=1), "")
-    fields = ((b"Host", b"a"),)
+    fields = [(b"host", b"a")]
     first = source.environ(RequestMessage("GET", "/1?x", HttpVersion11, fields, False))
     first["HTTP_HOST"] = first["my.own"] = first["wsgi.input"] = "changed"
     second = source.environ(RequestMessage("POST", "/2", HttpVersion11, fields, False))
     assert (second["HTTP_HOST"], second["PATH_INFO"], second["QUERY_STRING"]) == ("a", "/2", "")
     assert not {"my.own", "wsgi.input"} & second.keys()
-    third = source.environ(RequestMessage("GET", "/3", HttpVersion11, ((b"Accept", b"x"),), False))
+    third = source.environ(RequestMessage("GET", "/3", HttpVersion11, [(b"accept", b"x")], False))
     assert "HTTP_HOST" not in third

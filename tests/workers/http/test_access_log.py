@@ -20,7 +20,9 @@ from tests.workers.http.wire import GET, Echo, converse, talk, turns
 
 
 def message(path: str = "/p?q=1", *fields: tuple[bytes, bytes]) -> RequestMessage:
-    return RequestMessage("GET", path, HttpVersion11, ((b"Host", b"a"), *fields), False)
+    return RequestMessage(
+        "GET", path, HttpVersion11, [(b"host", b"a"), *((name.lower(), value) for name, value in fields)], False
+    )
 
 
 class FakeResponse:

@@ -1,12 +1,10 @@
-"""The parser by itself: whole, byte by byte, with bytes left over; and that what it remembers changes nothing."""
+"""The parser by itself: whole, byte by byte, with bytes left over."""
 
 from __future__ import annotations
 
 import pytest
 
 from preforkd.workers import RequestMessage
-from preforkd.workers.http import parser as parser_module
-from preforkd.workers.http import remembered
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.limits import DEFAULT_LIMITS, Limits
 from preforkd.workers.http.parser import RequestParser
@@ -70,13 +68,6 @@ def events(portions: list[bytes], limits: Limits = DEFAULT_LIMITS) -> list[Event
     return found
 
 
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    remembered._BLOCKS.clear()
-    remembered._HEADS.clear()
-    remembered._SEEN.clear()
-
-
 @pytest.mark.parametrize("data", [*REQUESTS, *REFUSED, JOINED, REQUESTS[0] * 3 + REFUSED[2]])
 def test_the_division_into_portions_changes_nothing(data: bytes) -> None:
     whole = events([data])
@@ -101,43 +92,12 @@ def test_bytes_left_over_are_not_taken(data: bytes) -> None:
     assert left == rest
 
 
-@pytest.mark.parametrize("data", REQUESTS)
-def test_what_is_remembered_changes_nothing(data: bytes) -> None:
-    fresh = events([data])
-    assert events([data]) == events([data]) == fresh
-    for line in (b"GET /other?x HTTP/1.1", b"DELETE /%41 HTTP/1.1", b"GET /a#b HTTP/1.1", b"get / HTTP/1.1"):
-        other = line + data[data.find(b"\r", 2) :]
-        remembered._BLOCKS.clear()
-        expected = events([other])
-        for _ in range(3):
-            events([data])
-            assert events([other]) == expected
-
-
-def test_only_plain_requests_are_remembered() -> None:
-    plain = (REQUESTS[0], REQUESTS[1], COUNTED)
-    for data in set(REQUESTS) - set(plain):
-        events([data])
-        events([data])
-    assert not remembered._BLOCKS
-    events([REQUESTS[0]])
-    assert not remembered._BLOCKS  # it came once
-    events([REQUESTS[0]])
-    assert len(remembered._BLOCKS) == 1
-
-
-def test_a_remembered_head_is_still_limited() -> None:
+def test_every_head_is_limited() -> None:
     data = b"GET /" + b"a" * 100 + b" HTTP/1.1\r\nHost: a\r\nB: c\r\n\r\n"
     assert len(events([data])) == 2
     assert events([data], Limits(limit_request_line=50)) == [(414,)]
     assert events([data], Limits(limit_headers=1)) == [(431,)]
     assert events([data], Limits(limit_header_size=100)) == [(431,)]
-
-
-def test_a_remembered_head_with_a_body_is_limited_by_the_body_limit_of_its_connection() -> None:
-    for _ in range(5):
-        assert events([COUNTED])[-1] == (b"hello",)
-    assert len(remembered._HEADS) == 1
     assert events([COUNTED], Limits(limit_body=5)) == events([COUNTED])
     assert events([COUNTED], Limits(limit_body=4)) == [(413,)]
 
@@ -146,24 +106,9 @@ def test_a_remembered_head_with_a_body_is_limited_by_the_body_limit_of_its_conne
 def test_a_body_that_is_only_counted_ends_where_it_does(behind: bytes) -> None:
     data = COUNTED + COUNTED + behind
     fresh = events([data])
-    for _ in range(3):
-        assert events([data]) == fresh
-    assert len(remembered._HEADS) >= 1
     for cut in range(1, len(data)):
         assert events([data[:cut], data[cut:]]) == fresh
     assert events([data[i : i + 1] for i in range(len(data))]) == fresh
-
-
-def test_memory_of_heads_is_bounded() -> None:
-    for number in range(3000):
-        events([f"GET /{number} HTTP/1.1\r\nHost: a\r\nX-{number}: y\r\n\r\n".encode()] * 3)
-        events([f"GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n".encode()])
-    assert len(remembered._BLOCKS) <= 512
-    assert len(remembered._HEADS) <= 512
-    assert len(parser_module._SPELLED) <= 1024
-    events([b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 4000 + b"\r\n\r\n"] * 3)
-    assert len(remembered._SEEN) <= 4096
-    assert max(map(len, remembered._BLOCKS)) <= 2048
 
 
 def test_messages_are_not_shared_between_requests() -> None:

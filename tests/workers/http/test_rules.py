@@ -29,12 +29,12 @@ def test_hosts() -> None:
 
 
 def test_targets() -> None:
-    assert rules.authority_of(b"/a", b"GET") is None
-    assert rules.authority_of(b"*", b"OPTIONS") is None
-    assert rules.authority_of(b"https://a:1/x?y", b"GET") == b"a:1"
+    assert rules.authority_of(b"/a", "GET") is None
+    assert rules.authority_of(b"*", "OPTIONS") is None
+    assert rules.authority_of(b"https://a:1/x?y", "GET") == b"a:1"
     for bad in (b"/a b", b"/\x7f", b"x", b"*", b"http://", b"http://@a", b"//#", b"a:1"):
         with pytest.raises(BadRequestError):
-            rules.authority_of(bad, b"GET")
+            rules.authority_of(bad, "GET")
 
 
 def test_lengths() -> None:
@@ -59,18 +59,20 @@ def test_codings() -> None:
 
 
 def test_request_lines() -> None:
-    assert rules.check_request_line(b"GET / HTTP/1.0\r\n", b"GET", b"/") is HttpVersion10
+    assert rules.check_request_line(b"GET / HTTP/1.0") == ("GET", HttpVersion10)
+    assert rules.check_request_line(b"M-SEARCH * HTTP/1.1") == ("M-SEARCH", HttpVersion11)
     for line, code in (
         (b"GET  / HTTP/1.1", 400), (b"GET / HTTP/1.1 ", 400), (b"GET /", 400), (b"GET / HTTP/2.1", 505),
-        (b"GET / HTTP/1.2", 505), (b"GET /  HTTP/1.1", 400), (b"GET / HTTP/11", 400),
+        (b"GET / HTTP/1.2", 505), (b"GET /  HTTP/1.1", 400), (b"GET / HTTP/11", 400), (b"GET", 400), (b"", 400),
+        (b"get / HTTP/1.1", 501), (b"PLAY / HTTP/1.1", 501), (b"PLAY / RTSP/1.0", 400), (b"PRI * HTTP/2.0", 505),
     ):  # fmt: skip
         with pytest.raises(BadRequestError) as caught:
-            rules.check_request_line(line + b"\r\n", b"GET", b"/")
+            rules.check_request_line(line)
         assert caught.value.code == code, line
 
 
 def test_methods_are_judged_when_there_is_enough_of_them() -> None:
-    for some in (b"", b"F", b"FOO", b"F" * 65536):
+    for some in (b"", b"F", b"FOO", b"F" * 65536, b"GET ", b"PLAY /"):
         assert rules.fault_of_method(some) is None
     for head, code in ((b"FOO ", 501), (b"FOO\r", 400), (b"F(", 400), (b" ", 400), (b"F" * 65537, 400)):
         fault = rules.fault_of_method(head)
@@ -109,9 +111,9 @@ HANDSHAKE = {
 )
 def test_a_websocket_handshake_is_known_by_whole_tokens(changed: dict[bytes, list[bytes]], valid: bool) -> None:
     fields = {**HANDSHAKE, **changed}
-    assert rules.is_websocket_handshake(b"GET", HttpVersion11, fields) == valid
-    assert not rules.is_websocket_handshake(b"POST", HttpVersion11, fields)
-    assert not rules.is_websocket_handshake(b"GET", HttpVersion10, fields)
+    assert rules.is_websocket_handshake("GET", HttpVersion11, fields) == valid
+    assert not rules.is_websocket_handshake("POST", HttpVersion11, fields)
+    assert not rules.is_websocket_handshake("GET", HttpVersion10, fields)
 
 
 def test_tokens_are_lower_case_without_white_space() -> None:

@@ -74,12 +74,15 @@ def test_errors_carry_their_status() -> None:
 
 
 def test_headers_are_made_once_and_keep_every_byte() -> None:
-    raw = ((b"A", b" 1 "), (b"a", b"\xff"), (b"B", b"\xc3\xa4"))
-    message = RequestMessage("GET", "/", HttpVersion11, raw, should_close=False)
+    fields = [(b"a", b"1"), (b"a", b"\xff"), (b"b", b"\xc3\xa4")]
+    head = b"GET / HTTP/1.1\r\nA: \t 1 \r\na:\xff\r\nB: \xc3\xa4\r\n\r\n"
+    message = RequestMessage("GET", "/", HttpVersion11, fields, should_close=False, head=head)
     assert message.headers is message.headers
     assert message.headers.getall("A") == ["1", "\udcff"]
     assert message.headers["b"] == "ä"
-    assert message.lower_headers() == [(b"a", b"1"), (b"a", b"\xff"), (b"b", b"\xc3\xa4")]
+    assert message.raw_headers == ((b"A", b"1"), (b"a", b"\xff"), (b"B", b"\xc3\xa4"))
+    assert [name for name, _ in message.headers.items()] == ["A", "a", "B"]
+    assert RequestMessage("GET", "/", HttpVersion11, fields, should_close=False).raw_headers == tuple(fields)
     assert repr(message) == "<RequestMessage GET / HTTP/1.1>"
 
 

@@ -1,0 +1,60 @@
+"""The vocabulary of requests: field names and methods that HTTP repeats by definition, in fixed tables.
+
+Nothing that a client sends gets into these tables. A name that is not in them is served all the same, only looked at
+anew each time.
+"""
+
+from __future__ import annotations
+
+# The fields that have a meaning for the protocol itself: RFC 9110, 9112 and 6455.
+MEANT = frozenset(
+    b"host connection content-length transfer-encoding expect upgrade content-encoding"
+    b" sec-websocket-key sec-websocket-version".split()
+)
+
+# What clients, browsers, proxies and load balancers send besides.
+PLAIN = tuple(
+    b"accept accept-charset accept-encoding accept-language access-control-request-headers"
+    b" access-control-request-method alt-used authorization cache-control cdn-loop cf-connecting-ip cf-ipcountry"
+    b" cf-ray cf-visitor client-ip content-disposition content-language content-location content-md5 content-range"
+    b" content-type cookie date dnt downlink dpr early-data ect etag fastly-client-ip forwarded from if-match"
+    b" if-modified-since if-none-match if-range if-unmodified-since keep-alive last-event-id last-modified link"
+    b" max-forwards mcp-protocol-version mcp-session-id origin pragma prefer priority proxy-authorization"
+    b" proxy-connection purpose range referer rtt save-data sec-ch-ua sec-ch-ua-arch sec-ch-ua-mobile"
+    b" sec-ch-ua-model sec-ch-ua-platform sec-ch-ua-platform-version sec-fetch-dest sec-fetch-mode sec-fetch-site"
+    b" sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-protocol soapaction te traceparent tracestate"
+    b" trailer true-client-ip upgrade-insecure-requests user-agent via warning x-amzn-trace-id x-api-key"
+    b" x-b3-parentspanid x-b3-sampled x-b3-spanid x-b3-traceid x-client-ip x-cloud-trace-context x-correlation-id"
+    b" x-csrf-token x-csrftoken x-envoy-attempt-count x-envoy-expected-rq-timeout-ms x-envoy-external-address"
+    b" x-envoy-original-path x-forwarded-client-cert x-forwarded-for x-forwarded-host x-forwarded-port"
+    b" x-forwarded-prefix x-forwarded-proto x-forwarded-scheme x-forwarded-server x-forwarded-ssl"
+    b" x-http-method-override x-original-url x-real-ip x-request-id x-request-start x-requested-with x-rewrite-url"
+    b" x-scheme x-trace-id x-xsrf-token".split()
+)
+
+
+def _spellings(name: bytes) -> set[bytes]:
+    """Those in which clients send a name: lower case, a capital for each word, and what they are used to."""
+    return {name, name.title(), _HABITS.get(name, name)}
+
+
+_HABITS = {
+    b"dnt": b"DNT", b"etag": b"ETag", b"soapaction": b"SOAPAction", b"te": b"TE", b"x-request-id": b"X-Request-ID",
+}  # fmt: skip
+# From the spelling of a plain name to its lower case: one lookup a field.
+LOWER = {spelling: name for name in PLAIN for spelling in _spellings(name)}
+
+# Those that llhttp, which most servers have below them, knows; RFC 9110 section 9 and the registry of methods.
+METHODS = {
+    method.encode(): method
+    for method in (
+        "DELETE", "GET", "HEAD", "POST", "PUT", "CONNECT", "OPTIONS", "TRACE", "COPY", "LOCK", "MKCOL", "MOVE",
+        "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY",
+        "CHECKOUT", "MERGE", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PATCH", "PURGE", "MKCALENDAR", "LINK",
+        "UNLINK", "SOURCE", "QUERY",
+    )
+}  # fmt: skip
+# Of protocols that look like HTTP: their own versions are refused as versions, not as methods.
+FOREIGN_METHODS = frozenset(
+    b"PRI DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH".split()
+)
