@@ -10,12 +10,15 @@ FROM ${BASE_IMAGE} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
+# The HTTP parser is compiled where there is a compiler; without one (or without the headers of Python, Debian's
+# python3-dev) its pure form is installed, which is slower. The slim images have the headers, and no compiler.
+RUN command -v gcc >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev; }
 WORKDIR /src
 RUN python3 -m venv /opt/preforkd
 COPY pyproject.toml README.md LICENSE ./
 COPY daemon daemon
 COPY workers workers
-RUN /opt/preforkd/bin/pip install --no-cache-dir .
+RUN /opt/preforkd/bin/pip install --no-cache-dir . && /opt/preforkd/bin/preforkd --version
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/preforkd /opt/preforkd

@@ -25,6 +25,7 @@ from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
 from preforkd.daemon.values import Flag
 from preforkd.workers.blame import AppError
+from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
 
 USAGE = 2
@@ -168,12 +169,15 @@ def _checked(config: Config) -> Config:
     """Find before a fork what cannot be served, and who the workers run as.
 
     Raises:
-        ConfigError: for the folder, the user or the group.
+        ConfigError: for the folder, the parser, the user or the group.
         AppError: for the app.
     """
     options = config.options
     if not Path(options.chdir).is_dir():
         raise ConfigError([f"{config.origins['chdir']}: {options.chdir} is not a folder"])
+    if options.parser == "compiled" and not parser_is_built():
+        missing = "the compiled parser was not built; install preforkd where there is a C compiler, or take auto"
+        raise ConfigError([f"{config.origins['parser']}: {missing}"])
     check_target(options.app, options.app_dir, options.chdir)
     try:
         return replace(config, identity=resolve(options.user, options.group))
@@ -214,5 +218,7 @@ def _print_version() -> int:
     from importlib.metadata import version  # here: it takes as long to import as the rest of the daemon
 
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    sys.stdout.write(f"preforkd {version('preforkd')} ({python}, {platform.system()} {platform.machine()})\n")
+    parser = "compiled" if parser_is_built() else "pure"
+    system = f"{platform.system()} {platform.machine()}"
+    sys.stdout.write(f"preforkd {version('preforkd')} ({python}, {system}, {parser} HTTP parser)\n")
     return 0

@@ -61,6 +61,7 @@ from preforkd.daemon.turn import Phase, State
 from preforkd.daemon.upgrade import Handover, Progress, Upgrade
 from preforkd.daemon.values import AUTO
 from preforkd.workers import log
+from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
 from preforkd.workers.scoreboard import Field, Scoreboard
 
@@ -376,6 +377,12 @@ class Master:
             "1 worker" if options.workers == 1 else f"{options.workers} workers",
             self._current.config.why("workers"),
         )
+        if options.parser == "pure":
+            log.LOGGER.info("HTTP is parsed in pure Python (%s)", self._current.config.origins["parser"])
+        elif not parser_is_built():
+            log.LOGGER.info(
+                "HTTP is parsed in pure Python: the compiled parser was not built, as there was no C compiler"
+            )
         log.LOGGER.info("stop: kill -TERM %d (or Ctrl-C) · reload: kill -HUP %d", os.getpid(), os.getpid())
 
     def _commit(self, generation: int) -> None:

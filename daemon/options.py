@@ -235,6 +235,12 @@ class Options:
     idle_grace: float = _option(
         _STOP, Seconds(), 2.0, "Idle connections of a worker that stops stay open so long, for a request on its way."
     )
+    parser: str = _option(
+        _LIMITS,
+        Choice(("auto", "compiled", "pure")),
+        "auto",
+        "Which form of the HTTP parser runs; both keep the same rules. auto: the compiled one where it was built.",
+    )
     limit_request_line: int = _option(_LIMITS, Size(least=1), 8190, "Bytes of a request line (414).")
     limit_headers: int = _option(_LIMITS, Count(least=1), 100, "Header fields of a request (431).")
     limit_header_size: int = _option(_LIMITS, Size(least=1), 65536, "Bytes of all headers of a request (431).")

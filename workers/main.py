@@ -33,6 +33,7 @@ from preforkd.workers.channel import (
 )
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
+from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.loader import AppError, LoadedApp, load
@@ -119,6 +120,7 @@ def run(
     row[Field.PID] = os.getpid()
     row[Field.STATE] = RowState.STARTING
     try:
+        compiled.choose(settings.parser)
         app = app or load_app(settings)
         _run_through(Worker(settings, app, listeners, channel, board, index).serve())
     except AppError as exc:

@@ -35,6 +35,7 @@ class WorkerSettings:
     shutdown_timeout: float
     idle_grace: float
     drain_streams: bool
+    parser: str
     limit_request_line: int
     limit_headers: int
     limit_header_size: int

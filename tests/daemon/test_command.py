@@ -101,6 +101,7 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "access_log_format": "%(h)s",
         "log_format": "json",
         "log_level": "debug",
+        "parser": "pure",
         "proc_name": "shop",
         "health_path": "/health",
         "root_path": "/shop",
@@ -264,7 +265,20 @@ def test_the_help_names_every_option_with_its_default_and_what_it_reads(capsys: 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["--version"]) == 0
-    assert re.fullmatch(r"preforkd \d+\.\d+\.\d+ \(CPython 3\.\d+\.\d+, \w+ \w+\)\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"preforkd \d+\.\d+\.\d+ \(CPython 3\.\d+\.\d+, \w+ \w+, (compiled|pure) HTTP parser\)\n",
+        capsys.readouterr().out,
+    )
+
+
+def test_the_compiled_parser_is_refused_where_it_was_not_built(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "parser_is_built", lambda: False)
+    assert run("--parser", "compiled") == 2
+    assert "--parser on the command line: the compiled parser was not built" in capsys.readouterr().err
+    assert command.run(["--version"]) == 0
+    assert "pure HTTP parser" in capsys.readouterr().out
 
 
 def test_the_configuration_is_printed_with_its_origins_and_without_an_app(

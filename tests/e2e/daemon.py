@@ -117,7 +117,8 @@ class Daemon:
         self._command = command
         self._port = port
         inherited = {key: value for key, value in os.environ.items() if not FOREIGN.fullmatch(key)}
-        self._environment = inherited | dict(environment)
+        parser = {"PREFORKD_PARSER": os.environ["TESTS_PARSER"]} if "TESTS_PARSER" in os.environ else {}
+        self._environment = inherited | parser | dict(environment)
         self.tolerate(tolerated)
         self._started = time.time()
         self._popen: subprocess.Popen[bytes]

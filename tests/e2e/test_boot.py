@@ -41,6 +41,10 @@ def test_the_log_says_what_is_served_where_by_how_many_and_how_to_stop_it(start:
         assert re.search(expected, log), f"{expected} in {log}"
 
 
+def test_the_log_says_when_the_pure_parser_runs(start: Start) -> None:
+    assert "HTTP is parsed in pure Python (--parser on the command line)" in start("--parser", "pure").log()
+
+
 def test_each_answer_is_one_line_in_the_log(start: Start) -> None:
     daemon = start()
     for _ in range(3):

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.names import MEANT, PLAIN
 
 if TYPE_CHECKING:
@@ -113,10 +114,11 @@ class EnvironSource:
         root_path: the path that the app is mounted at, without a slash at its end.
     """
 
-    __slots__ = ("_base", "_needs_server", "_root_path")
+    __slots__ = ("_add_fields", "_base", "_needs_server", "_root_path")
 
     def __init__(self, base: Environ, root_path: str) -> None:
         self._base = base
+        self._add_fields = compiled.add_fields or add_fields
         base["SCRIPT_NAME"] = self._root_path = root_path
         self._needs_server = "SERVER_NAME" not in base
 
@@ -124,7 +126,7 @@ class EnvironSource:
         """Return the environ of a request, without `wsgi.input` when there is a body."""
         # Flat: every request passes here.
         environ = self._base.copy()
-        add_fields(environ, message.fields)
+        self._add_fields(environ, message.fields)
         if self._needs_server:
             add_server_of_host(environ)
         target = message.path

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.chunked import COMPLETE, ChunkedBody
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.parsing import check_start, parse_head
@@ -38,12 +39,27 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_blank_lines", "_checked", "_chunked", "_left", "_limits", "_short", "body", "body_received", "consumed",
-        "in_body", "partial",
+        "_blank_lines",
+        "_checked",
+        "_chunked",
+        "_left",
+        "_limit_body",
+        "_limit_headers",
+        "_limits",
+        "_short",
+        "_usual_head",
+        "body",
+        "body_received",
+        "consumed",
+        "in_body",
+        "partial",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._limit_headers = limits.limit_headers
+        self._limit_body = limits.limit_body
+        self._usual_head = compiled.usual_head
         # A head up to here is within both limits of its size.
         self._short = min(size for size in (limits.limit_header_size, limits.limit_request_line, 1 << 30) if size)
         self.body: list[bytes] = []
@@ -66,7 +82,7 @@ class RequestParser:
         self.consumed = end
         if end > self._short:
             self._check_size(data[:end])
-        message = parse_head(data if end == len(data) else data[:end], self._limits)
+        message = self._parse(data if end == len(data) else data[:end])
         if message.chunked or message.content_length:
             self._begin_body(message)
         return message
@@ -91,11 +107,18 @@ class RequestParser:
         self.consumed = skipped + end - before
         if end > self._short:
             self._check_size(head)
-        message = parse_head(bytes(head), self._limits)
+        message = self._parse(bytes(head))
         self.partial = None
         if message.chunked or message.content_length:
             self._begin_body(message)
         return message
+
+    def _parse(self, head: bytes) -> RequestMessage:
+        if self._usual_head is not None:
+            message = self._usual_head(head, self._limit_headers, self._limit_body)
+            if message is not None:
+                return message
+        return parse_head(head, self._limits)
 
     def _skip_blank_line(self, data: bytes) -> int:
         """RFC 9112 section 2.2: a server should ignore at least one empty line before a request line."""

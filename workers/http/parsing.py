@@ -127,11 +127,8 @@ def _interpret(message: RequestMessage, target: bytes, limits: Limits) -> None:
 
 def _check_target(message: RequestMessage, target: bytes, hosts: list[bytes]) -> None:
     """Keep the rules for the target and for Host (RFC 9112 sections 3.2 and 3.3)."""
-    is_connect = message.method == "CONNECT"
-    authority = None if is_connect else rules.authority_of(target, message.method)
+    authority = rules.authority_of(target, message.method)
     rules.check_host(hosts, message.version)
-    if is_connect:
-        raise BadRequestError("CONNECT is not implemented", code=501)
     if authority is not None:
         message.replace_host(authority)
 

@@ -11,7 +11,7 @@ from ipaddress import AddressValueError, IPv6Address
 
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11, RequestMessage
-from preforkd.workers.http.names import FOREIGN_METHODS, METHODS
+from preforkd.workers.http.names import METHODS, UNSERVED_METHODS
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _REFUSED_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+)(?: HTTP/([0-9])\.([0-9])(?=\r))?").match
@@ -157,8 +157,8 @@ def check_request_line(line: bytes) -> tuple[str, HttpVersion]:
         raise BadRequestError("Invalid HTTP version")
     if version[1] != b"1" or version[2] not in b"01":
         raise BadRequestError("HTTP version not supported", code=505)
-    if method in FOREIGN_METHODS:
-        raise BadRequestError("Unknown method", code=501)
+    if method in UNSERVED_METHODS:
+        raise BadRequestError(f"{method.decode()} is not implemented", code=501)
     return METHODS[method], HttpVersion11 if version[2] == b"1" else HttpVersion10
 
 
@@ -188,6 +188,6 @@ def fault_of_method(head: bytes) -> BadRequestError | None:
         return None
     if not end or head[end : end + 1] != b" ":
         return BadRequestError("Invalid method")
-    if head[:end] in METHODS or head[:end] in FOREIGN_METHODS:
+    if head[:end] in METHODS or head[:end] in UNSERVED_METHODS:
         return None
     return BadRequestError("Unknown method", code=501)

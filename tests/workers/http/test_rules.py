@@ -65,6 +65,7 @@ def test_request_lines() -> None:
         (b"GET  / HTTP/1.1", 400), (b"GET / HTTP/1.1 ", 400), (b"GET /", 400), (b"GET / HTTP/2.1", 505),
         (b"GET / HTTP/1.2", 505), (b"GET /  HTTP/1.1", 400), (b"GET / HTTP/11", 400), (b"GET", 400), (b"", 400),
         (b"get / HTTP/1.1", 501), (b"PLAY / HTTP/1.1", 501), (b"PLAY / RTSP/1.0", 400), (b"PRI * HTTP/2.0", 505),
+        (b"CONNECT a:1 HTTP/1.1", 501), (b"CONNECT / HTTP/1.0", 501),
     ):  # fmt: skip
         with pytest.raises(BadRequestError) as caught:
             rules.check_request_line(line)

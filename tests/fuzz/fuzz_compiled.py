@@ -1,0 +1,69 @@
+"""Fuzzing of the compiled parser beside the reference: `python -m tests.fuzz.fuzz_compiled --seconds 600`.
+
+Heads from the tests' vocabulary are mutated by bytes, cut, doubled and joined; what the compiled form takes has to be
+what the reference says. CONTRIBUTING.md says how to run it under AddressSanitizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+
+from preforkd.workers.gateways.wsgi_environ import add_fields
+from preforkd.workers.http import compiled
+from tests.workers.http.heads import FIELDS, LINES, describe, parsed
+
+
+def mutated(random_: random.Random) -> bytes:
+    """Return a head, or something that looks like one."""
+    head = b"\r\n".join([random_.choice(LINES), *random_.choices(FIELDS, k=random_.randrange(9)), b"", b""])
+    for _ in range(random_.choice((0, 0, 1, 1, 2, 5))):
+        place = random_.randrange(len(head) + 1)
+        head = random_.choice(
+            (
+                head[:place] + bytes([random_.randrange(256)]) + head[place + 1 :],
+                head[:place] + head[place + random_.randrange(20) :],
+                head[:place] + random_.randbytes(random_.randrange(8)) + head[place:],
+                head[:place] + head[random_.randrange(len(head) + 1) :],
+                head[:place] + b"x" * random_.randrange(5000) + head[place:],
+                head[:place],
+            )
+        )
+    return head
+
+
+def main() -> None:
+    """Fuzz for a while and say how much."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--seconds", type=float, default=60.0)
+    arguments.add_argument("--seed", type=int, default=0)
+    chosen = arguments.parse_args()
+    compiled.choose("compiled")
+    parse, add = compiled.usual_head, compiled.add_fields
+    if parse is None or add is None:
+        raise SystemExit("the compiled parser was not built")
+    random_ = random.Random(chosen.seed)
+    ends = time.monotonic() + chosen.seconds
+    runs = taken = 0
+    while time.monotonic() < ends:
+        head = mutated(random_)
+        limit_headers, limit_body = random_.choice((0, 3, 100)), random_.choice((0, 4))
+        message = parse(head, limit_headers, limit_body)
+        runs += 1
+        if message is None:
+            continue
+        taken += 1
+        if describe(message) != parsed(head):
+            raise SystemExit(f"they differ: {head!r}")
+        ours: dict[str, object] = {}
+        theirs: dict[str, object] = {}
+        add_fields(ours, message.fields)
+        add(theirs, message.fields)
+        if ours != theirs:
+            raise SystemExit(f"the environs differ: {head!r}")
+    print(f"{runs} heads, {taken} of them taken by the compiled form: no difference")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The compiled form of the parser says what the reference says, and leaves to it what is not usual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from preforkd.workers.gateways.wsgi_environ import add_fields
+from preforkd.workers.http import compiled
+from preforkd.workers.http.limits import Limits
+from preforkd.workers.http.names import LOWER, MEANT, METHODS, PLAIN
+from preforkd.workers.http.parser import RequestParser
+from tests.workers.http.heads import describe, heads, mutations, parsed
+
+pytestmark = pytest.mark.skipif(
+    compiled.MISSING != "", reason=f"the compiled parser was not built here: {compiled.MISSING}"
+)
+
+USUAL = (
+    b"POST /items/1?q=a%20b HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: curl/8 \xe9\r\nAccept:*/*\r\n"
+    b"X-Odd_Name: \t1 \r\nConnection: keep-alive\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 5\r\nCookie: a=b\r\nCookie: c\r\n\r\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _auto() -> Iterator[None]:
+    compiled.choose("compiled")
+    yield
+    compiled.choose("auto")
+
+
+def usual(head: bytes, limits: Limits | None = None) -> Any:
+    limits = limits or Limits()
+    assert compiled.usual_head is not None
+    message = compiled.usual_head(head, limits.limit_headers, limits.limit_body)
+    return describe(message) if message is not None else None
+
+
+def test_usual_heads_are_taken() -> None:
+    for method in METHODS:
+        head = USUAL.replace(b"POST", method)
+        assert usual(head) == parsed(head)
+    for name in PLAIN:
+        for spelling in (name, name.upper(), name.title()):
+            head = b"GET / HTTP/1.1\r\nHost: a\r\n%b: x\r\n\r\n" % spelling
+            assert usual(head) == parsed(head)
+    for value in (b"a", b"a:1", b"a:59999", b"A-b.c9"):
+        head = USUAL.replace(b"shop.example:8080", value)
+        assert usual(head) == parsed(head) is not None
+    head = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: Close\r\n\r\n"
+    assert usual(head) == parsed(head) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"POST", b"FOO"), (b"POST", b"P" * 30), (b"POST ", b"POST  "), (b"HTTP/1.1", b"HTTP/1.0"),
+        (b"/items", b"items"),
+        (b"/items", b"http://a/items"), (b"?q", b"#q"), (b"?q", b"?q\xe9"), (b"?q", b"?\x00"),
+        (b"Host: shop", b"Host: [::1]"),
+        (b"Host: shop.example:8080\r\n", b""), (b":8080", b":65536"), (b":8080", b":"), (b"shop", b"sh_op"),
+        (b"Accept:", b"Accept :"),
+        (b"Accept:*/*", b"Host: a"), (b"Accept:*/*", b"Connection: close"), (b"Accept:*/*", b"Content-Length: 5"),
+        (b"Accept:*/*", b"Transfer-Encoding: chunked"), (b"Accept:*/*", b"Expect: 100-continue"),
+        (b"Accept:*/*", b"Upgrade: x"),
+        (b"Accept:*/*", b"Accept"), (b"Accept:*/*", b": x"), (b"Accept:*/*", b" x: y"), (b"Accept:*/*", b"a: \x00"),
+        (b"Accept:*/*", b"a" * 49 + b": x"), (b"keep-alive", b"x"), (b"keep-alive", b"KEEP-ALIVE"),
+        (b"Length: 5", b"Length: +5"),
+        (b"Length: 5", b"Length: "), (b"Length: 5", b"Length: " + b"9" * 19), (b"\r\n\r\n", b"\r\n"),
+        (b"\r\n\r\n", b""),
+        (b"\r\n\r\n", b"\r\n\r\nrest"), (b"\r\nAccept", b"\nAccept"), (b"\r\nAccept", b"\rAccept"),
+    ],
+)  # fmt: skip
+def test_everything_else_is_left_to_the_reference(change: tuple[bytes, bytes]) -> None:
+    assert usual(USUAL) is not None
+    assert usual(USUAL.replace(*change)) is None
+
+
+def test_the_limits_of_the_connection_count() -> None:
+    assert usual(USUAL, Limits(limit_headers=9)) is not None
+    assert usual(USUAL, Limits(limit_headers=8)) is None
+    assert usual(USUAL, Limits(limit_headers=0)) is not None
+    assert usual(USUAL, Limits(limit_body=5)) is not None
+    assert usual(USUAL, Limits(limit_body=4)) is None
+
+
+@given(heads, mutations)
+@example(USUAL, (0, b"", False))
+def test_what_it_takes_it_takes_as_the_reference_does(head: bytes, mutation: tuple[int, bytes, bool]) -> None:
+    place, other, mutates = mutation
+    if mutates:
+        place %= len(head)
+        head = head[:place] + other + head[place + 1 :]
+    found = usual(head)
+    assert found is None or found == parsed(head)
+
+
+@given(st.binary(max_size=60), st.integers(0, len(USUAL)), st.integers(0, 40))
+def test_no_bytes_confuse_it(noise: bytes, place: int, size: int) -> None:
+    head = USUAL[:place] + noise + USUAL[place + size :]
+    found = usual(head)
+    assert found is None or found == parsed(head)
+
+
+NAMES = st.sampled_from([*PLAIN, *MEANT, b"x-own", b"x_own", b"proxy", b"cookie"])
+
+
+@given(st.lists(st.tuples(NAMES, st.binary(max_size=5)), max_size=9))
+@example([(b"cookie", b"a"), (b"cookie", b"b"), (b"accept", b"a"), (b"accept", b"\xff")])
+@example([(b"x-own", b""), (b"x-own", b""), (b"x-own", b"a"), (b"proxy", b"a"), (b"via", b"x"), (b"via", b"x")])
+def test_environs_are_the_same(fields: list[tuple[bytes, bytes]]) -> None:
+    one: dict[str, Any] = {"SERVER_NAME": "a"}
+    other = one.copy()
+    add_fields(one, fields)
+    assert compiled.add_fields is not None
+    compiled.add_fields(other, fields)
+    assert one == other
+    assert list(one) == list(other)
+
+
+def test_wrong_arguments_are_type_errors() -> None:
+    parse: Any = compiled.usual_head
+    add: Any = compiled.add_fields
+    for arguments in ((), (b"x",), ("x", 1, 1), (bytearray(USUAL), 1, 1), (USUAL, "1", 1), (USUAL, 1, None)):
+        with pytest.raises(TypeError):
+            parse(*arguments)
+    for fields in ((), [1], [(b"a",)], [("a", b"b")], [(b"a", "b")], [[b"a", b"b"]]):
+        with pytest.raises(TypeError):
+            add({}, fields)
+    wrong: Any
+    for wrong in ((), ({},), ([], [])):
+        with pytest.raises(TypeError):
+            add(*wrong)
+
+
+def test_one_form_is_chosen_for_the_connections_to_come() -> None:
+    assert compiled.form() == "compiled"
+    for form, expected in (("pure", "pure"), ("compiled", "compiled"), ("auto", "compiled")):
+        compiled.choose(form)
+        assert compiled.form() == expected
+        message = RequestParser(Limits()).feed_head(USUAL)
+        assert message is not None
+        assert describe(message) == parsed(USUAL)
+    with pytest.raises(ValueError, match="auto, compiled or pure"):
+        compiled.choose("c")
+
+
+def test_all_spellings_of_the_pure_table_are_known() -> None:
+    found = [usual(b"GET / HTTP/1.1\r\nHost: a\r\n%b: x\r\n\r\n" % spelling) for spelling in LOWER]
+    assert {one[3][1][0] for one in found} == set(PLAIN)

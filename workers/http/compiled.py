@@ -1,0 +1,63 @@
+"""The compiled form of the parser (`_parsing.c`), where it was built; `parsing.py` is the reference and runs without.
+
+An operator chooses with `--parser`; without the daemon the compiled form runs if it is there.
+
+Attributes:
+    usual_head: of `_parsing`: takes the bytes of a head, and the limits for the number of fields and for the size of a
+        body; returns None for a head that is for the reference. None: the pure form runs.
+    add_fields: likewise; the pure one is in `gateways/wsgi_environ.py`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from preforkd.workers.http.message import HttpVersion11, RequestMessage
+from preforkd.workers.http.names import MEANT, METHODS, PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from preforkd.workers.http.message import Fields
+
+try:
+    from preforkd.workers.http import _parsing as built
+except ImportError as exc:  # there was no compiler, or it was built for another interpreter
+    _parsing: ModuleType | None = None
+    MISSING = str(exc)
+else:
+    built.setup(RequestMessage, HttpVersion11, MEANT, PLAIN, METHODS)
+    _parsing = built
+    MISSING = ""
+
+usual_head: Callable[[bytes, int, int], RequestMessage | None] | None = None
+add_fields: Callable[[dict[str, object], Fields], None] | None = None
+
+
+def choose(form: str) -> None:
+    """Have the connections that are made from now on parsed in this form.
+
+    Args:
+        form: "pure", "compiled", or "auto": compiled where it was built.
+
+    Raises:
+        ValueError: the compiled form is not there, or the form is none of these.
+    """
+    global usual_head, add_fields
+    if form not in ("auto", "compiled", "pure"):
+        raise ValueError(f"the parser is auto, compiled or pure, not {form!r}")
+    if form == "compiled" and _parsing is None:
+        raise ValueError(f"the compiled parser was not built: {MISSING}; install preforkd where there is a C compiler")
+    if form == "pure" or _parsing is None:
+        usual_head = add_fields = None
+    else:
+        usual_head, add_fields = _parsing.parse_head, _parsing.add_fields
+
+
+def form() -> str:
+    """Return which form runs: "compiled" or "pure"."""
+    return "pure" if usual_head is None else "compiled"
+
+
+choose("auto")
