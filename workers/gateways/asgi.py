@@ -19,6 +19,7 @@ from preforkd.workers.gateways.asgi_draining import DrainingEvent
 from preforkd.workers.gateways.asgi_exchange import COMPLETE, HttpExchange
 from preforkd.workers.gateways.asgi_failures import error_of, is_disconnect
 from preforkd.workers.gateways.asgi_scope import Templates
+from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.lifespan import Lifespan
 from preforkd.workers.gateways.websocket_handshake import serve_websocket, wants_websocket
 from preforkd.workers.http.connections import connections_of
@@ -80,6 +81,7 @@ class AsgiGateway:
         draining: the event of the extension `preforkd.draining`.
         lifespan: its startup and shutdown.
         websockets: those that are open, or whose connection is still to be closed.
+        hop_by_hop: what is done with fields of its responses that are the server's.
     """
 
     def __init__(self, app: AsgiApp, options: AsgiOptions | None = None, logger: logging.Logger = LOGGER) -> None:
@@ -87,6 +89,7 @@ class AsgiGateway:
         self.options = options or AsgiOptions()
         self.logger = logger
         self.lifespan = Lifespan(app, logger)
+        self.hop_by_hop = HopByHopFields(logger)
         self.draining = DrainingEvent()
         self.websockets: set[WebSocket] = set()
         self.drained_by: float | None = None

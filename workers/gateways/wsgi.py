@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.wsgi_answer import Answer
 from preforkd.workers.gateways.wsgi_environ import EnvironSource, connection_environ
 from preforkd.workers.gateways.wsgi_file import FileWrapper
@@ -43,6 +44,7 @@ class WsgiGateway:
     Attributes:
         app, threads, root_path: as given.
         handler: the protocol class of its connections.
+        hop_by_hop: what is done with fields of its responses that are the server's.
     """
 
     def __init__(self, app: WsgiApp, threads: int = 1, root_path: str = "") -> None:
@@ -50,6 +52,7 @@ class WsgiGateway:
         self.threads = threads
         self.root_path = root_path.rstrip("/").encode().decode("latin-1")
         self.handler: type[WsgiProtocol] = type("WsgiHandler", (WsgiProtocol,), {"gateway": self, "__slots__": ()})
+        self.hop_by_hop = HopByHopFields(LOGGER)
         self._pool: ThreadPool | None = None
 
     @classmethod

@@ -13,12 +13,12 @@ from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.waiter import Deferred
 
 if TYPE_CHECKING:
+    from preforkd.workers.gateways.wsgi import WsgiProtocol
     from preforkd.workers.gateways.wsgi_file import Range
     from preforkd.workers.gateways.wsgi_thread_call import ThreadCall
     from preforkd.workers.gateways.wsgi_threads import ThreadPool
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
-    from preforkd.workers.http.protocol import ServerHttpProtocol
 
 _FLUSH_FIRST = 32768  # bytes of a body above which it is looked at whether the client takes it before the request ends
 
@@ -46,7 +46,7 @@ class Answer(Deferred):
         "protocol",
     )
 
-    def __init__(self, protocol: ServerHttpProtocol, pool: ThreadPool) -> None:
+    def __init__(self, protocol: WsgiProtocol, pool: ThreadPool) -> None:
         super().__init__(pool.loop)
         self.protocol = protocol
         self.pool = pool

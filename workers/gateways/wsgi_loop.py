@@ -15,10 +15,10 @@ from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
+    from preforkd.workers.gateways.wsgi import WsgiProtocol
     from preforkd.workers.gateways.wsgi_environ import Environ
     from preforkd.workers.gateways.wsgi_headers import Fields
     from preforkd.workers.http.payload import PayloadStream
-    from preforkd.workers.http.protocol import ServerHttpProtocol
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class LoopCall(Call):
     parts: Iterator[bytes] | None = None
     file: Range | None = None
 
-    def __init__(self, app: WsgiApp, protocol: ServerHttpProtocol) -> None:
+    def __init__(self, app: WsgiApp, protocol: WsgiProtocol) -> None:
         self.app = app
         self.protocol = protocol
 
@@ -130,7 +130,7 @@ class LoopCall(Call):
             self.protocol.log_exception("Error in close() of what the app has returned")
 
 
-def serve_now(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ) -> Awaitable[None]:
+def serve_now(protocol: WsgiProtocol, app: WsgiApp, environ: Environ) -> Awaitable[None]:
     """Call the app; when what it returns is ready, as mostly, the response is written when this returns."""
     call = LoopCall(app, protocol)
     try:
@@ -191,7 +191,7 @@ async def _send_more(call: LoopCall) -> None:
         call.close()
 
 
-async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
+async def serve_buffered(protocol: WsgiProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
     """Call the app when all of the request's body is there: it cannot be waited for in the loop."""
     body = BytesIO()  # no list of parts: a client that dribbles would make a million objects of them
     while body.tell() <= SPOOL_MAX and not payload.at_eof():
