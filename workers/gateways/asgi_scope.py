@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -131,11 +132,11 @@ def client_of(transport: asyncio.BaseTransport) -> Address | None:
 
 
 def server_of(transport: asyncio.BaseTransport) -> Address | None:
-    """Return host and port of our side; for a unix socket its path and None."""
+    """Return host and port of our side; for a unix socket its path, or its name with a leading `@`, and None."""
     sockname = transport.get_extra_info("sockname")
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
-        return (sockname.decode(errors="surrogateescape") if isinstance(sockname, bytes) else str(sockname or "")), None
+        return os.fsdecode(sockname or "").replace("\0", "@", 1), None
     return _address(sockname)
 
 
