@@ -17,6 +17,7 @@ from preforkd.daemon.values import (
     LogFormat,
     Portion,
     Seconds,
+    ServerField,
     Size,
     Text,
     Umask,
@@ -108,6 +109,12 @@ class Options:
         _APP, Text("FOLDER"), ".", "Folder that the app's modules are imported from; relative to --chdir."
     )
     chdir: str = _option(
+    server_header: str = _option(
+        _APP,
+        ServerField(),
+        "preforkd",
+        "The Server field of responses, unless the app gives one; off: none.",
+    )
         _APP,
         Text("FOLDER"),
         ".",

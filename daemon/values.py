@@ -25,6 +25,7 @@ _OCTAL = re.compile(r"0?[0-7]{1,3}", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15})([kKmMgG]?)", re.ASCII)
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _URL_PATH = re.compile(r"(/[!-\"$->@-~]*)?", re.ASCII)
+_FIELD_VALUE = re.compile(r"[!-~]([ -~]{0,254}[!-~])?", re.ASCII)  # of RFC 9110 section 5.5, without obs-text and HTAB
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
 
@@ -259,6 +260,27 @@ class UrlPath:
     """A path of a URL without a query, or nothing."""
 
     metavar: str = "PATH"
+@dataclass(frozen=True, slots=True)
+class ServerField:
+    """The value of `Server` in responses (RFC 9110 section 10.2.4), empty: there is none; it is written "off"."""
+
+    metavar: str = "TEXT|off"
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        if raw is False or (isinstance(raw, str) and raw.lower() == "off"):
+            return ""
+        if isinstance(raw, str) and _FIELD_VALUE.fullmatch(raw):
+            return raw
+        raise ValueError(
+            f'{quoted(raw)} is not a header value: write printable ASCII without blanks at its ends, or "off" for none'
+        )
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(str(value) or "off")
+
+
 
     def read(self, raw: object) -> str:
         """See `Kind.read`."""

@@ -35,6 +35,7 @@ from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
 from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
+from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
@@ -213,6 +214,7 @@ class Worker:
         self._health = Health()
         if self._settings.health_path:
             self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
+        clock.name_server(self._settings.server_header)
         self._connections.limit_concurrency = self._settings.limit_concurrency
         self._access_log = self._open_access_log()
         self._try_protocol()

@@ -13,6 +13,7 @@ class Clock:
     """The texts of the current second.
 
     Attributes:
+        server: the value of `Server` (RFC 9110 section 10.2.4); empty: no such field.
         keep_alive_fields: the ready end of a head: `Date`, `Server`, `Connection: keep-alive`, the empty line.
         close_fields: the same with `Connection: close`.
         date: the value of `Date` (RFC 9110 section 5.6.7).
@@ -20,11 +21,23 @@ class Clock:
         iso_time: UTC in ISO 8601, for JSON logs.
     """
 
-    __slots__ = ("close_fields", "date", "iso_time", "keep_alive_fields", "log_time", "second")
+    __slots__ = ("close_fields", "date", "iso_time", "keep_alive_fields", "log_time", "second", "server")
 
     def __init__(self) -> None:
+        self.server = "preforkd"
         self.second = 0
         self.update(time.time())
+
+    def name_server(self, server: str) -> None:
+        """Have all responses of this process say another `Server`; empty: none."""
+        self.server = server
+        second, self.second = self.second, 0
+        self.update(second)
+
+    @property
+    def server_line(self) -> str:
+        """`Server` as a line of a head."""
+        return f"Server: {self.server}\r\n" if self.server else ""
 
     def update(self, now: float) -> None:
         """Format the texts anew if the second is another.
@@ -37,7 +50,7 @@ class Clock:
             return
         self.second = second
         self.date = formatdate(second, usegmt=True)
-        fields = f"Date: {self.date}\r\nServer: preforkd\r\nConnection: "
+        fields = f"Date: {self.date}\r\n{self.server_line}Connection: "
         self.keep_alive_fields = f"{fields}keep-alive\r\n\r\n".encode()
         self.close_fields = f"{fields}close\r\n\r\n".encode()
         local = time.localtime(second)

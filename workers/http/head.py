@@ -232,7 +232,7 @@ class ResponseHead:
     def _unusual_fields(self, keeps: bool) -> bytes:
         """The default fields of a head that has some of them already, and the empty line."""
         date = "" if self._has_date else f"Date: {clock.date}\r\n"
-        server = "" if self._has_server else "Server: preforkd\r\n"
+        server = "" if self._has_server else clock.server_line
         if self.sent_status == 101:
             self.keeps = False  # the connection does not come back to HTTP
             return f"{date}{server}\r\n".encode()
