@@ -23,7 +23,7 @@ from preforkd.daemon.print_config import as_toml
 from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
-from preforkd.daemon.values import Flag
+from preforkd.daemon.values import Flag, StreamChoice
 from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
@@ -84,6 +84,11 @@ def _parameter(one: Declaration) -> click.Parameter:
     if isinstance(one.kind, Flag):
         flags = f"{one.flag}/{one.flag.replace('--', '--no-', 1)}"
         return click.Option([one.name, flags], default=None, help=help_text)
+    if isinstance(one.kind, StreamChoice):
+        word = f"[{one.kind.metavar}]"
+        return click.Option(
+            [one.name, one.flag], is_flag=False, flag_value=one.kind.alone, default=None, metavar=word, help=help_text
+        )
     names = [one.name, *([one.short] if one.short else []), one.flag]
     return click.Option(names, multiple=one.name == "bind", metavar=one.kind.metavar, help=help_text)
 

@@ -286,6 +286,7 @@ class Worker:
             body_timeout=settings.body_timeout,
             write_timeout=settings.write_timeout,
             request_timeout=settings.request_timeout,
+            disconnect_timeout=settings.disconnect_timeout,
             keep_alive_requests=settings.keep_alive_requests,
             limit_request_line=settings.limit_request_line,
             limit_headers=settings.limit_headers,

@@ -29,7 +29,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 async def ticks(scope: Any, receive: Any, send: Any) -> None:
     """Stream until told to end, by `http.disconnect` or by the draining event, and then end in order."""
     await receive()
-    draining = scope["extensions"]["preforkd.draining"]
+    draining = scope["preforkd.draining"]
     by_event = scope["path"] == "/ticks-by-event"
 
     async def told() -> None:

@@ -105,6 +105,7 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "proc_name": "shop",
         "health_path": "/health",
         "root_path": "/shop",
+        "drain_streams": "late",
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
     }

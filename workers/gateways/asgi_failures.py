@@ -36,3 +36,8 @@ def is_disconnect(exc: BaseException | None) -> bool:
         exc = exc.__cause__ or exc.__context__
         seen += 1
     return False
+
+
+def gives_up(exc: BaseException) -> bool:
+    """Whether an app that was told that nobody waits any more has ended by that: as above, or by cancelling itself."""
+    return is_disconnect(exc) or isinstance(exc.__cause__, asyncio.CancelledError)

@@ -156,6 +156,11 @@ class AsgiResponse(Response):
                 raise ValueError(f"not a valid trailer: {name!r}: {value!r}")
             self._trailers += name + b": " + value + b"\r\n"
 
+    def end(self) -> None:
+        """End the body without waiting for the client."""
+        if not self.ended:
+            self._finish()
+
     def end_with_trailers(self) -> None:
         """End the body with the trailers; without chunks there is no place for them, and it just ends."""
         if not self._chunked or self._no_body or not self._trailers:

@@ -170,6 +170,8 @@ class Answer(Deferred):
         error = call.error
         if call.parts:
             self._write_parts(call.parts, self._response or self._begin(call, None))
+            if not complete and self.end_stream():  # it has begun when the others had been ended already
+                return
         file = call.file
         call.settled = complete
         if complete and file is not None:
@@ -210,6 +212,25 @@ class Answer(Deferred):
             call.wake()
         if self._response is not None and self._response.ended:
             self._end(None)
+
+    def end_stream(self) -> bool:
+        """End an event stream, for the worker leaves; its thread ends the iteration at its next part.
+
+        Returns:
+            Whether one was ended.
+        """
+        call, response, protocol = self._call, self._response, self.protocol
+        if call is None or response is None or response.ended or response.length is not None:
+            return False
+        if not protocol.stream_is_over(response):
+            return False
+        if call.parts:
+            self._write_parts(call.parts, response)
+        call.abandon()
+        call.settled = True
+        response.end()
+        self._end_when_read()
+        return True
 
     def _end_when_read(self) -> None:
         self._writer.flush()

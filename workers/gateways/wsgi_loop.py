@@ -40,6 +40,7 @@ class LoopCall(Call):
         file: what the kernel is to send.
     """
 
+    protocol: WsgiProtocol
     response: WsgiResponse | None = None
     result: Any = None
     parts: Iterator[bytes] | None = None
@@ -180,6 +181,8 @@ async def _send_more(call: LoopCall) -> None:
             while parts is not None:
                 await protocol.writer.drain()
                 await asyncio.sleep(0)  # also lets the end of the connection cancel this
+                if call.response is not None and protocol.stream_is_over(call.response):
+                    break
                 part = _guarded(next, parts, None)
                 if part is None:
                     break

@@ -8,6 +8,7 @@ from asyncio.tasks import _enter_task, _leave_task
 from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, cast
+from weakref import ref
 
 from preforkd.workers.http.closing import BODY, DISCARD, DRAIN, HEAD, HOLD, RAW, ClosingConnection
 from preforkd.workers.http.connections import connections_of
@@ -387,6 +388,8 @@ class HttpConnection(ClosingConnection):
             self._intake = DISCARD
         if not self._tail:
             self.persistent = False
+        if self.limits.disconnect_timeout:
+            self._loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))
         if self.state is ConnectionState.ACTIVE or self._message is not None or self._bad is not None:
             # A half-close; asyncio's TLS transports cannot keep one open and warn when they are asked to.
             return self.transport is not None and self.transport.can_write_eof()
@@ -472,3 +475,10 @@ class HttpConnection(ClosingConnection):
         """Whether the connection may stay open after the current request, as far as is known now."""
         request = self.request
         return self.persistent and request is not None and not request.should_close and not self.continue_is_due
+
+
+def _give_up(connection: ref[HttpConnection]) -> None:
+    """The client has left `disconnect_timeout` ago, or has at least closed its side, and is still not answered."""
+    protocol = connection()
+    if protocol is not None and protocol.state is ConnectionState.ACTIVE:
+        protocol.cancel_slow_request()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from preforkd.workers.gateways.asgi import AsgiOptions
+from preforkd.workers.gateways.streams import Told
 from preforkd.workers.http.connections import connections_of
 from tests.workers.gateways.serving import Receive, Scope, Send, body, http, serve, start, text
 
@@ -369,8 +370,8 @@ def streams_begun(server: Any, number: int) -> bool:
     return sum(exchange.response is not None for exchange in server.gateway.exchanges()) == number
 
 
-@pytest.mark.parametrize("drain_streams", [True, False])
-def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: bool) -> None:
+@pytest.mark.parametrize("drain_streams", ["all", "auto", "late"])
+def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: str) -> None:
     app = Stream()
     with (
         serve(app, AsgiOptions(drain_streams=drain_streams)) as server,
@@ -388,14 +389,14 @@ def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: bool) ->
         server.call(app.go.set)
         assert later.answer().text == "tickend"
         assert app.told == 3
-        assert not server.log
+        assert server.log == ["told 1 stream that this worker leaves"], "of those that stream then"
 
 
 def test_streams_of_a_worker_that_serves_on_after_all_are_left_alone() -> None:
     app = Stream()
     with serve(app) as server, server.connect() as first, server.connect() as second:
         server.call(server.gateway.drain, server.loop.time() + 0.01)
-        server.until(lambda: server.gateway.streams_are_told, "the time has come")
+        server.until(lambda: server.gateway.streams.told is Told.ALL, "the time has come")
         server.call(server.gateway.drain, server.loop.time() + 0.05)
         server.call(server.gateway.resume)
         server.call(server.gateway.drain, server.loop.time() + 60)
