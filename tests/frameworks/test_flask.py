@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
+from tests.e2e.client import Connection
 from tests.e2e.daemon import Daemon
 from tests.frameworks import suite, wsgi_promises
 
@@ -37,3 +40,14 @@ def test_clients_that_leave(wsgi_daemon: Daemon) -> None:
 
 def test_errors(wsgi_daemon: Daemon) -> None:
     wsgi_promises.answers_errors(wsgi_daemon)
+
+
+def test_an_event_stream_ends_in_order_when_its_worker_leaves(wsgi_daemon: Daemon) -> None:
+    with Connection(wsgi_daemon.port, timeout=8) as stream:
+        stream.ask("/events")
+        stream.read_some()
+        wsgi_daemon.signal(signal.SIGTERM)
+        assert stream.answer().text.endswith("data: first\n\n")
+    assert wsgi_daemon.wait_exit(8) == 0
+    wsgi_daemon.wait_log("^/events has ended$")
+    assert " ERROR " not in wsgi_daemon.log()

@@ -55,6 +55,20 @@ def memory() -> Response:
     return send_file(io.BytesIO(b"x" * 100_000), mimetype="application/octet-stream")
 
 
+@app.get("/events")
+def ticking_events() -> Response:
+    @stream_with_context
+    def ticks() -> Iterator[str]:
+        try:
+            while True:
+                yield "data: first\n\n"
+                time.sleep(0.02)
+        finally:
+            print(f"{request.path} has ended", flush=True)
+
+    return Response(ticks(), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
 @app.get("/fail")
 def fail() -> str:
     raise RuntimeError("a bug in the app")
