@@ -250,6 +250,25 @@ def test_the_extensions_are_plain_data(start: Start) -> None:
     assert json.loads(answer.text)["preforkd.draining"] == {}
 
 
+def test_the_example_of_the_readme_works(start: Start, tmp_path: Path) -> None:
+    text = (APPS.parents[1] / "README.md").read_text()
+    example = re.search(r"^      draining = (?:.*\n)+?(?=\n  )", text, re.MULTILINE)
+    assert example is not None, "the lines of README that ask for the drain"
+    head = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+"""
+    body = re.sub("^  ", "", example[0], flags=re.MULTILINE).replace("next_event()", 'await asyncio.sleep(0.02, b"x")')
+    (tmp_path / "app.py").write_text(f"import asyncio\n{head}{body}")
+    daemon = start(app=f"{tmp_path}/app.py:app", workers=1)
+    with open_stream(daemon, "/") as stream:
+        daemon.signal(signal.SIGTERM)
+        assert set(stream.answer().text) == {"x"}
+    assert daemon.wait_exit(SOON) == 0
+    assert no_error(daemon)
+
+
 def test_a_word_that_is_none_is_refused_with_what_would_be_right(start: Start) -> None:
     daemon = start("--drain-streams", APP, app=None, workers=1, wait=False)
     assert daemon.wait_exit() == 2
