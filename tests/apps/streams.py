@@ -30,6 +30,14 @@ async def cancels(scope: Any, receive: Any, send: Any) -> None:
     await waiting
 
 
+async def quits(scope: Any, receive: Any, send: Any) -> None:
+    """As `cancels`, but its listener cancels the task of the request."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.ensure_future(listens(scope, receive, send)).add_done_callback(lambda _: task.cancel())
+    await asyncio.sleep(3600)
+
+
 async def sends(scope: Any, receive: Any, send: Any) -> None:
     """Waits for an `OSError` of `send()`, and lets it out."""
     while True:
@@ -52,10 +60,17 @@ async def deaf(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.sleep(3600)
 
 
-WAYS = {"listens": listens, "cancels": cancels, "sends": sends, "knows": knows, "deaf": deaf}
+WAYS = {"listens": listens, "cancels": cancels, "quits": quits, "sends": sends, "knows": knows, "deaf": deaf}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            print("the WebSocket has ended", flush=True)
     assert scope["type"] == "http", "there is no lifespan"
     _, kind, *way = scope["path"].split("/")
     headers = EVENTS if kind == "events" else TEXT

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.e2e.client import Answer, Connection, TruncatedError, get
 from tests.e2e.conftest import Start
@@ -42,7 +43,7 @@ def no_error(daemon: Daemon) -> bool:
 
 
 @pytest.mark.parallel
-@pytest.mark.parametrize("way", ["listens", "cancels", "sends", "knows"])
+@pytest.mark.parametrize("way", ["listens", "cancels", "quits", "sends", "knows"])
 def test_an_event_stream_ends_in_order_at_the_beginning_of_a_stop(start: Start, way: str) -> None:
     daemon = start(app=APP, workers=1)
     with open_stream(daemon, f"/events/{way}") as stream:
@@ -180,7 +181,7 @@ def test_a_wsgi_event_stream_whose_thread_waits_ends_for_its_client_at_once(star
 
 
 @pytest.mark.parallel
-@pytest.mark.parametrize("way", ["listens", "cancels", "sends"])
+@pytest.mark.parametrize("way", ["listens", "cancels", "quits", "sends"])
 def test_a_client_that_leaves_ends_its_stream(start: Start, way: str) -> None:
     daemon = start(app=APP, workers=1)
     for kind in ("events", "text"):
@@ -205,6 +206,43 @@ def test_an_app_that_listens_to_nobody_is_cancelled_in_time_if_that_is_wanted(st
     with open_stream(strict, "/text/deaf"):
         time.sleep(1)  # longer than the timeout: it is for clients that leave
         assert live(strict) == 1
+
+
+@pytest.mark.parallel
+def test_a_websocket_whose_app_listens_to_nobody_is_cancelled_in_time(start: Start) -> None:
+    daemon = start("--disconnect-timeout", "0.5", app=APP, workers=1)
+    with connect(f"ws://127.0.0.1:{daemon.port}/", close_timeout=1) as client:
+        client.socket.shutdown(socket.SHUT_RDWR)
+    daemon.wait_log("^the WebSocket has ended$", SOON)
+    assert no_error(daemon)
+
+
+@pytest.mark.parallel
+def test_what_an_app_does_behind_its_response_is_not_cancelled(start: Start) -> None:
+    daemon = start("--disconnect-timeout", "0.1", app=f"{APPS / 'asgi_site.py'}:app", workers=1)
+    with Connection(daemon.port) as connection:
+        connection.get("/background")
+    daemon.wait_log("^background work is done$", SOON)
+
+
+BIG = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8000000")]})
+    await send({"type": "http.response.body", "body": bytes(8000000)})
+"""
+
+
+@pytest.mark.parallel
+def test_a_client_that_has_closed_its_side_and_is_slow_to_read_gets_all(start: Start, tmp_path: Path) -> None:
+    (path := tmp_path / "big.py").write_text(BIG)
+    daemon = start("--disconnect-timeout", "0.2", app=f"{path}:app", workers=1)
+    with Connection(daemon.port) as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.ask("/")
+        connection.socket.shutdown(socket.SHUT_WR)
+        time.sleep(1.5)  # several times the timeout
+        assert len(connection.answer().body) == 8_000_000
 
 
 SEED = """

@@ -389,11 +389,14 @@ class HttpConnection(ClosingConnection):
         if not self._tail:
             self.persistent = False
         if self.limits.disconnect_timeout:
-            self._loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))
+            self._give_up_later()
         if self.state is ConnectionState.ACTIVE or self._message is not None or self._bad is not None:
             # A half-close; asyncio's TLS transports cannot keep one open and warn when they are asked to.
             return self.transport is not None and self.transport.can_write_eof()
         return False
+
+    def _give_up_later(self) -> None:
+        self._loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone (asyncio's call): the one teardown, from every exit."""
@@ -478,7 +481,11 @@ class HttpConnection(ClosingConnection):
 
 
 def _give_up(connection: ref[HttpConnection]) -> None:
-    """The client has left `disconnect_timeout` ago, or has at least closed its side, and is still not answered."""
+    """The client has left `disconnect_timeout` ago, as far as one can tell, and its request still goes on."""
     protocol = connection()
-    if protocol is not None and protocol.state is ConnectionState.ACTIVE:
+    if protocol is None or protocol.state is not ConnectionState.ACTIVE:
+        return
+    if protocol.writer.unsent():
+        protocol._give_up_later()  # one that had left would have reset what it gets: this one is slow to read
+    else:
         protocol.cancel_slow_request()
