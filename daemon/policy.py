@@ -387,28 +387,30 @@ def _ignore(_turn: Turn, _event: Event) -> None:
 
 
 Rule = Callable[[Turn, Any], None]
+_NEW: Final = (Phase.NEW,)
 _UP: Final = (*sorted(RUNNING, key=lambda phase: phase.value),)
 _ENDING: Final = (Phase.LEAVING, Phase.STOPPING)
+_HALTING: Final = (Phase.HALTING,)
+_GONE: Final = (Phase.GONE,)
 
 _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
-    (Started, {(Phase.NEW,): _start}),
-    (StopAsked, {_UP: _stop, _ENDING: _halt}),
-    (HaltAsked, {_UP: _halt, _ENDING: _halt}),
-    (ReloadAsked, {_UP: _reload}),
-    (ScaleAsked, {_UP: _scale}),
-    (ReopenAsked, {_UP: _reopen, _ENDING: _reopen}),
-    (ForkFailed, {_UP: _fork_failed}),
-    (WorkerReady, {_UP: _ready}),
-    (WorkerFailed, {_UP: _failed}),
-    (WorkerDraining, {_UP: _told_to_drain}),
-    (WorkerRetiring, {_UP: _retires}),
-    (WorkerExited, {_UP: _exited, _ENDING: _exited, (Phase.HALTING,): _exited}),
-    (HeartbeatsRead, {_UP: _heartbeats, _ENDING: _heartbeats}),
-    (TimePassed, {_UP: _time_passed, _ENDING: _time_passed, (Phase.HALTING,): _time_passed}),
+    (Started, {_NEW: _start, _UP: _ignore, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (StopAsked, {_NEW: _ignore, _UP: _stop, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
+    (HaltAsked, {_NEW: _ignore, _UP: _halt, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
+    (ReloadAsked, {_NEW: _ignore, _UP: _reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ReopenAsked, {_NEW: _ignore, _UP: _reopen, _ENDING: _reopen, _HALTING: _ignore, _GONE: _ignore}),
+    (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerReady, {_NEW: _ignore, _UP: _ready, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerFailed, {_NEW: _ignore, _UP: _failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerDraining, {_NEW: _ignore, _UP: _told_to_drain, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerRetiring, {_NEW: _ignore, _UP: _retires, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerExited, {_NEW: _ignore, _UP: _exited, _ENDING: _exited, _HALTING: _exited, _GONE: _ignore}),
+    (HeartbeatsRead, {_NEW: _ignore, _UP: _heartbeats, _ENDING: _heartbeats, _HALTING: _ignore, _GONE: _ignore}),
+    (TimePassed, {_NEW: _ignore, _UP: _time_passed, _ENDING: _time_passed, _HALTING: _time_passed, _GONE: _ignore}),
 )
 
 TABLE: Final[dict[tuple[Phase, type], Rule]] = {
-    (phase, kind): next((rule for phases, rule in rules.items() if phase in phases), _ignore)
-    for kind, rules in _ROWS
-    for phase in Phase
+    (phase, kind): rule for kind, rules in _ROWS for phases, rule in rules.items() for phase in phases
 }
+"""Nothing is filled in here: a pair that has no rule is missing, and its test fails."""
