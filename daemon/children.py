@@ -19,9 +19,9 @@ from preforkd.daemon.actions import Fork
 from preforkd.daemon.events import (
     Event,
     ForkFailed,
-    WorkerDraining,
     WorkerExited,
     WorkerFailed,
+    WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
 )
@@ -29,7 +29,7 @@ from preforkd.daemon.mold import FORK, ORPHANED, Mold, Molds
 from preforkd.daemon.process_state import is_frozen
 from preforkd.daemon.spawn import Child, become_subreaper, channel, spawn
 from preforkd.workers import log
-from preforkd.workers.channel import ChannelError, Decoder, Draining, Failed, Hello, Message, Ready, Retire, encode
+from preforkd.workers.channel import ChannelError, Decoder, Failed, GotTerm, Hello, Message, Ready, Retire, encode
 from preforkd.workers.scoreboard import Field, Row
 
 Body = Callable[[socket.socket], int]
@@ -355,8 +355,8 @@ def _event(message: Message, serial: int) -> Event:
             return WorkerReady(now, serial)
         case Failed(stage, text, details):
             return WorkerFailed(now, serial, stage, text, details)
-        case Draining(left):
-            return WorkerDraining(now, serial, left)
+        case GotTerm():
+            return WorkerGotTerm(now, serial)
         case Retire(reason):
             return WorkerRetiring(now, serial, reason)
         case _:

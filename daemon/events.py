@@ -85,12 +85,11 @@ class WorkerFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerDraining:
-    """A worker says that somebody else told it to drain, and that it will be gone in `left` seconds."""
+class WorkerGotTerm:
+    """A worker says that somebody has sent it a TERM. If that was for the whole daemon, `StopAsked` comes or came."""
 
     now: float
     serial: int
-    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ Event = (
     | ForkFailed
     | WorkerReady
     | WorkerFailed
-    | WorkerDraining
+    | WorkerGotTerm
     | WorkerRetiring
     | WorkerExited
     | HeartbeatsRead

@@ -178,13 +178,14 @@ class Master:
             self._go_on()
         self._service.follow(self._state, time.monotonic())
         while self._exit_code is None:
-            for key, _ in self._selector.select(self._patience()):
+            ready = self._selector.select(self._patience())
+            # First, whether they have woken it or not: what workers say of a signal to all is understood by it.
+            self._read_signals()
+            for key, _ in ready:
                 if isinstance(key.data, Link):
                     self._events += self._children.read(key.data)
                 elif isinstance(key.data, Mold):
                     key.data.flush()
-                else:
-                    self._read_signals()
             self._watch()
             self._handle(TimePassed(time.monotonic()))
             self._service.follow(self._state, time.monotonic())

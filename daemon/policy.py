@@ -7,7 +7,8 @@ The rules:
    fails in that time the reload is rolled back: those of the committed generation, which stand by, serve again.
 3. After the first worker was ready no worker's death ends the daemon; a slot whose workers die young waits longer each
    time. Before that, a failure to boot ends it with exit code 3, a crash loop with 4.
-4. After a stop nothing is forked. A stop obeys one clock; a second one, or QUIT, kills.
+4. After a stop nothing is forked. A stop obeys one clock; a second one, or QUIT, kills. A TERM that a worker gets means
+   what the master knows: a part of the stop of all, or that this one is to be replaced.
 5. One worker retires at a time, and serves until its successor is ready: recycling never costs capacity.
 
 `TABLE` says what each event does in each phase; `preforkd.daemon.reconcile` then makes the workers fit the state.
@@ -42,9 +43,9 @@ from preforkd.daemon.events import (
     Started,
     StopAsked,
     TimePassed,
-    WorkerDraining,
     WorkerExited,
     WorkerFailed,
+    WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
 )
@@ -146,7 +147,8 @@ def _stop(turn: Turn, event: StopAsked) -> None:
         elif worker.state in SERVING:
             turn.drain(worker, accept_until=accept_until, final=True)
         elif worker.state in (WorkerState.STANDBY, WorkerState.DRAINING):
-            turn.drain(worker, final=True)
+            # Not the last to have the listeners while others accept: it would end the listening for all of them.
+            turn.drain(worker, final=not delay)
     if delay:
         turn.log("info", f"still accepting for {delay:g} s (--drain-delay), so that load balancers can go elsewhere")
         turn.enter(Phase.LEAVING, accept_until)
@@ -232,12 +234,21 @@ def _roll_back(turn: Turn) -> None:
     turn.do(RollBack(failed.number))
 
 
-def _told_to_drain(turn: Turn, event: WorkerDraining) -> None:
+def _got_term(turn: Turn, event: WorkerGotTerm) -> None:
+    """Replace a worker that somebody has sent a TERM.
+
+    If that was for all of the daemon, and the master's own comes later than this, nothing is lost but a fork: whoever
+    retires serves on. If it came before, this is not asked any more.
+    """
     worker = turn.workers.get(event.serial)
-    if worker is None or worker.state in ENDING:
+    if worker is None:
         return
-    turn.log("info", f"{worker} was told by a signal to drain; it is replaced")
-    turn.draining(worker, turn.now + event.left)
+    if worker.state is WorkerState.READY:
+        turn.log("info", f"{worker} got a TERM: it serves until its successor is ready")
+        turn.set(worker, state=WorkerState.RETIRING)
+    elif worker.state is WorkerState.STANDBY:
+        turn.log("info", f"{worker} got a TERM: it goes, its successor serves")
+        turn.drain(worker)
 
 
 def _retires(turn: Turn, event: WorkerRetiring) -> None:
@@ -281,7 +292,7 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
         _died_booting(turn, worker, event)
     elif not died_young(worker, event):
         turn.backoffs.pop(worker.slot, None)
-    elif _on_trial(turn, worker):
+    elif _on_trial(turn, worker) and not _was_sent_term(turn, worker, event):
         _roll_back(turn)
     else:
         turn.log("warning", f"slot {worker.slot} gets its next worker in {turn.delay_slot(worker.slot):.1f} s")
@@ -292,11 +303,20 @@ def _died_booting(turn: Turn, worker: Worker, event: WorkerExited) -> None:
         turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
         _give_up(turn, 3, "the app did not boot")
         return
-    turn.silent_boots += 1
     turn.delay_slot(worker.slot)
+    turn.silent_boots += not _was_sent_term(turn, worker, event)
     if turn.silent_boots >= SILENT_BOOTS:
         turn.log("error", f"giving up: {SILENT_BOOTS} workers died before any was ready")
         _give_up(turn, 4, "the daemon gives up")
+
+
+def _was_sent_term(turn: Turn, worker: Worker, event: WorkerExited) -> bool:
+    """Tell whether somebody has ended a worker by TERM, perhaps all of them: the master's own is about to be read then.
+
+    One that boots has no handler yet. When it happens in a slot again and again, the app does it itself.
+    """
+    backoff = turn.backoffs.get(worker.slot)
+    return event.signum == signal.SIGTERM and (backoff is None or backoff.deaths < SILENT_BOOTS)
 
 
 def _on_trial(turn: Turn, worker: Worker) -> bool:
@@ -403,7 +423,7 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerReady, {_NEW: _ignore, _UP: _ready, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerFailed, {_NEW: _ignore, _UP: _failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
-    (WorkerDraining, {_NEW: _ignore, _UP: _told_to_drain, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerGotTerm, {_NEW: _ignore, _UP: _got_term, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerRetiring, {_NEW: _ignore, _UP: _retires, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerExited, {_NEW: _ignore, _UP: _exited, _ENDING: _exited, _HALTING: _exited, _GONE: _ignore}),
     (HeartbeatsRead, {_NEW: _ignore, _UP: _heartbeats, _ENDING: _heartbeats, _HALTING: _ignore, _GONE: _ignore}),

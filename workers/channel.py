@@ -1,6 +1,6 @@
 """Messages between a worker and its master: length-prefixed JSON over one socket pair per worker.
 
-The worker says `Hello` (after a preload), `Ready`, `Failed`, `Draining` and `Retire`; the master says `Pause`,
+The worker says `Hello` (after a preload), `Ready`, `Failed`, `GotTerm` and `Retire`; the master says `Pause`,
 `Resume`, `Drain` and `Reopen`. The end of the stream says that the other side is gone. Times are seconds of the
 monotonic clock, which all processes of a machine share.
 """
@@ -42,10 +42,12 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Draining:
-    """The worker has been told by somebody else (a TERM) to drain; it will be gone in `left` seconds."""
+class GotTerm:
+    """The worker has got a TERM that its master has not sent, and serves until it is told what that means.
 
-    left: float
+    The signal may have been for the whole process group: then the master stops the daemon, and its clock counts. Else
+    it replaces this worker.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ class Reopen:
     """Open the log files anew."""
 
 
-Message = Hello | Ready | Failed | Draining | Retire | Pause | Resume | Drain | Reopen
-_TYPES: Final = {kind.__name__: kind for kind in (Hello, Ready, Failed, Draining, Retire, Pause, Resume, Drain, Reopen)}
+Message = Hello | Ready | Failed | GotTerm | Retire | Pause | Resume | Drain | Reopen
+_TYPES: Final = {kind.__name__: kind for kind in (Hello, Ready, Failed, GotTerm, Retire, Pause, Resume, Drain, Reopen)}
 
 
 _FITTING: Final = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,)}

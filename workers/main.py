@@ -21,8 +21,8 @@ from preforkd.workers.channel import (
     ChannelError,
     Decoder,
     Drain,
-    Draining,
     Failed,
+    GotTerm,
     Message,
     Pause,
     Ready,
@@ -204,6 +204,8 @@ class Worker:
         """What a pause, a drain or the master's death has started; a later order replaces an earlier one."""
         self._retiring = False
         """It has asked to be replaced."""
+        self._has_term = False
+        """It has got a TERM, and told its master."""
 
     async def serve(self) -> None:
         """Accept and answer until a drain is over."""
@@ -340,14 +342,15 @@ class Worker:
                 log.LOGGER.error("the access log goes on in the old file, for the new one cannot be opened: %s", exc)
 
     def _terminate(self) -> None:
-        """Obey a TERM: from the kernel, because the master is dead, or from somebody who wants this worker to go."""
+        """Ask the master what a TERM means: somebody wants this worker to go, or the whole daemon, as he has told all.
+
+        If the master is dead it is from the kernel, and says so.
+        """
         if os.getppid() != self._master:
             self._orphaned()
             return
-        left = self._settings.graceful_timeout
-        now = time.monotonic()
-        self._tell(Draining(left))
-        self._leave(self._drain(now, now + left, self._settings.idle_grace, take_queued=False))
+        self._has_term = True
+        self._tell(GotTerm())
 
     def _orphaned(self) -> None:
         """The master is gone, and a new one may want the port: leave it at once, and finish what has been accepted."""
@@ -410,6 +413,8 @@ class Worker:
             self._gateway.resume()
         self._server.accept()
         self._row[Field.STATE] = RowState.READY
+        if self._has_term:
+            self._tell(GotTerm())  # to stand by was not to go
 
     # The scoreboard
 
