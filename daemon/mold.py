@@ -32,9 +32,10 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Final, TypeVar
 
+from preforkd.daemon import signals
 from preforkd.daemon.actions import Fork
 from preforkd.daemon.spawn import Child, flush_output, spawn_sibling
-from preforkd.workers import log
+from preforkd.workers import log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Failed, Hello, Message, encode
 
@@ -265,13 +266,15 @@ def serve(
         The exit code of the process. A mold whose app cannot be imported waits to be ended, as every other one does.
     """
     faulthandler.enable()  # an import that takes too long gets ABRT, and shows where it is
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # for workers only; its default would end this process
+    signals.do_nothing_on(signal.SIGUSR2)  # for workers only; its default would end this process
+    offspring.claim(signal.SIGUSR2)
     began, before = time.monotonic(), _shareable()
     try:
         app = load()
     except AppError as exc:
         _refuse(control, exc)
         return INTERNAL_ERROR
+    offspring.end_if_strayed()
     log.LOGGER.info("%s is imported after %.2f s, for all workers of this generation", name, time.monotonic() - began)
     _warn_of_threads()
     _warn_of_descriptors(_shareable() - before)

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import setproctitle
-
 from preforkd.daemon import mold
 from preforkd.daemon.actions import Fork
 from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
 from preforkd.daemon.spawn import die_with
-from preforkd.workers import log
+from preforkd.workers import log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Failed, encode
 from preforkd.workers.scoreboard import Scoreboard
@@ -51,7 +49,8 @@ def be_worker(
 
     options = config.options
     log.configure(f"worker {order.slot}", level=options.log_level, form=options.log_format)
-    setproctitle.setproctitle(f"{options.proc_name}: worker {order.slot} (generation {order.generation})")
+    name, who = options.proc_name, f"worker {order.slot} (generation {order.generation})"
+    offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
     if app is None:
         faulthandler.enable()  # a boot that takes too long gets ABRT, and shows where it hangs
         try:
@@ -82,7 +81,9 @@ def be_mold(
 
     options = config.options
     log.configure("mold", level=options.log_level, form=options.log_format)
-    setproctitle.setproctitle(f"{options.proc_name}: mold (generation {generation})")
+    name, who = options.proc_name, f"mold (generation {generation})"
+    offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
+    offspring.possess([control, *(listener.socket for listener in listeners)], board)
     settings = options.worker_settings()
 
     def load() -> LoadedApp:
@@ -105,6 +106,7 @@ def enter(config: Config, orphaned: int = signal.SIGTERM) -> None:
     Raises:
         AppError: the folder cannot be entered, or the user not be changed.
     """
+    offspring.watch_forks()
     # preforkd and the interpreter may be in a folder that is root's alone.
     import_module("preforkd.workers.main")
     parent = os.getppid()

@@ -19,6 +19,7 @@ from io import FileIO
 from typing import Final, NoReturn
 
 from preforkd.daemon import signals
+from preforkd.workers import offspring
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -174,7 +175,7 @@ def _be_between(body: Callable[[], int], parent: int, mask: set[int], reader: Fi
 
 
 def _fork() -> int:
-    with warnings.catch_warnings():
+    with offspring.own_fork(), warnings.catch_warnings():
         # Of other threads, which Python 3.12 and later have seen: the caller has warned of them in its own words.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()

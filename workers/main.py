@@ -11,12 +11,13 @@ import time
 import traceback
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import log, stacks
+from preforkd.workers import log, offspring, stacks
 from preforkd.workers.channel import (
     ChannelError,
     Decoder,
@@ -120,9 +121,11 @@ def run(
     row = board.row(index)
     row[Field.PID] = os.getpid()
     row[Field.STATE] = RowState.STARTING
+    offspring.possess([channel, *listeners.sockets], board)
     try:
         compiled.choose(settings.parser)
         app = app or load_app(settings)
+        offspring.end_if_strayed()
         _run_through(Worker(settings, app, listeners, channel, board, index).serve())
     except AppError as exc:
         channel.sendall(encode(Failed("import", str(exc), exc.details)))
@@ -141,16 +144,24 @@ def _run_through(serving: Coroutine[Any, Any, None]) -> None:
     A task that raises `SystemExit` stops the loop, of asyncio and of uvloop, be it one that the app has made for a part
     of one request (as middleware of Starlette does). The others know nothing of that and go on.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with offspring.event_loop(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
         task = loop.create_task(serving)
         while not task.done():
             try:
                 loop.run_until_complete(task)
             except (SystemExit, KeyboardInterrupt) as exc:
+                offspring.end_if_strayed(exc)
                 if not task.done():
                     log.LOGGER.error("a task raised %s: the worker goes on", type(exc).__name__, exc_info=exc)
         task.result()
+
+
+def _forked(loop: asyncio.AbstractEventLoop) -> None:
+    """Leave a worker's loop in a process that the app has forked: what comes back to it has come to its end."""
+    asyncio._set_running_loop(None)
+    loop.call_soon(offspring.end)
+    loop.call_soon_threadsafe = offspring.end_with  # type: ignore[method-assign]  # by a thread of the app's
 
 
 async def sleep_until(when: float) -> None:
@@ -210,7 +221,9 @@ class Worker:
     async def serve(self) -> None:
         """Accept and answer until a drain is over."""
         self._loop = asyncio.get_running_loop()
+        offspring.loop_runs(partial(_forked, self._loop))
         stacks.install(self._loop)
+        offspring.claim(stacks.SIGNAL)
         self._over = asyncio.Event()
         self._connections = connections_of(self._loop)
         self._health = Health()
@@ -235,6 +248,7 @@ class Worker:
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
         self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        offspring.claim(signal.SIGTERM)
         self._server.listen(self._settings.backlog)
         self._server.accept()
         self._recycling = Recycling(self._settings, time.monotonic())

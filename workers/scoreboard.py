@@ -88,6 +88,7 @@ class Scoreboard:
         """-1 where the system has no memory with a descriptor: then no other program can take the page over."""
         self._memory = mmap.mmap(descriptor, size)
         self._cells = memoryview(self._memory).cast("Q")
+        self._rows: dict[int, Row] = {}
 
     @property
     def used(self) -> int:
@@ -118,7 +119,20 @@ class Scoreboard:
 
     def row(self, index: int) -> Row:
         """Return the row of that index, 0 to `ROWS` - 1."""
-        return Row(self._cells[index * FIELDS : (index + 1) * FIELDS])
+        row = self._rows.get(index)
+        if row is None:
+            row = self._rows[index] = Row(self._cells[index * FIELDS : (index + 1) * FIELDS])
+        return row
+
+    def let_go(self) -> None:
+        """Leave the page to the others; from now on this and its rows are this process's own, and mean nothing."""
+        cells, self._cells = self._cells, memoryview(bytearray((ROWS + 1) * ROW_BYTES)).cast("Q")
+        for index, row in self._rows.items():
+            row._cells = self._cells[index * FIELDS : (index + 1) * FIELDS]
+        cells.release()
+        self._memory.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def _memfd(size: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from preforkd.workers import offspring
 from preforkd.workers.http.errors import ClientDisconnectedError
 
 
@@ -14,6 +15,7 @@ def error_of(exc: BaseException) -> BaseException:
     master), a `CancelledError` that nobody has asked for would cut the connection without a word. A real cancellation
     is returned as it is.
     """
+    offspring.end_if_strayed(exc)
     if isinstance(exc, Exception | GeneratorExit):  # GeneratorExit: the coroutine is being closed
         return exc
     if isinstance(exc, asyncio.CancelledError):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from preforkd.workers import offspring
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
@@ -138,6 +139,7 @@ def serve_now(protocol: WsgiProtocol, app: WsgiApp, environ: Environ) -> Awaitab
         if call.run(environ):
             return _send_more(call)
     except BaseException as exc:
+        offspring.end_if_strayed(exc)
         if call.result is not None:
             call.close()
         if not isinstance(exc, Exception):  # nothing was awaited, so it is the app's: also a cancellation
@@ -154,6 +156,7 @@ def serve_now(protocol: WsgiProtocol, app: WsgiApp, environ: Environ) -> Awaitab
 def _wrapped(exc: BaseException) -> RuntimeError:
     # SystemExit would end the worker, from any request that makes an app raise it. GeneratorExit would end the
     # connection's task, which takes it for its own.
+    offspring.end_if_strayed(exc)
     return RuntimeError(f"the app raised {type(exc).__name__}")
 
 

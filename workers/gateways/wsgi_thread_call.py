@@ -12,6 +12,7 @@ from contextvars import Context
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
+from preforkd.workers import offspring
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi_input import InputError
@@ -114,6 +115,7 @@ class ThreadCall(Call):
         self._post(self)
 
     def _fail(self, exc: BaseException) -> None:
+        offspring.end_if_strayed(exc)
         is_ours = self._ours is not None and self._ours in _chain(exc)
         if not isinstance(exc, Exception):
             # SystemExit would end the worker, from any request that makes an app raise it.
@@ -196,6 +198,7 @@ class ThreadCall(Call):
 
     def _wait(self) -> None:
         """Wait until the loop has changed something; the caller looks again at what it waits for."""
+        offspring.end_if_strayed()
         if self._signal is None:
             self._signal = Signal()
         else:

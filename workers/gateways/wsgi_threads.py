@@ -17,6 +17,8 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Protocol
 
+from preforkd.workers import offspring
+
 LOOK_AGAIN = 0.001
 """Seconds after which further threads are woken for calls of one turn that still wait, and what is done is taken.
 
@@ -199,4 +201,6 @@ class ThreadPool:
                 signal.wait()
             else:
                 job.run()
+                if offspring.strayed:
+                    offspring.end()
                 del job  # not kept while this thread waits

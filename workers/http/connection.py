@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 from weakref import ref
 
+from preforkd.workers import offspring
 from preforkd.workers.http.closing import BODY, DISCARD, DRAIN, HEAD, HOLD, RAW, ClosingConnection
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.decoding import DecodedPayload
@@ -258,6 +259,8 @@ class HttpConnection(ClosingConnection):
             if writer.due:
                 writer.flush()
         if rest is not None:
+            if offspring.strayed:
+                offspring.end()
             self._rest = rest
             self.request_waits()
 
@@ -295,6 +298,8 @@ class HttpConnection(ClosingConnection):
                 writer.flush()
             if waiting is not DONE:
                 self.request_waits()
+        if offspring.strayed:
+            offspring.end()
         return waiting
 
     def request_waits(self) -> None:

@@ -9,6 +9,7 @@ from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from preforkd.workers import offspring
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.error_page import FINAL_STATUSES
@@ -208,6 +209,8 @@ class ProcessingConnection(HttpConnection):
         Raises:
             BaseException: `exc`, when it is for the loop.
         """
+        if offspring.strayed:
+            offspring.end(exc)
         if exc is not None:
             if self.request is not message or self._is_for_the_loop(exc):
                 try:
