@@ -14,9 +14,9 @@ from preforkd.workers.gateways.wsgi_environ import add_fields
 from preforkd.workers.http import compiled
 from tests.workers.http.heads import FIELDS, LINES, describe, parsed
 
-
 USUAL = [
-    b"Accept: */*", b"User-Agent: x (y; z) \xe9", b"X-Request-Id: 7f1c", b"accept-encoding:\tgzip \t", b"Cookie: a=b; c",
+    b"Accept: */*", b"User-Agent: x (y; z) \xe9", b"X-Request-Id: 7f1c", b"accept-encoding:\tgzip \t",
+    b"Cookie: a=b; c",
     b"Connection: keep-alive", b"Content-Length: 0005", b"x-odd_name: ", b"Via:1.1 a",
 ]  # fmt: skip
 
