@@ -272,7 +272,7 @@ class AsgiProtocol(ServerHttpProtocol):
             return
         if exchange.phase == COMPLETE:
             if not (exchange.is_gone and is_disconnect(exc)):  # the client left while the last part waited for it
-                self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
+                self._log_error("The app has answered %s and then raised", exchange.message, exc=exc)
             return
         if exchange.is_gone:
             if not gives_up(exc):

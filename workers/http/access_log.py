@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from preforkd.workers.http.access_log_format import (
     DEFAULT_FORMAT,
     Environ,
+    WantedFields,
     compile_format,
     needs_seconds,
     protocol_of,
-    request_field,
+    text_of,
+    user_of,
 )
 from preforkd.workers.http.clock import clock
 
@@ -25,11 +27,18 @@ if TYPE_CHECKING:
     from preforkd.workers.http.response import Response
 
 
+_JSON_FIELDS = WantedFields(b"authorization", b"referer", b"user-agent")
+
+
 def _json_text(value: str | None) -> str | None:
     """Bytes that are not UTF-8 as `\\xff`: strict parsers refuse lone surrogates (RFC 8259 section 8.2)."""
     if value is None or value.isascii():
         return value
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _json_field(value: bytes | None) -> str | None:
+    return None if value is None else _json_text(text_of(value))
 
 
 def json_line(
@@ -42,16 +51,18 @@ def json_line(
     """Make a line of JSON; values that are not there are null."""
     record: dict[str, object] = {"time": clock.iso_time, "remote": remote}
     if message is None:
-        record.update(dict.fromkeys(("method", "path", "query", "protocol", "referer", "user_agent")))
+        record.update(dict.fromkeys(("user", "method", "path", "query", "protocol", "referer", "user_agent")))
     else:
         path, _, query = message.path.partition("?")
+        field = _JSON_FIELDS.of(message).get
         record.update(
+            user=_json_text(user_of(field(b"authorization"))),
             method=message.method,
             path=path,
             query=query or None,
             protocol=protocol_of(message),
-            referer=_json_text(request_field(message, "referer")),
-            user_agent=_json_text(request_field(message, "user-agent")),
+            referer=_json_field(field(b"referer")),
+            user_agent=_json_field(field(b"user-agent")),
         )
     record.update(
         status=response.status if response is not None else None,

@@ -48,10 +48,11 @@ class ProcessingConnection(HttpConnection):
 
     Attributes:
         access_log, allowed_methods: see `ServerHttpProtocol`.
+        access_was_logged: the current request needs no line of the access log any more.
     """
 
     __slots__ = (
-        "_access_was_logged", "_last_request", "_logging", "_request_expired", "access_log", "allowed_methods",
+        "_last_request", "_logging", "_request_expired", "access_log", "access_was_logged", "allowed_methods",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +69,7 @@ class ProcessingConnection(HttpConnection):
         self.access_log = access_log
         self._last_request = limits.keep_alive_requests
         self._logging = NO_LOG
-        self._request_expired = self._access_was_logged = False
+        self._request_expired = self.access_was_logged = False
 
     # What `protocol.py` adds.
 
@@ -239,7 +240,7 @@ class ProcessingConnection(HttpConnection):
         logging_way = self._logging
         if logging_way == NO_LOG:
             pass
-        elif logging_way == CALL or self._access_was_logged:
+        elif logging_way == CALL or self.access_was_logged:
             self._log_request(message, response, monotonic() - started)
         else:
             seconds = monotonic() - started if logging_way == TIMED_LINE else 0.0

@@ -154,7 +154,7 @@ class ServerHttpProtocol(ProcessingConnection):
             response: what was sent, None when nothing was.
             time: seconds that it took.
         """
-        self._access_was_logged = True
+        self.access_was_logged = True
         log = self.access_log
         try:
             if isinstance(log, AccessLog):
@@ -165,14 +165,14 @@ class ServerHttpProtocol(ProcessingConnection):
             self._log_failure("Error in the access log")
 
     def _log_request(self, message: RequestMessage | None, response: Response | None, seconds: float) -> None:
-        if self._access_was_logged:
-            self._access_was_logged = False
+        if self.access_was_logged:
+            self.access_was_logged = False
             return
         try:
             self.log_access(message, None, response, seconds)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
             self._log_failure("Error in log_access()")
-        self._access_was_logged = False
+        self.access_was_logged = False
 
     def log_debug(self, *args: object) -> None:
         """Log for debugging when `debug` is on; arguments as for `logging.Logger.debug`."""

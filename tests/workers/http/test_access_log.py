@@ -15,7 +15,9 @@ import pytest
 from multidict import CIMultiDict
 
 from preforkd.workers import HttpVersion11, RequestMessage
+from preforkd.workers.health import Health, with_health_path
 from preforkd.workers.http.access_log import AccessLog, json_line
+from preforkd.workers.http.processing import LINE
 from tests.workers.http.wire import GET, Echo, converse, talk, turns
 
 
@@ -144,6 +146,18 @@ def test_a_log_that_cannot_be_written_does_not_reach_the_client() -> None:
         os.close(writable)
 
     asyncio.run(main())
+
+
+def test_a_health_path_leaves_all_other_requests_on_the_fast_way_and_is_not_logged_itself(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(path, "%(s)s %(U)s")
+    handler = with_health_path(Echo, "/health", Health())
+    health = GET.replace(b"/", b"/health", 1)
+    result = talk(health, GET, health, GET, handler=handler, access_log=log)
+    assert result.statuses == [200] * 4
+    assert result.protocol._logging == LINE
+    log.close()
+    assert path.read_text() == "200 /\n200 /\n"
 
 
 # log_access of the protocol.
