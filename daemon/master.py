@@ -126,6 +126,8 @@ def run(
         master.kill_all()
         service.end()
         return 1
+    finally:
+        log.finish()
 
 
 def _generation(config: Config, number: int) -> Generation:
@@ -189,6 +191,7 @@ class Master:
             self._watch()
             self._handle(TimePassed(time.monotonic()))
             self._service.follow(self._state, time.monotonic())
+            log.flush()
             self._see_to_upgrade()
         return self._exit_code
 
@@ -218,6 +221,8 @@ class Master:
         times = [] if deadline is None else [deadline]
         if self._children:
             times.append(self._watched + WATCH_EVERY)
+        if log.waits():
+            times.append(now + log.FLUSH_AGAIN)
         times += [due for due in (self._upgrade.deadline, self._service.next_deadline()) if due is not None]
         # The clock of the selector has milliseconds: without the one added, a deadline would be polled for.
         return max(min(times) - now, 0.0) + 0.001 if times else None

@@ -17,7 +17,6 @@ The first half of this file is the master's, the second the mold's own.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import json
 import os
@@ -265,7 +264,7 @@ def serve(
     Returns:
         The exit code of the process. A mold whose app cannot be imported waits to be ended, as every other one does.
     """
-    faulthandler.enable()  # an import that takes too long gets ABRT, and shows where it is
+    log.show_fatal_signals()  # an import that takes too long gets ABRT, and shows where it is
     signals.do_nothing_on(signal.SIGUSR2)  # for workers only; its default would end this process
     offspring.claim(signal.SIGUSR2)
     began, before = time.monotonic(), _shareable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import socket
@@ -52,7 +51,7 @@ def be_worker(
     name, who = options.proc_name, f"worker {order.slot} (generation {order.generation})"
     offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
     if app is None:
-        faulthandler.enable()  # a boot that takes too long gets ABRT, and shows where it hangs
+        log.show_fatal_signals()  # a boot that takes too long gets ABRT, and shows where it hangs
         try:
             enter(config)
         except AppError as exc:

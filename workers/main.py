@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
 BOOT_FAILED: Final = 3
-STDOUT: Final = 1
 RESPONSES: Final = (
     Field.RESPONSES_1XX,
     Field.RESPONSES_2XX,
@@ -259,19 +258,20 @@ class Worker:
         if self._gateway is not None:
             allowed = self._settings.shutdown_timeout
             await self._gateway.shutdown(min(allowed, self._drained_by + allowed - self._loop.time()))
-        self._copy_counters()
         if self._access_log is not None:
             self._access_log.close()
+        self._copy_counters()
 
     def _open_access_log(self) -> AccessLog | None:
         if not self._settings.access_log:
             return None
         settings = self._settings
-        target = STDOUT if settings.access_log_file == "-" else settings.access_log_file
+        target = log.standard_output() if settings.access_log_file == "-" else settings.access_log_file
+        as_json = settings.log_format == "json"
         try:
-            return AccessLog(target, settings.access_log_format, as_json=settings.log_format == "json", loop=self._loop)
+            return AccessLog(target, settings.access_log_format, as_json=as_json, loop=self._loop, logger=log.LOGGER)
         except OSError as exc:
-            raise BootError("access_log_file", f"{target} cannot be opened: {exc.strerror}") from exc
+            raise BootError("access_log_file", f"{settings.access_log_file} cannot be opened: {exc.strerror}") from exc
 
     def _try_protocol(self) -> None:
         """Make one protocol for nobody: an app whose constructor fails must not become ready."""
@@ -439,6 +439,7 @@ class Worker:
         self._row[Field.LOOP_LAG] = max(now - due, 0)
         # The next beat first: whatever fails below, this worker must not be taken for one that hangs.
         self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9))
+        log.flush()
         self._copy_counters()
         self._retire_in_time(now / 1e9)
 
@@ -454,5 +455,6 @@ class Worker:
         row[Field.ACCEPTED] = connections.accepted
         row[Field.REQUESTS] = connections.requests
         row[Field.BYTES_SENT] = connections.bytes_sent
+        row[Field.LOST_LINES] = log.lost() + (self._access_log.lost if self._access_log is not None else 0)
         for field, number in zip(RESPONSES, connections.responses[1:], strict=False):
             row[field] = max(number, 0)  # the class that is left over may be reckoned in the middle of a request

@@ -41,6 +41,8 @@ class Field(IntEnum):
     RESPONSES_5XX = 14
     LOOP_LAG = 15
     """Nanoseconds by which the last heartbeat was late."""
+    LOST_LINES = 16
+    """Lines of the access log and of the log that could not be written."""
 
 
 class RowState(IntEnum):
