@@ -63,7 +63,7 @@ class Acceptor:
         listeners: Sequence[socket.socket],
         *,
         lent: Collection[int],
-        take: Callable[[socket.socket], None],
+        take: Callable[[socket.socket, object], None],
         held: Callable[[], int],
         least: Callable[[], int | None],
         limit: int,
@@ -152,7 +152,7 @@ class Acceptor:
     def _accept(self, listener: socket.socket) -> bool:
         """Accept one connection; tells whether there was one."""
         try:
-            connection, _ = listener.accept()
+            connection, address = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False
         except OSError as exc:
@@ -165,7 +165,7 @@ class Acceptor:
             if self.state is AcceptState.ACCEPTING:
                 self._wait(TROUBLE_PAUSE)
             return False
-        self._take(connection)
+        self._take(connection, address)
         return True
 
     def _wait(self, seconds: float) -> None:

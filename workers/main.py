@@ -289,7 +289,7 @@ class Worker:
         except StartupError as exc:
             raise BootError("lifespan", str(exc), exc.details) from exc
 
-    def _make_protocol(self) -> asyncio.BaseProtocol:
+    def _make_protocol(self) -> ServerHttpProtocol:
         settings = self._settings
         return self._handler(
             loop=self._loop,

@@ -14,6 +14,7 @@ from preforkd.workers.accept import Acceptor
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
 
 LAST_WORDS: Final = 0.1
@@ -39,7 +40,7 @@ class Server:
         self,
         loop: asyncio.AbstractEventLoop,
         listeners: Sequence[socket.socket],
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        protocol_factory: Callable[[], HttpConnection],
         connections: Connections,
         *,
         lent: Collection[int],
@@ -130,14 +131,15 @@ class Server:
             async with asyncio.timeout_at(deadline):
                 await self._connections.wait_closed()
 
-    def _take(self, connection: socket.socket) -> None:
-        """Make a protocol for an accepted socket.
+    def _take(self, connection: socket.socket, address: object) -> None:
+        """Make a protocol for an accepted socket, and tell it who the client is: after a reset nobody knows.
 
         Driven by hand: a task for each connection costs 10 us more, and this one awaits a single future of the loop's.
         uvloop makes the socket non-blocking and sets TCP_NODELAY itself.
         """
         try:
             protocol = self._factory()
+            protocol.remember_client(address)
             opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises

@@ -21,7 +21,7 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         raise ValueError("no lifespan, no WebSocket")
     name, _, argument = scope["path"].strip("/").partition("/")
-    await globals()[f"on_{name or 'plain'}"](receive, send, argument)
+    await globals()[f"on_{name or 'who'}"](receive, send, argument)
 
 
 async def answer(send: Send, status: int = 200, body: bytes = b"ok\n") -> None:
@@ -29,8 +29,34 @@ async def answer(send: Send, status: int = 200, body: bytes = b"ok\n") -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def on_plain(receive: Receive, send: Send, argument: str) -> None:
+async def on_who(receive: Receive, send: Send, argument: str) -> None:
     await answer(send)
+
+
+async def on_slow(receive: Receive, send: Send, seconds: str) -> None:
+    await asyncio.sleep(float(seconds))
+    await answer(send)
+
+
+async def on_deaf(receive: Receive, send: Send, argument: str) -> None:
+    """Streams, then waits for something else than its client, for longer than any test."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"first\n", "more_body": True})
+    await asyncio.sleep(3600)
+
+
+async def on_chunks(receive: Receive, send: Send, argument: str) -> None:
+    """`COUNT/SECONDS`: so many chunks, one every so many seconds."""
+    count, _, seconds = argument.partition("/")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for number in range(int(count)):
+        await send({"type": "http.response.body", "body": b"%d\n" % number, "more_body": True})
+        await asyncio.sleep(float(seconds))
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def on_large(receive: Receive, send: Send, size: str) -> None:
+    await answer(send, body=b"x" * int(size))
 
 
 async def on_boom(receive: Receive, send: Send, argument: str) -> None:

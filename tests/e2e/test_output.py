@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from preforkd.workers.output import ROOM
-from preforkd.workers.scoreboard import Field, Scoreboard
+from preforkd.workers.scoreboard import Field
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import COMMAND, Start
-from tests.e2e.daemon import Daemon, listens
+from tests.e2e.daemon import Daemon, listens, scoreboard
 
 LONG = 6000  # of a path: its line is longer than a pipe takes at once for sure
 ENOUGH = ROOM // LONG + 100  # requests whose lines are more than are kept
@@ -66,18 +66,6 @@ def fifo(tmp_path: Path) -> Iterator[Fifo]:
     fifo = Fifo(tmp_path / "fifo")
     yield fifo
     os.close(fifo.descriptor)
-
-
-@contextlib.contextmanager
-def scoreboard(daemon: Daemon) -> Iterator[Scoreboard]:
-    """The daemon's own page."""
-    for link in Path(f"/proc/{daemon.pid}/fd").iterdir():
-        if "preforkd-scoreboard" in str(link.readlink()):
-            descriptor = os.open(link, os.O_RDWR)
-            yield Scoreboard(descriptor)
-            os.close(descriptor)
-            return
-    raise AssertionError("no scoreboard")
 
 
 def ask(daemon: Daemon, count: int) -> None:

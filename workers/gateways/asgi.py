@@ -363,6 +363,7 @@ class AsgiProtocol(ServerHttpProtocol):
         super().connection_lost(exc)
         if exchange is not None:
             self.keep_alive_wish = False  # nobody is to blame for an unfinished response
+            self.log_abandoned(exchange.message, exchange.started)  # now: the app may go on for as long as it likes
             exchange.lose()
         elif websocket is not None:
             websocket.lose()

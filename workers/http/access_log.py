@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from preforkd.workers.http.access_log_format import (
     DEFAULT_FORMAT,
+    NOT_SENT,
     Environ,
     WantedFields,
     compile_format,
@@ -71,8 +72,9 @@ def json_line(
             user_agent=_json_field(field(b"user-agent")),
         )
     record.update(
-        status=response.status if response is not None else None,
+        status=response.status if response is not None else NOT_SENT,
         bytes=response.output_length if response is not None else 0,
+        cut=response.cut if response is not None else True,
         seconds=round(seconds, 6),
         pid=os.getpid(),
     )

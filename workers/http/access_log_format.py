@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.response import Response
 
+NOT_SENT = 499
+"""The status of a request that got no response, because its client has left or it was cut; nginx's."""
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 Environ = Mapping[str, object] | None
@@ -140,17 +142,20 @@ _EXPRESSIONS = {
     "D": "int(seconds * 1_000_000)",
     "L": "format(seconds, '.6f')",
     "p": "f'<{getpid()}>'",
+    "X": "'X' if (response or no_response).cut else '+' if response.keeps else '-'",
 }
 _KNOWN = " ".join(
     f"%({name})s"
-    for name in ["h", "l", "u", "t", "r", *"mUqH", *"sbB", *"faTMDLp", "{name}i", "{name}o", "{name}e"]
+    for name in ["h", "l", "u", "t", "r", *"mUqH", *"sbB", *"faTMDLpX", "{name}i", "{name}o", "{name}e"]
 )  # fmt: skip
 
 
 class _NoResponse:
     """What a line says of a response that does not exist."""
 
-    status = output_length = "-"
+    status = NOT_SENT
+    output_length = "-"
+    cut = True
     headers: Mapping[str, str] = {}
 
 
@@ -160,9 +165,10 @@ def compile_format(access_log_format: str) -> LineMaker:
     Args:
         access_log_format: text with atoms `%(X)s`: h client, l `-`, u the user of `Authorization: Basic`, t time,
             r request line, m method, U path, q query, H protocol, s status, b size or `-`, B size, f referer,
-            a user agent, T seconds, M milliseconds, D microseconds, L seconds with six digits, p process; `{name}i`,
-            `{name}o`, `{name}e`: a field of the request, of the response, a value of the environ. `%%` is a percent
-            sign.
+            a user agent, T seconds, M milliseconds, D microseconds, L seconds with six digits, p process,
+            X what became of the connection: `X` it ended before the response was complete, `+` it stays open, `-` it
+            ends behind the response; `{name}i`, `{name}o`, `{name}e`: a field of the request, of the response, a value
+            of the environ. `%%` is a percent sign. A request that got no response has the status 499.
 
     Raises:
         ValueError: an atom is unknown.

@@ -473,9 +473,12 @@ class HttpConnection(ClosingConnection):
     def remote(self) -> str:
         """The client's address for the logs; `-` when it has none (a unix socket)."""
         if self._remote is None:
-            peer = self.transport.get_extra_info("peername") if self.transport is not None else None
-            self._remote = str(peer[0]) if isinstance(peer, tuple | list) and peer else "-"
-        return self._remote
+            self.remember_client(self.transport.get_extra_info("peername") if self.transport is not None else None)
+        return self._remote or "-"
+
+    def remember_client(self, address: object) -> None:
+        """Take the client's address, as sockets have it."""
+        self._remote = str(address[0]) if isinstance(address, tuple | list) and address else "-"
 
     # The response's questions.
 

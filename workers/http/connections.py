@@ -68,7 +68,7 @@ class Connections:
 
     @property
     def responses(self) -> list[int]:
-        """Responses since the start by class: index 1 for 1xx ... 5 for 5xx; index 0: requests without one.
+        """Responses since the start by class: index 1 for 1xx ... 5 for 5xx; a request that got none is a 499.
 
         Only the others are counted one by one: what is left is 2xx.
         """
@@ -77,7 +77,7 @@ class Connections:
         return classes
 
     def count_other(self, status: int) -> None:
-        """Count a response that is not 2xx; 0: a request that got none."""
+        """Count a response that is not 2xx; 499: a request that got none."""
         self._classes[status // 100] += 1
 
     def add(self, connection: HttpConnection, loop: asyncio.AbstractEventLoop, interval: float) -> None:

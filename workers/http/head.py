@@ -41,6 +41,8 @@ class ResponseHead:
     head_is_due = False
     keeps = False
 
+    cut = False
+
     # To be looked at only where `_plain` is false.
     _reason: str | None = None
     _own_headers: CIMultiDict[str] | None = None

@@ -10,6 +10,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers import offspring
+from preforkd.workers.http.access_log_format import NOT_SENT
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.error_page import FINAL_STATUSES
@@ -213,7 +214,7 @@ class ProcessingConnection(HttpConnection):
         if offspring.strayed:
             offspring.end(exc)
         if exc is not None:
-            if self.request is not message or self._is_for_the_loop(exc):
+            if self.request is not message or self._is_for_the_loop(exc, message, started):
                 try:
                     raise exc
                 finally:
@@ -270,6 +271,9 @@ class ProcessingConnection(HttpConnection):
             answered = await self._answer_failure(exc, message, payload)
         finally:
             del exc, traceback  # a frame and an exception that hold each other wait for the collector
+        if not answered:
+            self._count(self.writer.response)
+            self.log_abandoned(message, started)
         if not answered or self.request is not message:
             return
         if self.writer.due:
@@ -330,7 +334,7 @@ class ProcessingConnection(HttpConnection):
         if message is not None and self.allowed_methods and message.method not in self.allowed_methods:
             raise HttpProcessingError(405, headers={"Allow": ", ".join(sorted(self.allowed_methods))})
 
-    def _is_for_the_loop(self, exc: BaseException) -> bool:
+    def _is_for_the_loop(self, exc: BaseException, message: RequestMessage | None, started: float) -> bool:
         """Whether an exception of a handler ends the connection's task: the loop's own cancellation, KeyboardInterrupt.
 
         Nothing is raised here: a frame and an exception that hold each other wait for the collector.
@@ -343,6 +347,7 @@ class ProcessingConnection(HttpConnection):
         elif isinstance(exc, Exception):
             return False
         self._count(self.writer.response)
+        self.log_abandoned(message, started)
         self.abort()
         return True
 
@@ -354,7 +359,6 @@ class ProcessingConnection(HttpConnection):
             self.abort()
             return True
         if self.transport is None or self.state is not ConnectionState.ACTIVE:
-            self._count(self.writer.response)
             return False
         if self._request_expired and isinstance(exc, asyncio.CancelledError) and self._task is not None:
             self._task.uncancel()
@@ -396,7 +400,7 @@ class ProcessingConnection(HttpConnection):
         return response if response is not None and response.headers_sent else None
 
     def _count(self, response: Response | None) -> None:
-        status = response.sent_status if response is not None else 0
+        status = response.sent_status if response is not None else NOT_SENT
         if not 200 <= status < 300:
             self.connections.count_other(status)
 
@@ -407,22 +411,47 @@ class ProcessingConnection(HttpConnection):
             response = await self._answer_nothing(message, payload)
         else:
             self._count(response)
-            if self.writer.paused and response.keeps:
-                await self._wait_until_read()
+            if self.writer.paused:
+                await self._wait_until_read(response)
         self._end_request(message, response, started)
 
-    async def _wait_until_read(self) -> None:
-        """The next request has to wait: a client that sends and does not read must not fill the memory."""
+    async def _wait_until_read(self, response: Response) -> None:
+        """The next request has to wait: a client that sends and does not read must not fill the memory.
+
+        If there is to be none it is the line of the access log that waits: it says what of the response has gone out.
+        """
         try:
             await self.writer.drain()
         except ClientDisconnectedError:
-            pass
+            response.cut_short(self.writer.lost)
         except asyncio.CancelledError:
+            response.cut_short(self.writer.lost or self.writer.unsent())
             if self.transport is not None:
                 self.abort()  # and the task ends, as it was told to
 
+    def log_abandoned(self, message: RequestMessage | None, started: float) -> None:
+        """Write the line of a request that ends without the rest of its response: its client has left, or it was cut.
+
+        Whatever is done with the request later, it has had its line.
+
+        Args:
+            message: the request.
+            started: when it began, seconds of the monotonic clock; 0.0 when no line needs it.
+        """
+        writer = self.writer
+        response = writer.response
+        if response is not None and response.head_is_due:
+            response = writer.response = None  # it has not been sent, and will not be
+        if response is not None and (writer.paused or not response.is_complete):
+            response.cut_short(writer.lost or writer.unsent())
+        if self._logging != NO_LOG:
+            self._log_request(message, response, monotonic() - started)
+            self.access_was_logged = True
+
     def _end_request(self, message: RequestMessage | None, response: Response | None, started: float) -> None:
         """Go on to the next request, or close; what was to be sent has been written."""
+        if response is not None and not response.is_complete:
+            response.cut = True
         if self._logging != NO_LOG:
             self._log_request(message, response, monotonic() - started)
         self.writer.response = self.request = None

@@ -68,6 +68,8 @@ class ServerHttpProtocol(ProcessingConnection):
         if not self.requests:
             # Not in __init__: a subclass may set its access log behind that, or in its connection_made().
             self._logging = self._way_of_logging()
+            if self._logging != NO_LOG:
+                self._remote = self.remote  # asked for now: behind a reset nobody knows
         super()._new_task()
 
     def _way_of_logging(self) -> int:

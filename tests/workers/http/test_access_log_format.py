@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -41,7 +43,15 @@ def test_time_and_process() -> None:
 
 def test_what_is_not_there_is_a_dash() -> None:
     text = "%(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(b)s %(f)s %(a)s %({x}i)s %({x}o)s %({x}e)s"
-    assert compile_format(text)(None, None, None, 0.0, "-") == " ".join("-" * 12)
+    expected = "- - - - - 499 - - - - - -"
+    assert compile_format(text)(None, None, None, 0.0, "-") == expected
+
+
+@pytest.mark.parametrize(("cut", "keeps", "expected"), [(True, False, "X"), (False, True, "+"), (False, False, "-")])
+def test_x_is_apaches_state_of_the_connection(cut: bool, keeps: bool, expected: str) -> None:
+    response: Any = SimpleNamespace(cut=cut, keeps=keeps)
+    assert compile_format("%(X)s")(message(), response, None, 0.0, "-") == expected
+    assert compile_format("%(X)s")(message(), None, None, 0.0, "-") == "X"
 
 
 @pytest.mark.parametrize(
