@@ -63,7 +63,8 @@ class ClosingConnection(asyncio.Protocol):
         keep_alive_wish: what the handler has said by `keep_alive()` for the current request, None: nothing.
         persistent: whether the connection may stay open after this request at all; not any more when it drains.
         limits: what the client may cost.
-        rest_is_long: more of the current body is still to come than would be drained if the handler does not read it.
+        rest_may_be_long: more of the current body is still to come than would be drained if the handler does not read
+            it, or nobody knows how much.
         continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
         deferred: the request that is being handled, if its handler has returned that.
     """
@@ -74,7 +75,7 @@ class ClosingConnection(asyncio.Protocol):
         "__weakref__", "_allowed", "_bad", "_client_finished", "_context", "_discarded", "_given_loop",
         "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_rest",
         "_tail", "_task", "_wakeup", "connections", "continue_is_due", "deferred", "keep_alive_wish", "limits",
-        "persistent", "reader", "request", "requests", "rest_is_long", "state", "transport", "writer",
+        "persistent", "reader", "request", "requests", "rest_may_be_long", "state", "transport", "writer",
     )  # fmt: skip
 
     reader: RequestParser
@@ -103,7 +104,7 @@ class ClosingConnection(asyncio.Protocol):
         self._rest: Rest | Coroutine[Any, Any, None] | None = None
         self.deferred: Deferred | None = None
         self._reading_paused = self._client_finished = self.continue_is_due = False
-        self.rest_is_long = False
+        self.rest_may_be_long = False
         self._discarded = 0
         self._remote: str | None = None
         self._receiver: asyncio.Protocol | None = None

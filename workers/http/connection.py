@@ -128,7 +128,7 @@ class HttpConnection(ClosingConnection):
         else:
             self._payload = PayloadStream(self, self._loop)
         self.continue_is_due = message.expect_continue
-        self.rest_is_long = (message.content_length or 0) > UNREAD_BODY_MAX
+        self.rest_may_be_long = message.content_length is None or message.content_length > UNREAD_BODY_MAX
         self._marks.body = 0.0
 
     def _receive_body(self, data: bytes) -> None:
@@ -145,8 +145,9 @@ class HttpConnection(ClosingConnection):
         for part in parser.body:
             payload.feed(part, not parser.in_body)
         parser.body.clear()
-        if self.rest_is_long:
-            self.rest_is_long = (parser.body_left() or 0) > UNREAD_BODY_MAX
+        if self.rest_may_be_long:
+            left = parser.body_left()
+            self.rest_may_be_long = parser.in_body and (left is None or left > UNREAD_BODY_MAX)
         if not parser.in_body:
             self._intake = HOLD
             payload.feed_eof()
@@ -154,28 +155,16 @@ class HttpConnection(ClosingConnection):
                 self._keep(data[parser.consumed :])
 
     def _drain_body(self) -> None:
-        """The handler is done and has not read all of the body."""
+        """The handler is done and has not read all of the body; the head has said keep-alive, so the rest is short."""
         self._intake = DRAIN
-        self._discarded = 0
-        left = self.reader.body_left()
-        if left is not None and left > UNREAD_BODY_MAX:
-            self.close()
-        else:
-            self._resume_reading()
+        self._resume_reading()
 
     def _receive_unread(self, data: bytes) -> None:
-        """The rest of a body that the handler did not read: thrown away, within bounds."""
+        """The rest of a body that the handler did not read, `UNREAD_BODY_MAX` at most: thrown away."""
         parser = self.reader
-        try:
-            parser.feed_body(data)
-        except BadRequestError:
-            self.close()
-            return
+        parser.feed_body(data)
         parser.body.clear()
-        self._discarded += parser.consumed
-        if self._discarded > UNREAD_BODY_MAX:
-            self.close()
-        elif not parser.in_body:
+        if not parser.in_body:
             self._intake = HEAD
             if parser.consumed != len(data):
                 self.data_received(data[parser.consumed :])
@@ -485,7 +474,13 @@ class HttpConnection(ClosingConnection):
     def _may_keep_alive(self) -> bool:
         """Whether the connection may stay open after the current request, as far as is known now."""
         request = self.request
-        return self.persistent and request is not None and not request.should_close and not self.continue_is_due
+        return (
+            self.persistent
+            and request is not None
+            and not request.should_close
+            and not self.continue_is_due
+            and not self.rest_may_be_long
+        )
 
 
 def _give_up(connection: ref[HttpConnection]) -> None:

@@ -115,7 +115,8 @@ def expired(sight: Sight, marks: Marks, allowed: Allowance, now: float) -> Deadl
     if marks.head:
         return Deadline.HEAD if 0 < allowed.head <= now - marks.head else None
     if sight.body_bytes is not None:
-        return Deadline.REST if now - marks.since >= allowed.linger else None
+        # The head has said keep-alive: what is short and comes is waited for, or the next request would be lost.
+        return Deadline.REST if _body_stalls(sight, marks, allowed.body or allowed.keep_alive, now) else None
     return Deadline.KEEP_ALIVE if 0 < allowed.keep_alive <= now - marks.since else None
 
 

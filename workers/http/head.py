@@ -224,7 +224,7 @@ class ResponseHead:
             and request is not None
             and not request.should_close
             and not connection.continue_is_due
-            and not (connection.rest_is_long and self.ended)
+            and not connection.rest_may_be_long
         )
         fields = clock.keep_alive_fields if keeps else clock.close_fields
         if not self._plain and (self._has_date or self._has_server or self.sent_status == 101):
