@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
 
+NOT_SENT: Final = 131072
+"""Bytes of a connection that wait in the kernel to be sent, at most. It would take megabytes for a client that reads
+nothing; what it does not take waits in this process, where limits count."""
 LAST_WORDS: Final = 0.1
 """Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
 
@@ -75,6 +78,9 @@ class Server:
         """
         for listener in self._listeners:
             if listener.family != socket.AF_UNIX:
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    # Inherited by the connections, too: no system call for each.
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
                 # The master binds without it, so that the address is its alone while the app boots. From here on it is
                 # inherited by the connections, which then do not keep a next daemon from the port in TIME_WAIT.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -123,7 +129,7 @@ class Server:
         self._connections.closing(0.0)
         await self._closed_by(self._loop.time() + LAST_WORDS)
         for connection in self._connections:
-            connection.abort()  # what it had to say has been written; the loop may not be closed with it
+            connection.cut()  # what it had to say has been written; the loop may not be closed with it
         await self._closed_by(self._loop.time() + LAST_WORDS)
 
     async def _closed_by(self, deadline: float) -> None:

@@ -18,7 +18,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from preforkd.workers.gateways.asgi_file import send_file
+from preforkd.workers.gateways.asgi_file import send_path
 from preforkd.workers.gateways.asgi_response import AsgiResponse, as_bytes, pairs_of
 from preforkd.workers.gateways.streams import comes_back, is_event_stream
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
@@ -227,7 +227,7 @@ class HttpExchange:
         name = os.fspath(path)  # type: ignore[call-overload]  # refuses an integer, which open() takes for a descriptor
         self.phase = FILE
         try:
-            await send_file(response, self._protocol, name)
+            await send_path(response, self._protocol, name)
         finally:
             if not response.headers_sent:
                 self.phase = BODY  # it could not be read: the app may send something else

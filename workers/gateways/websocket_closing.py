@@ -89,7 +89,7 @@ class ClosingHandshake:
         connection = self._wire.connection
         connection.close(linger=linger)
         if connection.transport is not None:
-            self._wait(connection.abort)
+            self._wait(connection.cut)
 
     def hurry(self) -> None:
         """The worker leaves: what is waited for gets the time that it has then, from now on."""
@@ -97,7 +97,7 @@ class ClosingHandshake:
         if connection.state is ConnectionState.UPGRADED:
             self._wait(self._miss_close)
         elif self._timer is not None:
-            self._wait(connection.abort)
+            self._wait(connection.cut)
 
     def stop(self) -> None:
         """Wait for nothing any more."""
@@ -112,7 +112,7 @@ class ClosingHandshake:
 
     def _miss_close(self) -> None:
         connection = self._wire.connection
-        if connection.gateway.drained_by is not None and connection.writer.unsent():
-            connection.abort()  # it has not even read that it is to close
+        if connection.gateway.drained_by is not None and connection.untaken():
+            connection.cut()  # it has not even read that it is to close
         else:
             self.end(linger=False)

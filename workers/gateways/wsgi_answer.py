@@ -8,7 +8,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
+from preforkd.workers.gateways.sendfile import send_file
+from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.waiter import Deferred
 
@@ -280,7 +281,7 @@ class Answer(Deferred):
             size = file.size if begun is None or begun.length is None else begun.length
             response = self._begin(call, size)
             if response.takes_body():
-                await send_range(response, self.protocol, file)
+                await send_file(response, self.protocol, file.descriptor, file.offset)
             response.end()
         except Exception as exc:  # noqa: BLE001 -- it is the task's to answer
             self._finish_file(call, exc)

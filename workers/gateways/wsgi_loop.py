@@ -9,9 +9,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from preforkd.workers import offspring
+from preforkd.workers.gateways.sendfile import send_file
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
-from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
+from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.writer import DONE
 
@@ -178,7 +179,7 @@ async def _send_more(call: LoopCall) -> None:
             size = call.file.size if call.begun is None or call.begun.length is None else call.begun.length
             response = call.begin(size)
             if response.takes_body():
-                await send_range(response, protocol, call.file)
+                await send_file(response, protocol, call.file.descriptor, call.file.offset)
         else:
             parts = call.parts
             while parts is not None:

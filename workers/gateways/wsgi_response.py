@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from preforkd.workers.gateways.sendfile import can_send, send_by_kernel
 from preforkd.workers.gateways.wsgi_headers import (
     DATE,
     HOP_BY_HOP,
@@ -15,7 +13,6 @@ from preforkd.workers.gateways.wsgi_headers import (
     known_status,
     parse_status,
 )
-from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.fields import BODILESS, status_line
 from preforkd.workers.http.head import length_line
 from preforkd.workers.http.message import HttpVersion11
@@ -23,10 +20,7 @@ from preforkd.workers.http.response import Response
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi import WsgiProtocol
-    from preforkd.workers.gateways.wsgi_file import Range
     from preforkd.workers.gateways.wsgi_headers import Fields
-
-_READ = 65536  # bytes of a file at a time, where the kernel cannot send it
 
 
 class WsgiResponse(Response):
@@ -173,24 +167,3 @@ def send_hints(protocol: WsgiProtocol, fields: Fields) -> None:
         hints.add_header(name, value)
     hints.send_headers()
     protocol.writer.flush()
-
-
-async def send_range(response: WsgiResponse, protocol: WsgiProtocol, file: Range) -> None:
-    """Send a part of a file as the body of a response whose head has been sent.
-
-    Raises:
-        ResponseError: the file is shorter than Content-Length.
-        ClientDisconnectedError: the client is gone.
-        OSError: the file cannot be read.
-    """
-    if can_send(protocol):
-        await send_by_kernel(response, protocol, file.descriptor, file.offset)
-        return
-    offset = file.offset
-    while left := response.body_left():
-        data = os.pread(file.descriptor, min(left, _READ), offset)
-        if not data:
-            raise ResponseError(f"the file ended {left} bytes before the end of Content-Length")
-        offset += len(data)
-        response.write(data)
-        await response.drain()

@@ -57,10 +57,6 @@ class HttpConnection(ClosingConnection):
         """Process the request that has come, or answer what is wrong with it; return what has to wait."""
         raise NotImplementedError
 
-    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
-        """Log an error, whatever becomes of the log."""
-        raise NotImplementedError
-
     # The transport's calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -386,6 +382,9 @@ class HttpConnection(ClosingConnection):
             self._give_up_later()
         if self.state is ConnectionState.ACTIVE or self._message is not None or self._bad is not None:
             # A half-close; asyncio's TLS transports cannot keep one open and warn when they are asked to.
+            return self.transport is not None and self.transport.can_write_eof()
+        if self._may_leave_much() and self.untaken():
+            self.close()  # but keep an eye on whether the client takes the response: the kernel would not
             return self.transport is not None and self.transport.can_write_eof()
         return False
 

@@ -7,12 +7,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.deadlines import SWEEP_SECONDS
+from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
 
 
@@ -170,7 +172,25 @@ class Connections:
             await waiter
 
 
-def _end(connection: HttpConnection, text: str, exc: BaseException) -> None:
+def cut_in_time(connection: ref[ClosingConnection]) -> None:
+    """The time is over that `closing()` has given a connection, unless it was given more since.
+
+    The timer holds no connection: it may have closed meanwhile, and the worker may serve on.
+    """
+    protocol = connection()
+    if protocol is None or protocol.state is ConnectionState.CLOSED or not protocol._marks.cut:
+        return
+    left = protocol._marks.cut - time.monotonic()
+    if left > 0:
+        protocol._loop.call_later(left, cut_in_time, connection)
+        return
+    try:
+        protocol.cancel_slow_request()
+    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- a subclass's own
+        _end(protocol, "Error in cancel_slow_request()", exc)
+
+
+def _end(connection: ClosingConnection, text: str, exc: BaseException) -> None:
     """Abort a connection that has failed, whatever it does, so that the others get their turn."""
     connection._log_error(text, exc=exc)
     with contextlib.suppress(Exception, asyncio.CancelledError):

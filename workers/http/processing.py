@@ -484,7 +484,7 @@ class ProcessingConnection(HttpConnection):
     def expire_request(self) -> None:
         """The request takes too long: cancel the handler and answer 503; abort when it does not end even then."""
         if self._request_expired:
-            self.abort()
+            self.cut()
         self._request_expired = True
         self.persistent = False  # also when the handler answers in spite of its cancellation
         self.cancel_handler()

@@ -1,0 +1,35 @@
+"""An ASGI app whose responses are as large as the path says, for clients that do not read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+
+def file_of(size: int) -> Path:
+    """A file of that size: all of it a hole."""
+    path = Path(gettempdir()) / f"preforkd-tests-{size}"
+    with path.open("ab") as file:
+        file.truncate(size)
+    return path
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """`/bytes/N`, `/file/N`, `/stream/N` (and never an end), or a WebSocket that sends messages of N bytes."""
+    if scope["type"] == "lifespan":
+        raise RuntimeError
+    _, kind, size = scope["path"].split("/")
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(int(size))})
+    headers = [] if kind == "stream" else [(b"content-length", size.encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if kind == "file":
+        await send({"type": "http.response.pathsend", "path": str(file_of(int(size)))})
+    else:
+        await send({"type": "http.response.body", "body": bytes(int(size)), "more_body": kind == "stream"})
+        while kind == "stream" and (await receive())["type"] != "http.disconnect":
+            pass
