@@ -69,7 +69,7 @@ class WebSocket:
         self._wire = wire = Wire(connection, server)
         self._closing = closing = ClosingHandshake(wire, self._end)
         self._keepalive = KeepAlive(wire, closing, options.websocket_ping, options.websocket_ping_timeout)
-        reader = MessageReader(server, options.limit_websocket_message)
+        reader = MessageReader(options.limit_websocket_message, websocket_opening.inflater_for(server))
         self.inbound = Inbound(wire, reader, closing, self._keepalive, self._end)
         self.receive = self.inbound.receive
 
@@ -176,6 +176,7 @@ class WebSocket:
 
     def _close_for(self, code: int, reason: str = "") -> None:
         """Close without having been asked by the app, if it is open."""
+        self.inbound.conclude()  # the client may have closed it already
         if self.state is _OPEN:
             self._closing.begin(code, reason)
             self._follow(WebSocketEvent.CLOSED_BY_SERVER)

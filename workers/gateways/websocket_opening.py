@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
-from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
+from websockets.extensions.permessage_deflate import PerMessageDeflate, enable_server_permessage_deflate
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError
 from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
+from preforkd.workers.gateways.websocket_inflate import Inflater
 from preforkd.workers.http.errors import HttpProcessingError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def server_protocol(options: AsgiOptions) -> ServerProtocol:
         extensions=enable_server_permessage_deflate(None) if options.websocket_compression else None,
         select_subprotocol=_no_subprotocol,
         state=State.OPEN,  # the handshake's bytes are read and written by the HTTP protocol
-        max_size=options.limit_websocket_message or None,
         logger=_logger,
     )
 
@@ -63,6 +63,17 @@ def check(server: ServerProtocol, message: RequestMessage) -> HandshakeResponse:
     if answer.status_code != 101:
         raise HttpProcessingError(answer.status_code, "Invalid WebSocket handshake")
     return answer
+
+
+def inflater_for(server: ServerProtocol) -> Inflater | None:
+    """Return what inflates the client's messages, as was agreed upon; None: they are not compressed."""
+    for extension in server.extensions:
+        if isinstance(extension, PerMessageDeflate):
+            keeps_context = not extension.remote_no_context_takeover
+            if keeps_context:
+                del extension.decoder  # 10 kB that nobody would use
+            return Inflater(extension.remote_max_window_bits, keeps_context=keeps_context)
+    return None
 
 
 def response_to(

@@ -1,0 +1,87 @@
+"""Compressed messages of a WebSocket client (permessage-deflate, RFC 7692), as their bytes come.
+
+The library `websockets` negotiates the extension and compresses; its way back ends for good with the first block that
+is marked as final (RFC 7692 section 7.2.3.4): whatever came behind that was an empty message.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+from preforkd.workers.gateways.websocket_frames import PROTOCOL_ERROR, TOO_BIG, WebSocketFault
+
+_TAIL: Final = b"\x00\x00\xff\xff"
+"""What the sender has cut off the end of a message (RFC 7692 section 7.2.2)."""
+
+
+class Inflater:
+    """Inflates the messages of one client.
+
+    Behind a final block a new decoder begins. It is given what the client may refer to: what was inflated before, back
+    to the start of the first message that had such a block. Clients have them in every message, or in none; one that
+    refers to what was before that gets an error, not a wrong message.
+
+    Args:
+        window_bits: base-two logarithm of the bytes that the client refers back, 8 to 15.
+        keeps_context: also across the end of a message (context takeover).
+    """
+
+    __slots__ = ("_between", "_decoder", "_has_final_blocks", "_keeps_context", "_recent", "_window_bits")
+
+    def __init__(self, window_bits: int, *, keeps_context: bool) -> None:
+        self._window_bits = window_bits
+        self._keeps_context = keeps_context
+        self._decoder = zlib.decompressobj(-window_bits)
+        self._between = True  # the next byte is the first of a message, or the first behind a final block
+        self._has_final_blocks = False
+        self._recent = b""  # the end of the messages before this one, if that is asked for
+
+    def inflate(self, data: bytes, before: bytearray, room: int, *, is_last: bool) -> bytes:
+        """Return what the next bytes of a message become.
+
+        Args:
+            data: the bytes.
+            before: what those before have become.
+            room: bytes that the message may still have.
+            is_last: the message ends with them.
+
+        Raises:
+            WebSocketFault: they are not compressed so, or become too many.
+        """
+        if is_last and (data or not self._between):
+            data += _TAIL
+        made = self._decoded(data, room)
+        while self._decoder.eof:
+            rest = self._decoder.unused_data
+            self._has_final_blocks = self._between = True
+            self._decoder = zlib.decompressobj(-self._window_bits, zdict=self._window(before, made))
+            if not rest or (is_last and rest == _TAIL):  # without the octet that is to stand behind a final block
+                break
+            made += self._decoded(rest, room - len(made))
+        if is_last:
+            self._end(before, made)
+        return made
+
+    def _decoded(self, data: bytes, room: int) -> bytes:
+        if data:
+            self._between = False
+        try:
+            made = self._decoder.decompress(data, room + 1)
+        except zlib.error:
+            raise WebSocketFault(PROTOCOL_ERROR, "a compressed message cannot be inflated") from None
+        if len(made) > room:
+            raise WebSocketFault(TOO_BIG, "a compressed message is too big")
+        return made
+
+    def _window(self, before: bytearray, made: bytes) -> bytes:
+        """What may be referred to behind `made`."""
+        size = 1 << self._window_bits
+        return (self._recent + before[-size:] + made)[-size:]
+
+    def _end(self, before: bytearray, made: bytes) -> None:
+        if not self._keeps_context:
+            self._decoder = zlib.decompressobj(-self._window_bits)
+        elif self._has_final_blocks:
+            self._recent = self._window(before, made)
+        self._between = True
