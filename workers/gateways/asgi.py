@@ -82,8 +82,8 @@ class AsgiGateway:
         draining: the event `scope["preforkd.draining"]`.
         streams: which of its streams have been told that the worker leaves.
         lifespan: its startup and shutdown.
-        websockets: those that are open, or whose connection is still to be closed.
         hop_by_hop: what is done with fields of its responses that are the server's.
+        websockets: from their handshake on until their connection is closed.
     """
 
     def __init__(self, app: AsgiApp, options: AsgiOptions | None = None, logger: logging.Logger = LOGGER) -> None:

@@ -157,6 +157,15 @@ class Inbound(asyncio.Protocol):
         self.conclude()
         self._ended()
 
+    def refuse(self, message: Message) -> None:
+        """Have the app receive a `websocket.disconnect` although it has not answered the handshake."""
+        self.disconnect = message
+        self._wakeup.wake()
+
+    def begin(self) -> None:
+        """The app has accepted: messages may come, whatever it was told before."""
+        self.disconnect = None
+
     def end(self) -> None:
         """Have the app receive `websocket.disconnect` behind the messages that have come."""
         if self.disconnect is None:
