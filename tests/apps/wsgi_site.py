@@ -27,6 +27,11 @@ def who(environ: Environ, argument: str) -> list[bytes]:
     return [f"{VERSION} {os.getpid()}".encode()]
 
 
+def websocket(environ: Environ, argument: str) -> list[bytes]:
+    """What Flask-Sock and Socket.IO do when a server does not lend its sockets."""
+    raise RuntimeError("Cannot obtain socket from WSGI environment.")
+
+
 def slow(environ: Environ, seconds: str) -> list[bytes]:
     """The same, later."""
     time.sleep(float(seconds))
@@ -86,5 +91,6 @@ def describe(environ: Environ, argument: str) -> list[bytes]:
 
 
 NAMES: dict[str, Callable[[Environ, str], Iterable[bytes]]] = {
-    function.__name__: function for function in (who, slow, chunks, upload, large, source, fail, leave, note, describe)
+    function.__name__: function
+    for function in (who, slow, chunks, upload, large, source, fail, leave, note, describe, websocket)
 }

@@ -13,6 +13,7 @@ from preforkd.workers.gateways.sendfile import send_file
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints
+from preforkd.workers.gateways.wsgi_websocket import refuse_websocket
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.writer import DONE
 
@@ -55,6 +56,8 @@ class LoopCall(Call):
     def run(self, environ: Environ) -> bool:
         """Call the app and send what it has ready; true: there is more, as `parts` or `file`."""
         # Flat: every request passes here.
+        if "HTTP_UPGRADE" in environ:
+            refuse_websocket(environ)
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
         kind = type(result)

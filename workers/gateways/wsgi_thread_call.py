@@ -17,6 +17,7 @@ from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi_input import InputError
 from preforkd.workers.gateways.wsgi_threads import Signal
+from preforkd.workers.gateways.wsgi_websocket import refuse_websocket
 from preforkd.workers.http.errors import ClientDisconnectedError
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class ThreadCall(Call):
     def _call(self) -> None:
         # Flat: every request passes here.
         environ = self._environs.environ(self._message)
+        if "HTTP_UPGRADE" in environ:
+            refuse_websocket(environ)
         environ["wsgi.input"] = self.input or BytesIO()
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
