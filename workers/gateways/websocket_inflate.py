@@ -11,6 +11,13 @@ from typing import Final
 
 from preforkd.workers.gateways.websocket_frames import PROTOCOL_ERROR, TOO_BIG, WebSocketFault
 
+SLICE: Final = 4096
+"""Bytes that are inflated at a time: they may become a thousand times as many."""
+
+SLICE_OF_FINAL_BLOCKS: Final = 256
+"""And for a client that has final blocks: each may have two bytes, and takes a new decoder."""
+
+_DECODER_COST: Final = 4096
 _TAIL: Final = b"\x00\x00\xff\xff"
 """What the sender has cut off the end of a message (RFC 7692 section 7.2.2)."""
 
@@ -25,16 +32,21 @@ class Inflater:
     Args:
         window_bits: base-two logarithm of the bytes that the client refers back, 8 to 15.
         keeps_context: also across the end of a message (context takeover).
+
+    Attributes:
+        slice: bytes that `inflate()` should be given at a time, at most.
+        cost: of its last call, as bytes that were made.
     """
 
-    __slots__ = ("_between", "_decoder", "_has_final_blocks", "_keeps_context", "_recent", "_window_bits")
+    __slots__ = ("_between", "_decoder", "_keeps_context", "_recent", "_window_bits", "cost", "slice")
 
     def __init__(self, window_bits: int, *, keeps_context: bool) -> None:
         self._window_bits = window_bits
         self._keeps_context = keeps_context
         self._decoder = zlib.decompressobj(-window_bits)
         self._between = True  # the next byte is the first of a message, or the first behind a final block
-        self._has_final_blocks = False
+        self.slice = SLICE
+        self.cost = 0
         self._recent = b""  # the end of the messages before this one, if that is asked for
 
     def inflate(self, data: bytes, before: bytearray, room: int, *, is_last: bool) -> bytes:
@@ -52,15 +64,19 @@ class Inflater:
         if is_last and (data or not self._between):
             data += _TAIL
         made = self._decoded(data, room)
+        decoders = 0
         while self._decoder.eof:
             rest = self._decoder.unused_data
-            self._has_final_blocks = self._between = True
+            decoders += 1
+            self._between = True
+            self.slice = SLICE_OF_FINAL_BLOCKS
             self._decoder = zlib.decompressobj(-self._window_bits, zdict=self._window(before, made))
             if not rest or (is_last and rest == _TAIL):  # without the octet that is to stand behind a final block
                 break
             made += self._decoded(rest, room - len(made))
         if is_last:
             self._end(before, made)
+        self.cost = len(made) + decoders * _DECODER_COST
         return made
 
     def _decoded(self, data: bytes, room: int) -> bytes:
@@ -82,6 +98,6 @@ class Inflater:
     def _end(self, before: bytearray, made: bytes) -> None:
         if not self._keeps_context:
             self._decoder = zlib.decompressobj(-self._window_bits)
-        elif self._has_final_blocks:
+        elif self.slice != SLICE:  # there are final blocks
             self._recent = self._window(before, made)
         self._between = True

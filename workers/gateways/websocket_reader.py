@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import sys
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from preforkd.workers.gateways.websocket_frames import (
     CLOSE,
@@ -28,9 +28,6 @@ from preforkd.workers.gateways.websocket_messages import received
 if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_scope import Message
     from preforkd.workers.gateways.websocket_inflate import Inflater
-
-SLICE: Final = 4096
-"""Bytes that are inflated at a time: they may become a thousand times as many."""
 
 _SURROGATE, _BEHIND_SURROGATES = b"\xed\xa0", b"\xee"  # what half a surrogate begins with, which UTF-8 has not
 
@@ -92,7 +89,7 @@ class MessageReader:
     Attributes:
         limit: bytes of the longest message.
         between: the next byte is the first of a message, or of a control frame between two.
-        made: bytes of payload since the start, inflated: what reading has cost.
+        made: bytes of payload since the start, inflated, and what else that has cost.
     """
 
     __slots__ = (
@@ -136,7 +133,9 @@ class MessageReader:
             if frame is None:
                 self.between = False
                 return None, at
-        end = min(at + self._left, len(data), at + SLICE if self._compressed else sys.maxsize)
+        end = min(at + self._left, len(data))
+        if self._compressed:
+            end = min(end, at + self._inflater.slice)  # type: ignore[union-attr]  # no frame is compressed without it
         piece = apply_mask(data[at:end], self._mask)
         size = end - at
         self._left -= size
@@ -185,8 +184,10 @@ class MessageReader:
         fragments = self._fragments
         if self._compressed:
             room = self.limit - len(fragments)
-            piece = self._inflater.inflate(piece, fragments, room, is_last=is_last)  # type: ignore[union-attr]  # no frame is compressed without it
-        self.made += len(piece)
+            piece = self._inflater.inflate(piece, fragments, room, is_last=is_last)  # type: ignore[union-attr]  # as above
+            self.made += self._inflater.cost  # type: ignore[union-attr]  # as above
+        else:
+            self.made += len(piece)
         if is_last:
             self._open = False
             if not fragments:

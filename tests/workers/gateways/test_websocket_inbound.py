@@ -309,3 +309,22 @@ def test_a_thousand_fragments_are_one_message(compression: str | None) -> None:
         assert connection.recv(5) == "é" * 1000
         connection.send(["", *["ab"] * 1000, ""])
         assert connection.recv(5) == "ab" * 1000
+
+
+def test_a_flood_of_final_blocks_leaves_the_loop_to_the_others() -> None:
+    with serve(Echo()) as server, client(server) as connection:
+        wire = Frame(Opcode.TEXT, b"\x03\x00" * 200_000).serialize(mask=True)
+        turns: list[float] = []
+
+        def tick() -> None:
+            turns.append(time.monotonic())
+            server.loop.call_soon(tick)
+
+        (one,) = server.gateway.websockets
+        connection.socket.sendall(bytes([wire[0] | 0x40]) + wire[1:4096])
+        server.until(lambda: one.inbound._reader.made > 1_000_000, "it is known that they are final")
+        made = server.call(lambda: one.inbound._reader.made)
+        server.call(tick)
+        connection.socket.sendall(wire[4096:])
+        server.until(lambda: one.inbound._reader.made > made + 400_000_000, "half of them is inflated")
+        assert len(turns) > 500, "no turn has taken more than some hundred of them"

@@ -129,3 +129,12 @@ def test_what_is_not_compressed_is_a_fault_and_nothing_else(wire: bytes, step: i
     inflater = Inflater(15, keeps_context=True)
     with contextlib.suppress(WebSocketFault):
         assert len(inflate(inflater, wire, 10_000, step)) <= 10_000
+
+
+def test_many_final_blocks_cost_what_they_are_worth() -> None:
+    inflater = Inflater(15, keeps_context=True)
+    assert inflate(inflater, HELLO) == b"Hello"
+    assert (inflater.slice, inflater.cost) == (4096, 5)
+    inflater.inflate(b"\x03\x00" * 100, bytearray(), 1000, is_last=False)
+    assert inflater.slice == 256
+    assert inflater.cost == 100 * 4096, "a new decoder for each"
