@@ -70,10 +70,12 @@ class WebSocket:
         self._counted = False
         self.connection = connection
         self.state = WebSocketState.HANDSHAKE
-        self._wire = wire = Wire(connection, server)
+        compression = websocket_opening.compression_of(server)
+        deflater, inflater = compression or (None, None)
+        self._wire = wire = Wire(connection, server, deflater)
         self._closing = closing = ClosingHandshake(wire, self._end)
         self._keepalive = KeepAlive(wire, closing, options.websocket_ping, options.websocket_ping_timeout)
-        reader = MessageReader(options.limit_websocket_message, websocket_opening.inflater_for(server))
+        reader = MessageReader(options.limit_websocket_message, inflater)
         self.inbound = Inbound(wire, reader, closing, self._keepalive, self._end)
         self.receive = self.inbound.receive
         self._last_call: asyncio.TimerHandle | None = None  # for an app that has not answered the handshake in a drain

@@ -36,6 +36,7 @@ LOW_WATER = 16384  # and before it is read again
 TURN_FRAMES = 256  # and so many frames, or bytes of them, before the other connections get their turn: 2 ms
 TURN_BYTES = 1 << 18
 ANSWER_GRACE = 1.0  # seconds that the app gets to answer what came right before a Close, or a fault
+_PONG = 0x8A  # FIN, and the opcode
 _MESSAGE_COST = 64  # bytes that an empty message counts for in what waits: a queue of empty ones has to end, too
 
 
@@ -56,7 +57,7 @@ class Inbound(asyncio.Protocol):
 
     __slots__ = (
         "_closing", "_connection", "_end", "_ended", "_grace", "_held", "_held_from", "_is_over", "_keepalive", "_loop",
-        "_queue", "_reader", "_turn", "_wakeup", "_wire", "disconnect", "queued",
+        "_pongs", "_queue", "_reader", "_turn", "_wakeup", "_wire", "disconnect", "queued",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +83,7 @@ class Inbound(asyncio.Protocol):
         self._held = b""  # what has come and is not decoded from the offset `_held_from` on
         self._held_from = 0
         self._turn: asyncio.Handle | None = None  # the next one, in which more of it is decoded
+        self._pongs = bytearray()  # of a turn: one write, and not a system call each
         self._is_over = False  # a Close or a fault has come: nothing behind it is read
         self._end: Control | WebSocketFault | None = None  # which, while it waits for the app to answer what was before
         self._grace: asyncio.TimerHandle | None = None
@@ -193,8 +195,9 @@ class Inbound(asyncio.Protocol):
 
     def _decode(self) -> None:
         all_read = self._decode_held()
-        if self._wire.server.writes:
-            self._wire.flush()
+        if self._pongs:
+            self._wire.write(bytes(self._pongs))
+            self._pongs.clear()
         if all_read:
             self._read_on()
         else:
@@ -245,7 +248,8 @@ class Inbound(asyncio.Protocol):
         if frame.opcode == CLOSE:
             self._end = frame
         elif frame.opcode == PING:
-            self._wire.server.send_pong(frame.payload)
+            self._pongs += bytes((_PONG, len(frame.payload)))
+            self._pongs += frame.payload
         else:
             self._keepalive.take_pong(frame.payload)
 

@@ -14,7 +14,7 @@ from websockets.server import ServerProtocol
 
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError
 from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
-from preforkd.workers.gateways.websocket_inflate import Inflater
+from preforkd.workers.gateways.websocket_deflate import Deflater, Inflater
 from preforkd.workers.http.errors import HttpProcessingError
 
 if TYPE_CHECKING:
@@ -65,14 +65,16 @@ def check(server: ServerProtocol, message: RequestMessage) -> HandshakeResponse:
     return answer
 
 
-def inflater_for(server: ServerProtocol) -> Inflater | None:
-    """Return what inflates the client's messages, as was agreed upon; None: they are not compressed."""
+def compression_of(server: ServerProtocol) -> tuple[Deflater, Inflater] | None:
+    """Return what compresses the messages of both sides, as was agreed upon; None: they are not compressed."""
     for extension in server.extensions:
         if isinstance(extension, PerMessageDeflate):
-            keeps_context = not extension.remote_no_context_takeover
-            if keeps_context:
-                del extension.decoder  # 10 kB that nobody would use
-            return Inflater(extension.remote_max_window_bits, keeps_context=keeps_context)
+            deflater = Deflater(extension.local_max_window_bits, keeps_context=not extension.local_no_context_takeover)
+            inflater = Inflater(
+                extension.remote_max_window_bits, keeps_context=not extension.remote_no_context_takeover
+            )
+            server.extensions = []  # and with it 30 kB that nobody would use
+            return deflater, inflater
     return None
 
 

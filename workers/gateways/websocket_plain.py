@@ -12,6 +12,7 @@ from preforkd.workers.gateways.websocket_frames import MEDIUM_MAX, SHORT_MAX, ap
 
 _TEXT, _BINARY = 0x81, 0x82  # FIN, no extension, and the opcode
 _MASKED = 0x80
+COMPRESSED = 0x40  # RSV1 (RFC 7692 section 6)
 _MEDIUM, _LONG = 126, 127
 
 
@@ -74,16 +75,17 @@ def plain_size(data: bytes, at: int, limit: int) -> int:
     return start + size if size <= limit else 0
 
 
-def plain_frame(payload: bytes, is_text: bool) -> bytes:
-    """Return the one frame of a message, as a server sends it: not masked, and without extensions.
+def message_frame(payload: bytes, is_text: bool, flag: int = 0) -> bytes:
+    """Return the one frame of a message, as a server sends it: not masked.
 
     It is what the library makes of it, in 0.3 us instead of 3.
 
     Args:
         payload: any number of bytes.
         is_text: it is UTF-8, not binary.
+        flag: `COMPRESSED`, or none.
     """
-    kind = _TEXT if is_text else _BINARY
+    kind = (_TEXT if is_text else _BINARY) | flag
     size = len(payload)
     if size <= SHORT_MAX:
         return bytes((kind, size)) + payload

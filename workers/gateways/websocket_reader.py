@@ -27,7 +27,7 @@ from preforkd.workers.gateways.websocket_messages import received
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_scope import Message
-    from preforkd.workers.gateways.websocket_inflate import Inflater
+    from preforkd.workers.gateways.websocket_deflate import Inflater
 
 _SURROGATE, _BEHIND_SURROGATES = b"\xed\xa0", b"\xee"  # what half a surrogate begins with, which UTF-8 has not
 

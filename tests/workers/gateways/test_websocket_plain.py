@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from preforkd.workers.gateways.asgi import AsgiGateway, AsgiOptions
-from preforkd.workers.gateways.websocket_plain import plain_frame, plain_message, plain_size
+from preforkd.workers.gateways.websocket_plain import message_frame, plain_message, plain_size
 from tests.e2e.client import HANDSHAKE
 from tests.workers.gateways.serving import Receive, Scope, Send
 from tests.workers.http.wire import converse
@@ -88,8 +88,8 @@ def test_the_size_on_the_wire_is_that_of_the_frame(size: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_frame_that_is_sent_is_the_library_s(size: int) -> None:
     data = bytes(size)
-    assert plain_frame(data, True) == Frame(Opcode.TEXT, data).serialize(mask=False)
-    assert plain_frame(data, False) == Frame(Opcode.BINARY, data).serialize(mask=False)
+    assert message_frame(data, True) == Frame(Opcode.TEXT, data).serialize(mask=False)
+    assert message_frame(data, False) == Frame(Opcode.BINARY, data).serialize(mask=False)
 
 
 def events(portions: list[bytes], limit: int = 1000) -> list[dict[str, Any]]:

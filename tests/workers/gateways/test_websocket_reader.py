@@ -15,8 +15,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from preforkd.workers.gateways.websocket_deflate import Inflater
 from preforkd.workers.gateways.websocket_frames import CLOSE, WebSocketFault
-from preforkd.workers.gateways.websocket_inflate import Inflater
 from preforkd.workers.gateways.websocket_reader import Control, MessageReader, TextCheck
 
 LIMIT = 1000

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
 
+from preforkd.workers.gateways.websocket_deflate import Deflater, Inflater
 from preforkd.workers.gateways.websocket_frames import WebSocketFault
-from preforkd.workers.gateways.websocket_inflate import Inflater
+from preforkd.workers.gateways.websocket_plain import COMPRESSED, message_frame
 
 HELLO_FINAL = bytes.fromhex("f3 48 cd c9 c9 07 00 00")  # RFC 7692 section 7.2.3.4
 HELLO = bytes.fromhex("f2 48 cd c9 c9 07 00")  # section 7.2.3.1
@@ -138,3 +141,27 @@ def test_many_final_blocks_cost_what_they_are_worth() -> None:
     inflater.inflate(b"\x03\x00" * 100, bytearray(), 1000, is_last=False)
     assert inflater.slice == 256
     assert inflater.cost == 100 * 4096, "a new decoder for each"
+
+
+# What we send
+
+
+@pytest.mark.parametrize("bits", [9, 12, 15])
+@pytest.mark.parametrize("keeps_context", [True, False])
+def test_what_we_compress_is_read_by_the_library(keeps_context: bool, bits: int) -> None:
+    deflater = Deflater(bits, keeps_context=keeps_context)
+    theirs = PerMessageDeflate(not keeps_context, True, bits, 15)
+    sizes = []
+    for message in [b"hello hello", b"", b"hello hello", bytes(range(256)) * 300, b"hello hello"]:
+        wire = deflater.deflate(message)
+        sizes.append(len(wire))
+        assert theirs.decode(Frame(Opcode.BINARY, wire, rsv1=True)).data == message
+    assert (sizes[2] < sizes[0]) == keeps_context, "it refers back"
+
+
+def test_compressed_frames_are_those_of_the_library() -> None:
+    deflater = Deflater(12, keeps_context=True)
+    theirs = PerMessageDeflate(False, False, 15, 12, {"memLevel": 5})
+    for message in (b"hello", b"", b"hello", bytes(200_000), bytes(range(256)) * 300):
+        expected = Frame(Opcode.TEXT, message).serialize(mask=False, extensions=[theirs])
+        assert message_frame(deflater.deflate(message), True, COMPRESSED) == expected

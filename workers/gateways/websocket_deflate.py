@@ -1,7 +1,7 @@
-"""Compressed messages of a WebSocket client (permessage-deflate, RFC 7692), as their bytes come.
+"""The compression of messages (permessage-deflate, RFC 7692), in both directions.
 
-The library `websockets` negotiates the extension and compresses; its way back ends for good with the first block that
-is marked as final (RFC 7692 section 7.2.3.4): whatever came behind that was an empty message.
+The library `websockets` negotiates it. Its inflating takes whole frames, and ends for good with the first block that is
+marked as final (RFC 7692 section 7.2.3.4): whatever comes behind that is an empty message.
 """
 
 from __future__ import annotations
@@ -20,6 +20,33 @@ SLICE_OF_FINAL_BLOCKS: Final = 256
 _DECODER_COST: Final = 4096
 _TAIL: Final = b"\x00\x00\xff\xff"
 """What the sender has cut off the end of a message (RFC 7692 section 7.2.2)."""
+
+
+_MEMORY_LEVEL: Final = 5  # of 9: 16 kB for each client, as in the library
+
+
+class Deflater:
+    """Compresses the messages for one client.
+
+    Args:
+        window_bits: base-two logarithm of the bytes that we may refer back, 9 to 15.
+        keeps_context: also across the end of a message (context takeover).
+    """
+
+    __slots__ = ("_encoder", "_keeps_context", "_window_bits")
+
+    def __init__(self, window_bits: int, *, keeps_context: bool) -> None:
+        self._window_bits = window_bits
+        self._keeps_context = keeps_context
+        self._encoder = self._new() if keeps_context else None
+
+    def _new(self) -> zlib._Compress:
+        return zlib.compressobj(wbits=-self._window_bits, memLevel=_MEMORY_LEVEL)
+
+    def deflate(self, data: bytes) -> bytes:
+        """Return what a whole message is compressed to (RFC 7692 section 7.2.1)."""
+        encoder = self._encoder or self._new()
+        return (encoder.compress(data) + encoder.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
 
 
 class Inflater:
