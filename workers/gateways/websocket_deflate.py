@@ -70,7 +70,7 @@ class Inflater:
     def __init__(self, window_bits: int, *, keeps_context: bool) -> None:
         self._window_bits = window_bits
         self._keeps_context = keeps_context
-        self._decoder = zlib.decompressobj(-window_bits)
+        self._decoder: zlib._Decompress | None = None  # 10 kB: not between messages that do not refer to each other
         self._between = True  # the next byte is the first of a message, or the first behind a final block
         self.slice = SLICE
         self.cost = 0
@@ -90,27 +90,29 @@ class Inflater:
         """
         if is_last and (data or not self._between):
             data += _TAIL
-        made = self._decoded(data, room)
+        decoder = self._decoder or zlib.decompressobj(-self._window_bits)
+        made = self._decoded(decoder, data, room)
         decoders = 0
-        while self._decoder.eof:
-            rest = self._decoder.unused_data
+        while decoder.eof:
+            rest = decoder.unused_data
             decoders += 1
             self._between = True
             self.slice = SLICE_OF_FINAL_BLOCKS
-            self._decoder = zlib.decompressobj(-self._window_bits, zdict=self._window(before, made))
+            decoder = zlib.decompressobj(-self._window_bits, zdict=self._window(before, made))
             if not rest or (is_last and rest == _TAIL):  # without the octet that is to stand behind a final block
                 break
-            made += self._decoded(rest, room - len(made))
+            made += self._decoded(decoder, rest, room - len(made))
+        self._decoder = decoder
         if is_last:
             self._end(before, made)
         self.cost = len(made) + decoders * _DECODER_COST
         return made
 
-    def _decoded(self, data: bytes, room: int) -> bytes:
+    def _decoded(self, decoder: zlib._Decompress, data: bytes, room: int) -> bytes:
         if data:
             self._between = False
         try:
-            made = self._decoder.decompress(data, room + 1)
+            made = decoder.decompress(data, room + 1)
         except zlib.error:
             raise WebSocketFault(PROTOCOL_ERROR, "a compressed message cannot be inflated") from None
         if len(made) > room:
@@ -120,11 +122,11 @@ class Inflater:
     def _window(self, before: bytearray, made: bytes) -> bytes:
         """What may be referred to behind `made`."""
         size = 1 << self._window_bits
-        return (self._recent + before[-size:] + made)[-size:]
+        return (self._recent + before[-size:] + made[-size:])[-size:]
 
     def _end(self, before: bytearray, made: bytes) -> None:
         if not self._keeps_context:
-            self._decoder = zlib.decompressobj(-self._window_bits)
+            self._decoder = None
         elif self.slice != SLICE:  # there are final blocks
             self._recent = self._window(before, made)
         self._between = True
