@@ -197,6 +197,7 @@ async def _send_more(call: LoopCall) -> None:
                 if part:
                     call.send(part)
         await (call.response or call.begin(0)).write_eof()
+        protocol.writer.flush()  # before close(): the app may take its time
     finally:
         call.close()
 
