@@ -34,6 +34,7 @@ def test_a_wsgi_app_is_found_by_itself_and_served(start: Start, threads: str) ->
         assert connection.get("/chunks/2/0").text.endswith("\n0\n1\n")
         assert connection.get("/large/3000000").body == b"x" * 3_000_000
         assert connection.get("/source").body == FILE.read_bytes()
+        assert connection.get("/coroutine").text == "0\n1\n2\n", "also where a loop runs already"
         connection.ask("/upload", method="POST", body=b"x" * 5_000_000)
         assert connection.answer().text.endswith(" 5000000")
     said = ast.literal_eval(get(daemon.port, "/describe?a=b").text)

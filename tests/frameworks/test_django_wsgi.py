@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e.client import get
 from tests.e2e.daemon import Daemon
 from tests.frameworks import suite, wsgi_promises
 
@@ -33,6 +34,11 @@ def test_files(wsgi_daemon: Daemon) -> None:
 
 def test_clients_that_leave(wsgi_daemon: Daemon) -> None:
     wsgi_promises.survives_clients_that_leave(wsgi_daemon)
+
+
+def test_the_database_and_coroutines(wsgi_daemon: Daemon) -> None:
+    assert get(wsgi_daemon.port, "/database").text == "42"
+    assert get(wsgi_daemon.port, "/coroutine").text == "awaited"
 
 
 def test_errors(wsgi_daemon: Daemon) -> None:

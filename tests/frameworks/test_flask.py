@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.e2e.client import Connection
+from tests.e2e.client import Connection, get
 from tests.e2e.daemon import Daemon
 from tests.frameworks import suite, wsgi_promises
 
@@ -36,6 +36,11 @@ def test_files(wsgi_daemon: Daemon) -> None:
 
 def test_clients_that_leave(wsgi_daemon: Daemon) -> None:
     wsgi_promises.survives_clients_that_leave(wsgi_daemon)
+
+
+@suite.need("asgiref")
+def test_coroutines(wsgi_daemon: Daemon) -> None:
+    assert get(wsgi_daemon.port, "/coroutine").text == "awaited"
 
 
 def test_errors(wsgi_daemon: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import Iterator
@@ -43,6 +44,12 @@ def stream(count: int) -> Response:
             time.sleep(0.01)
 
     return Response(stream_with_context(parts()), mimetype="text/plain")
+
+
+@app.get("/coroutine")
+async def coroutine() -> str:
+    await asyncio.sleep(0)
+    return "awaited"
 
 
 @app.get("/file")
