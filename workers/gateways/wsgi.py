@@ -157,10 +157,10 @@ class WsgiProtocol(ServerHttpProtocol):
         environ = environs.environ(message)
         if payload is EMPTY_PAYLOAD:
             environ["wsgi.input"] = BytesIO()
-            return serve_now(self, self.gateway.app, environ)
+            return serve_now(self, self.gateway.app, environ, self._loop)
         if payload.is_complete:
             environ["wsgi.input"] = BytesIO(payload.take_arrived())
-            return serve_now(self, self.gateway.app, environ)
+            return serve_now(self, self.gateway.app, environ, self._loop)
         return serve_buffered(self, self.gateway.app, environ, payload)
 
     def _first(self) -> EnvironSource:

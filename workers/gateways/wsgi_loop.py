@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 
-# By asyncio's own word for event loops and what replaces them; two calls take less than 0.1 us.
+# Of asyncio, for event loops and what replaces them. They cost a request 0.3 us.
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections.abc import Awaitable, Callable, Iterator
 from io import BytesIO
@@ -143,10 +143,17 @@ class LoopCall(Call):
             self.protocol.log_exception("Error in close() of what the app has returned")
 
 
-def serve_now(protocol: WsgiProtocol, app: WsgiApp, environ: Environ) -> Awaitable[None]:
-    """Call the app; when what it returns is ready, as mostly, the response is written when this returns."""
+def serve_now(
+    protocol: WsgiProtocol, app: WsgiApp, environ: Environ, loop: asyncio.AbstractEventLoop
+) -> Awaitable[None]:
+    """Call the app; when what it returns is ready, as mostly, the response is written when this returns.
+
+    Args:
+        protocol: the connection.
+        app, environ: what is called, and with what.
+        loop: the running one; asking for it costs as much as hiding it.
+    """
     call = LoopCall(app, protocol)
-    loop = _get_running_loop()
     _set_running_loop(None)
     try:
         if call.run(environ):
@@ -225,7 +232,7 @@ async def serve_buffered(protocol: WsgiProtocol, app: WsgiApp, environ: Environ,
     if payload.at_eof():
         body.seek(0)
         environ["wsgi.input"] = body
-        await serve_now(protocol, app, environ)
+        await serve_now(protocol, app, environ, asyncio.get_running_loop())
         return
     with tempfile.TemporaryFile() as file:
         file.write(body.getbuffer())
@@ -234,4 +241,4 @@ async def serve_buffered(protocol: WsgiProtocol, app: WsgiApp, environ: Environ,
             file.write(part)
         file.seek(0)
         environ["wsgi.input"] = file
-        await serve_now(protocol, app, environ)
+        await serve_now(protocol, app, environ, asyncio.get_running_loop())
