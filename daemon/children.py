@@ -30,7 +30,7 @@ from preforkd.daemon.process_state import is_frozen
 from preforkd.daemon.spawn import Child, become_subreaper, channel, spawn
 from preforkd.workers import log
 from preforkd.workers.channel import ChannelError, Decoder, Failed, GotTerm, Hello, Message, Ready, Retire, encode
-from preforkd.workers.scoreboard import Field, Row
+from preforkd.workers.scoreboard import Field, Row, RowState
 
 Body = Callable[[socket.socket], int]
 """The life of a forked process, with its end of the channel; returns its exit code."""
@@ -372,4 +372,5 @@ def _exit_event(link: Link, status: int, *, oom: bool = False) -> WorkerExited:
         signum=-code if code < 0 else None,
         oom=oom,
         in_flight=link.row[Field.ACTIVE],
+        loading=link.unborn or link.row[Field.STATE] == RowState.LOADING,
     )

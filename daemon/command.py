@@ -103,7 +103,9 @@ def _command(run: Callable[..., int]) -> click.Command:
             *(_parameter(one) for one in DECLARATIONS),
             click.Option(["config", "-c", "--config"], metavar="FILE", help=f"TOML file.  [./{DEFAULT_FILE} if there]"),
             click.Option(
-                ["check", "--check"], is_flag=True, help="Boot the app once, touch no socket, say how it went."
+                ["check", "--check"],
+                is_flag=True,
+                help="Start the app once as a worker does, touch no socket, say how it went.",
             ),
             click.Option(["print_config", "--print-config"], is_flag=True, help="Print all values and their origins."),
             click.Option(["version", "--version"], is_flag=True, help="Print the version."),

@@ -110,6 +110,7 @@ class WorkerExited:
         signum: the signal that ended it, or None.
         oom: the kernel killed it for want of memory.
         in_flight: the requests that it was handling.
+        loading: code of the app was running, to be imported or started.
     """
 
     now: float
@@ -118,6 +119,7 @@ class WorkerExited:
     signum: int | None
     oom: bool
     in_flight: int
+    loading: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple
@@ -36,7 +37,7 @@ from preforkd.daemon.actions import Fork
 from preforkd.daemon.spawn import Child, flush_output, spawn_sibling
 from preforkd.workers import log, offspring
 from preforkd.workers.blame import AppError
-from preforkd.workers.channel import Failed, Hello, Message, encode
+from preforkd.workers.channel import INTERNAL, Failed, Hello, Message, encode
 
 App = TypeVar("App")
 FORK: Final = "fork"
@@ -271,7 +272,10 @@ def serve(
     try:
         app = load()
     except AppError as exc:
-        _refuse(control, exc)
+        _refuse(control, Failed("import", str(exc), exc.details))
+        return INTERNAL_ERROR
+    except Exception as exc:  # noqa: BLE001 - of ours, for what the app raises is an AppError
+        _refuse(control, Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc()))
         return INTERNAL_ERROR
     offspring.end_if_strayed()
     log.LOGGER.info("%s is imported after %.2f s, for all workers of this generation", name, time.monotonic() - began)
@@ -291,10 +295,10 @@ def _take(control: socket.socket) -> tuple[Fork, socket.socket] | None:
     return (Fork(*json.loads(text)), socket.socket(fileno=descriptors[0])) if text else None
 
 
-def _refuse(control: socket.socket, error: AppError) -> None:
+def _refuse(control: socket.socket, answer: Failed) -> None:
     """Answer every order with the reason why there will be no worker."""
     while (taken := _take(control)) is not None:
-        _answer(taken[1], Failed("import", str(error), error.details))
+        _answer(taken[1], answer)
         taken[1].close()
 
 

@@ -52,7 +52,7 @@ from preforkd.daemon.events import (
 from preforkd.daemon.reconcile import reconcile
 from preforkd.daemon.slots import ENDING, SERVING, Loss, Worker, WorkerState
 from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
-from preforkd.workers.channel import Reopen
+from preforkd.workers.channel import INTERNAL, Reopen
 from preforkd.workers.scoreboard import ROWS
 
 SILENT_BOOTS: Final = 5
@@ -202,15 +202,25 @@ def _failed(turn: Turn, event: WorkerFailed) -> None:
     if worker is None or worker.state is not WorkerState.STARTING:
         return
     turn.end(worker, signal.SIGTERM, "it could not boot", Loss.NOT_BOOTED)
-    _boot_failed(turn, worker, f"{event.stage}: {event.text}", event.details)
+    is_ours = event.stage == INTERNAL
+    text = f"this is a bug in preforkd: {event.text}" if is_ours else f"{event.stage}: {event.text}"
+    _boot_failed(turn, worker, text, event.details, is_ours=is_ours)
 
 
-def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "") -> None:
-    """Deal with a worker that has not become ready; it has been ended already."""
+def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "", *, is_ours: bool = False) -> None:
+    """Deal with a worker that has not become ready; it has been ended already.
+
+    Args:
+        turn: this one.
+        worker: the worker.
+        why: in one line.
+        details: a traceback.
+        is_ours: no code of the app was running.
+    """
     text = f"{worker} did not boot: {why}" + (f"\n{details.rstrip()}" if details else "")
     if turn.phase is Phase.BOOTING:
         turn.log("error", text)
-        _give_up(turn, 3, "the app did not boot")
+        _give_up(turn, 1 if is_ours else 3, "preforkd did not start" if is_ours else "the app did not boot")
     elif _on_trial(turn, worker):
         turn.log("error", text)
         _roll_back(turn)
@@ -300,8 +310,12 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
 
 def _died_booting(turn: Turn, worker: Worker, event: WorkerExited) -> None:
     if event.signum is None:
-        turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
-        _give_up(turn, 3, "the app did not boot")
+        if event.loading:
+            turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
+            _give_up(turn, 3, "the app did not boot")
+        else:
+            turn.log("error", "the process ended before or after code of the app was run in it: nothing is served")
+            _give_up(turn, 1, "preforkd did not start")
         return
     turn.delay_slot(worker.slot)
     turn.silent_boots += not _was_sent_term(turn, worker, event)

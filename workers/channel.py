@@ -20,6 +20,10 @@ LIMIT: Final = 1 << 20
 TEXT_LIMIT: Final = 64 << 10
 
 
+INTERNAL: Final = "preforkd"
+"""The stage of a boot in which no code of the app runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The first word of a worker that was forked by a mold: its master does not know its pid."""

@@ -19,6 +19,7 @@ import uvloop
 
 from preforkd.workers import log, offspring, stacks
 from preforkd.workers.channel import (
+    INTERNAL,
     ChannelError,
     Decoder,
     Drain,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
+INTERNAL_ERROR: Final = 1
 BOOT_FAILED: Final = 3
 RESPONSES: Final = (
     Field.RESPONSES_1XX,
@@ -67,7 +69,32 @@ def load_app(settings: WorkerSettings) -> LoadedApp:
     Raises:
         AppError: it cannot be served; the message is one line and says why.
     """
-    return load(settings.app, interface=settings.interface, factory=settings.factory, app_dir=settings.app_dir)
+    app = load(settings.app, interface=settings.interface, factory=settings.factory, app_dir=settings.app_dir)
+    _keep_low_descriptors()
+    return app
+
+
+def _keep_low_descriptors() -> None:
+    """Open those below 3 that the app has closed: the next connection would get one, and what is printed its client."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+
+
+def rehearse(settings: WorkerSettings) -> LoadedApp:
+    """Go through all of a worker's start, and end the app again; there is no master, and nothing is listened on.
+
+    Raises:
+        AppError: the app cannot be served; the message is one line and says why.
+        BootError: it can be imported, and not be started.
+    """
+    app = load_app(settings)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _run_through(Worker(settings, app, Listeners([], frozenset()), theirs, Scoreboard(), 0).rehearse())
+    return app
 
 
 def preload(settings: WorkerSettings) -> LoadedApp:
@@ -123,7 +150,10 @@ def run(
     offspring.possess([channel, *listeners.sockets], board)
     try:
         compiled.choose(settings.parser)
-        app = app or load_app(settings)
+        if app is None:
+            row[Field.STATE] = RowState.LOADING
+            app = load_app(settings)
+            row[Field.STATE] = RowState.STARTING
         offspring.end_if_strayed()
         _run_through(Worker(settings, app, listeners, channel, board, index).serve())
     except AppError as exc:
@@ -132,6 +162,11 @@ def run(
     except BootError as exc:
         channel.sendall(encode(Failed(exc.stage, str(exc), exc.details)))
         return BOOT_FAILED
+    except Exception as exc:
+        if row[Field.STATE] not in (RowState.STARTING, RowState.LOADING):
+            raise
+        channel.sendall(encode(Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())))
+        return INTERNAL_ERROR
     # The process ends by os._exit, which skips what the app has registered.
     atexit._run_exitfuncs()
     return 0
@@ -217,22 +252,14 @@ class Worker:
         self._has_term = False
         """It has got a TERM, and told its master."""
 
+    async def rehearse(self) -> None:
+        """Start as for serving, and end."""
+        await self._start()
+        await self._end(self._settings.shutdown_timeout)
+
     async def serve(self) -> None:
         """Accept and answer until a drain is over."""
-        self._loop = asyncio.get_running_loop()
-        offspring.loop_runs(partial(_forked, self._loop))
-        stacks.install(self._loop)
-        offspring.claim(stacks.SIGNAL)
-        self._over = asyncio.Event()
-        self._connections = connections_of(self._loop)
-        self._health = Health()
-        if self._settings.health_path:
-            self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
-        clock.name_server(self._settings.server_header)
-        self._connections.limit_concurrency = self._settings.limit_concurrency
-        self._access_log = self._open_access_log()
-        self._try_protocol()
-        await self._start_app()
+        await self._start()
         self._server = Server(
             self._loop,
             self._listeners.sockets,
@@ -255,12 +282,39 @@ class Worker:
         self._row[Field.STATE] = RowState.READY
         self._tell(Ready())
         await self._over.wait()
+        allowed = self._settings.shutdown_timeout
+        await self._end(min(allowed, self._drained_by + allowed - self._loop.time()))
+        self._copy_counters()
+
+    async def _start(self) -> None:
+        """Prepare everything but the listeners, and have the app start."""
+        self._loop = asyncio.get_running_loop()
+        offspring.loop_runs(partial(_forked, self._loop))
+        stacks.install(self._loop)
+        offspring.claim(stacks.SIGNAL)
+        self._over = asyncio.Event()
+        self._connections = connections_of(self._loop)
+        self._health = Health()
+        if self._settings.health_path:
+            self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
+        clock.name_server(self._settings.server_header)
+        self._connections.limit_concurrency = self._settings.limit_concurrency
+        self._access_log = self._open_access_log()
+        self._row[Field.STATE] = RowState.LOADING
+        self._try_protocol()
+        await self._start_app()
+        self._row[Field.STATE] = RowState.STARTING
+
+    async def _end(self, seconds: float) -> None:
+        """Have the app shut down, and write the last lines.
+
+        Args:
+            seconds: for the app.
+        """
         if self._gateway is not None:
-            allowed = self._settings.shutdown_timeout
-            await self._gateway.shutdown(min(allowed, self._drained_by + allowed - self._loop.time()))
+            await self._gateway.shutdown(seconds)
         if self._access_log is not None:
             self._access_log.close()
-        self._copy_counters()
 
     def _open_access_log(self) -> AccessLog | None:
         if not self._settings.access_log:

@@ -50,8 +50,11 @@ class RowState(IntEnum):
 
     EMPTY = 0
     STARTING = 1
+    """It runs code of ours, so far."""
     READY = 2
     DRAINING = 3
+    LOADING = 4
+    """Code of the app runs: it is imported, or started."""
 
 
 class Row:

@@ -43,7 +43,7 @@ from preforkd.daemon.policy import _ROWS, MOST_WORKERS, SILENT_BOOTS, TABLE, nex
 from preforkd.daemon.reconcile import PROBATION
 from preforkd.daemon.slots import Generation, WorkerState
 from preforkd.daemon.turn import Phase, State
-from preforkd.workers.channel import Drain, Pause, Reopen, Resume
+from preforkd.workers.channel import INTERNAL, Drain, Pause, Reopen, Resume
 
 KINDS: tuple[type, ...] = (
     Started,
@@ -175,6 +175,23 @@ def test_an_app_that_ends_the_process_at_import_exits_3() -> None:
     play.happens(Started)
     play.exits(0, 7)
     assert play.exit_code == 3
+
+
+def test_a_failure_of_our_own_start_is_no_fault_of_the_app_and_exits_1() -> None:
+    play = Play(1)
+    play.happens(Started)
+    failed = text(play.happens(WorkerFailed, 0, INTERNAL, "TypeError: x", "Traceback ..."))
+    assert "this is a bug in preforkd: TypeError: x\nTraceback ..." in failed
+    play.exits(0, 1)
+    assert play.exit_code == 1
+
+
+def test_a_process_that_ends_where_no_code_of_the_app_runs_is_no_fault_of_the_app_and_exits_1() -> None:
+    play = Play(1)
+    play.happens(Started)
+    died = text(play.happens(WorkerExited, 0, code=7, signum=None, oom=False, in_flight=0, loading=False))
+    assert "the app ended" not in died
+    assert play.exit_code == 1
 
 
 def test_workers_that_signals_end_before_any_was_ready_are_tried_again_and_then_given_up_with_4() -> None:

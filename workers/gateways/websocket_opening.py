@@ -12,6 +12,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from preforkd.workers import log
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError
 from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
 from preforkd.workers.gateways.websocket_deflate import Deflater, Inflater
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _OURS = frozenset(
     (b"connection", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol", b"upgrade")
 )
-_logger = logging.getLogger("preforkd.websocket")  # the library tells it of each connection at level INFO
+_logger = log.ServerLogger("preforkd.websocket", log.LOGGER)  # the library tells it of each connection at level INFO
 _logger.setLevel(logging.WARNING)
 
 

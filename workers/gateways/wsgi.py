@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from preforkd.workers import log
 from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.streams import StreamDrain, Told, comes_back
 from preforkd.workers.gateways.wsgi_answer import Answer
@@ -46,6 +47,7 @@ class WsgiGateway:
         root_path: where the app is mounted (SCRIPT_NAME), without a slash at its end.
         drain_streams: when event streams are ended in a drain: "auto" or "all": at its beginning, "late": shortly
             before they would be cut.
+        logger: where trouble is reported.
 
     Attributes:
         app, threads, root_path: as given.
@@ -55,8 +57,16 @@ class WsgiGateway:
         streams: which streams are to end, for the worker leaves.
     """
 
-    def __init__(self, app: WsgiApp, threads: int = 1, root_path: str = "", drain_streams: str = "auto") -> None:
+    def __init__(
+        self,
+        app: WsgiApp,
+        threads: int = 1,
+        root_path: str = "",
+        drain_streams: str = "auto",
+        logger: logging.Logger = LOGGER,
+    ) -> None:
         self.app = app
+        self._logger = logger
         self.draining = DrainingFlag()
         self.streams = StreamDrain(drain_streams, self._end_streams)
         self.threads = threads
@@ -68,7 +78,7 @@ class WsgiGateway:
     @classmethod
     def from_settings(cls, app: WsgiApp, settings: WorkerSettings) -> WsgiGateway:
         """Return that of a worker."""
-        return cls(app, settings.threads, settings.root_path, settings.drain_streams)
+        return cls(app, settings.threads, settings.root_path, settings.drain_streams, log.LOGGER)
 
     def pool(self, loop: asyncio.AbstractEventLoop) -> ThreadPool:
         """Return the threads, which serve one loop; started when first asked for, so never before a fork."""
@@ -116,7 +126,9 @@ class WsgiGateway:
             async with asyncio.timeout_at(deadline):
                 await self._pool.wait_finished()
         except TimeoutError:
-            LOGGER.warning("%d calls of the app are still at work: they end with this process", self._pool.unfinished)
+            self._logger.warning(
+                "%d calls of the app are still at work: they end with this process", self._pool.unfinished
+            )
 
     async def shutdown(self, timeout: float) -> None:  # noqa: ASYNC109, ARG002 -- the gateways' common signature
         """Let the threads end."""

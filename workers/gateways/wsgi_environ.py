@@ -83,7 +83,7 @@ def connection_environ(transport: asyncio.BaseTransport, *, threads: int) -> Env
         "REMOTE_ADDR": "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.errors": sys.stderr,
+        "wsgi.errors": sys.stderr or sys.__stderr__,  # an app may have put None there
         "wsgi.multithread": threads > 1,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
