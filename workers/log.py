@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+from preforkd.workers import signal_stack
 from preforkd.workers.output import FINISH, Losses, Output
 from preforkd.workers.ways import Way, way_to, way_to_nowhere
 
@@ -213,6 +214,8 @@ def show_fatal_signals() -> None:
     have closed, or opened on something else.
     """
     faulthandler.enable(standard_error().fileno())
+    with contextlib.suppress(OSError):  # without it, some signals fewer at a time are survived
+        signal_stack.enlarge()
 
 
 def flush() -> None:
