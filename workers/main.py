@@ -41,7 +41,7 @@ from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
-from preforkd.workers.scoreboard import Field, RowState, Scoreboard
+from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
 from preforkd.workers.server import Server
 
 if TYPE_CHECKING:
@@ -266,7 +266,8 @@ class Worker:
             self._make_protocol,
             self._connections,
             lent=self._listeners.lent,
-            least=self._least_connections,
+            others=self._others,
+            show=self._show_accepting,
             changed=self._show_connections,
             limit=self._settings.limit_connections,
             logger=log.LOGGER,
@@ -497,8 +498,11 @@ class Worker:
         self._copy_counters()
         self._retire_in_time(now / 1e9)
 
-    def _least_connections(self) -> int | None:
-        return self._board.least_connections(self._index)
+    def _others(self) -> tuple[int, int] | None:
+        return self._board.others(self._index)
+
+    def _show_accepting(self, state: AcceptState) -> None:
+        self._row[Field.ACCEPTING] = state
 
     def _show_connections(self, held: int) -> None:
         self._row[Field.CONNECTIONS] = held

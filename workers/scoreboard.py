@@ -16,6 +16,8 @@ ROWS: Final = 4096
 """Workers at a time, those that drain included."""
 FIELDS: Final = 64
 ROW_BYTES: Final = FIELDS * 8
+NOBODY: Final = 1 << 62
+"""More connections than anybody holds."""
 FRESH: Final = 1_000_000_000
 """Nanoseconds for which a heartbeat counts: a worker without one takes no connections, so it has no share of them."""
 
@@ -43,6 +45,8 @@ class Field(IntEnum):
     """Nanoseconds by which the last heartbeat was late."""
     LOST_LINES = 16
     """Lines of the access log and of the log that could not be written."""
+    ACCEPTING = 17
+    """What it does with its listeners, an `AcceptState`."""
 
 
 class RowState(IntEnum):
@@ -55,6 +59,21 @@ class RowState(IntEnum):
     DRAINING = 3
     LOADING = 4
     """Code of the app runs: it is imported, or started."""
+
+
+class AcceptState(IntEnum):
+    """What a worker does with its listeners, in `Field.ACCEPTING`."""
+
+    STOPPED = 0
+    """It leaves them alone until it is told to accept."""
+    ACCEPTING = 1
+    """It takes one connection per wake-up."""
+    YIELDING = 2
+    """It leaves them alone for a moment: others are less loaded."""
+    PAUSED = 3
+    """It leaves them alone for a while: the system has no descriptor or memory left."""
+    FULL = 4
+    """It leaves them alone until a connection ends."""
 
 
 class Row:
@@ -105,22 +124,29 @@ class Scoreboard:
     def used(self, value: int) -> None:
         self._cells[ROWS * FIELDS] = value
 
-    def least_connections(self, own: int) -> int | None:
-        """Return how many connections the least loaded other worker holds that is ready and turns its loop.
+    def others(self, own: int) -> tuple[int, int] | None:
+        """Return how many connections the least loaded of the other workers hold that are ready and turn their loops.
 
         Args:
             own: the index of the row that does not count.
+
+        Returns:
+            Of those that take the next connection when it comes, `NOBODY` if there is none; and of those, too, that
+            are back in a moment. None: no other takes connections.
         """
         # Flat, on the raw cells: it is called for each accepted connection (1 us for four workers).
         cells = self._cells
         oldest = time.monotonic_ns() - FRESH
-        least = None
+        accepting = least = NOBODY
         for base in range(0, self.used * FIELDS, FIELDS):
-            if cells[base + 3] == 2 and cells[base + 4] > oldest and base != own * FIELDS:
+            state = cells[base + 17]
+            if 1 <= state <= 2 and cells[base + 3] == 2 and cells[base + 4] > oldest and base != own * FIELDS:
                 held: int = cells[base + 5]
-                if least is None or held < least:
+                if held < least:
                     least = held
-        return least
+                if state == 1 and held < accepting:
+                    accepting = held
+        return (accepting, least) if least != NOBODY else None
 
     def row(self, index: int) -> Row:
         """Return the row of that index, 0 to `ROWS` - 1."""

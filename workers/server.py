@@ -16,6 +16,7 @@ from preforkd.workers.http.states import ConnectionState
 if TYPE_CHECKING:
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
+    from preforkd.workers.scoreboard import AcceptState
 
 NOT_SENT: Final = 131072
 """Bytes of a connection that wait in the kernel to be sent, at most. It would take megabytes for a client that reads
@@ -33,7 +34,8 @@ class Server:
         protocol_factory: makes the protocol of a connection.
         connections: the live connections of this loop.
         lent: the descriptors of the listeners that somebody else has lent to this daemon.
-        least: tells how many connections the least loaded other worker holds, or None when there is no other.
+        others: tells what the other workers hold, or None when no other takes connections.
+        show: is told what is done with the listeners.
         changed: is told the number of connections after each change.
         limit: connections at which nothing more is accepted.
         logger: where trouble is reported.
@@ -47,7 +49,8 @@ class Server:
         connections: Connections,
         *,
         lent: Collection[int],
-        least: Callable[[], int | None],
+        others: Callable[[], tuple[int, int] | None],
+        show: Callable[[AcceptState], None],
         changed: Callable[[int], None],
         limit: int,
         logger: logging.Logger,
@@ -61,7 +64,15 @@ class Server:
         self._opening: set[asyncio.BaseProtocol] = set()
         """Those that `connection_made` has not been called of: from then on they are among the connections."""
         self._acceptor = Acceptor(
-            loop, listeners, lent=lent, take=self._take, held=self.held, least=least, limit=limit, logger=logger
+            loop,
+            listeners,
+            lent=lent,
+            take=self._take,
+            held=self.held,
+            others=others,
+            show=show,
+            limit=limit,
+            logger=logger,
         )
         connections.began = self._opening.discard
         connections.ended = self._connection_ended

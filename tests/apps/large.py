@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import gettempdir
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+_FILES: list[IO[bytes]] = []  # without a name: they end with the process
 
 
-def file_of(size: int) -> Path:
+def file_of(size: int) -> str:
     """A file of that size: all of it a hole."""
-    path = Path(gettempdir()) / f"preforkd-tests-{size}"
-    with path.open("ab") as file:
-        file.truncate(size)
-    return path
+    file = TemporaryFile()  # noqa: SIM115 -- it stays for the response
+    file.truncate(size)
+    _FILES.append(file)
+    return f"/proc/self/fd/{file.fileno()}"
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -28,7 +29,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     headers = [] if kind == "stream" else [(b"content-length", size.encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if kind == "file":
-        await send({"type": "http.response.pathsend", "path": str(file_of(int(size)))})
+        await send({"type": "http.response.pathsend", "path": file_of(int(size))})
     else:
         await send({"type": "http.response.body", "body": bytes(int(size)), "more_body": kind == "stream"})
         while kind == "stream" and (await receive())["type"] != "http.disconnect":

@@ -136,7 +136,7 @@ def test_the_scoreboard_is_let_go_of_and_writing_to_it_means_nothing() -> None:
             offspring.possess([], board)
             def child():
                 row[Field.HEARTBEAT] = 8
-                print(board.least_connections(0), "preforkd-scoreboard" in open("/proc/self/maps").read(), flush=True)
+                print(board.others(0), "preforkd-scoreboard" in open("/proc/self/maps").read(), flush=True)
             end_of(child)
             print(row[Field.HEARTBEAT])
             """
