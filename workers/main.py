@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import log, offspring, stacks
+from preforkd.workers import ending, log, offspring, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -167,8 +166,7 @@ def run(
             raise
         channel.sendall(encode(Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())))
         return INTERNAL_ERROR
-    # The process ends by os._exit, which skips what the app has registered.
-    atexit._run_exitfuncs()
+    ending.run_exit_functions()
     return 0
 
 
@@ -255,7 +253,7 @@ class Worker:
     async def rehearse(self) -> None:
         """Start as for serving, and end."""
         await self._start()
-        await self._end(self._settings.shutdown_timeout)
+        await self._end(self._loop.time() + self._settings.shutdown_timeout)
 
     async def serve(self) -> None:
         """Accept and answer until a drain is over."""
@@ -283,8 +281,7 @@ class Worker:
         self._row[Field.STATE] = RowState.READY
         self._tell(Ready())
         await self._over.wait()
-        allowed = self._settings.shutdown_timeout
-        await self._end(min(allowed, self._drained_by + allowed - self._loop.time()))
+        await self._end(min(self._loop.time(), self._drained_by) + self._settings.shutdown_timeout)
         self._copy_counters()
 
     async def _start(self) -> None:
@@ -306,16 +303,17 @@ class Worker:
         await self._start_app()
         self._row[Field.STATE] = RowState.STARTING
 
-    async def _end(self, seconds: float) -> None:
+    async def _end(self, end_by: float) -> None:
         """Have the app shut down, and write the last lines.
 
         Args:
-            seconds: for the app.
+            end_by: when all of it has to be over, seconds of the loop's clock.
         """
         if self._gateway is not None:
-            await self._gateway.shutdown(seconds)
+            await self._gateway.shutdown(end_by - self._loop.time())
         if self._access_log is not None:
             self._access_log.close()
+        ending.limit(end_by - self._loop.time())
 
     def _open_access_log(self) -> AccessLog | None:
         if not self._settings.access_log:

@@ -229,3 +229,28 @@ def test_children_of_the_import_are_the_apps_too(start: Start, tmp_path: Path) -
         assert get(daemon.port, "/who").status == 200
         assert daemon.stop() == 0
         assert not re.search("ERROR|WARNING", daemon.log())
+
+
+@pytest.mark.parametrize(
+    ("name", "who"), [("stubborn", r"process (\d+) \(the-stubborn-one\)"), ("thread", "thread the-endless-one")]
+)
+def test_what_does_not_end_is_named_and_holds_a_worker_for_the_shutdowns_share_alone(
+    start: Start, name: str, who: str
+) -> None:
+    daemon = start("--graceful-timeout", "60", "--shutdown-timeout", "1.5", app=f"{FORKING}:asgi", workers=1)
+    ask(daemon, name)
+    if name == "stubborn":
+        daemon.wait_log("stubborn in")
+    assert daemon.stop(20) == 0
+    daemon.wait_log(rf"WARNING worker 0\[\d+\] the end of this worker waits for {who}")
+    daemon.wait_log(rf"this worker ends without waiting longer for {who}")
+    daemon.wait_log(r"worker 0 \(generation 1\) ended: exit code 0")
+
+
+def test_a_process_pool_ends_with_its_worker(start: Start) -> None:
+    daemon = start(app=f"{FORKING}:asgi", workers=1)
+    pid = int(ask(daemon, "pool"))
+    assert daemon.stop() == 0
+    daemon.until(lambda: not alive(pid), SOON, "the pool is gone")
+    daemon.wait_gone()
+    assert "waits for" not in daemon.log()
