@@ -12,7 +12,7 @@ from preforkd.daemon import signals
 from preforkd.daemon.config import Config
 from preforkd.daemon.roles import enter
 from preforkd.daemon.spawn import flush_output
-from preforkd.workers import log
+from preforkd.workers import log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.output import FINISH, Losses, Output
 
@@ -88,6 +88,7 @@ def _load(config: Config) -> int:
         _say(exc.details)
         _error(str(exc))
         return NOT_BOOTED
+    offspring.end_if_strayed()
     binds = ", ".join(address.url for address in options.bind)
     workers = f"{options.workers} worker{'' if options.workers == 1 else 's'} ({config.why('workers')})"
     took = time.monotonic() - began
