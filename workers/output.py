@@ -85,14 +85,28 @@ class Output:
     Attributes:
         error: why nothing can be written now; None: it can, as far as is known.
         lost: lines that found no room, since the start.
+        whole: bytes of lines that may be written at once.
     """
 
-    __slots__ = ("__weakref__", "_kept", "_losses", "_room", "_send", "_size", "_torn", "_way", "error", "lost")
+    __slots__ = (
+        "__weakref__",
+        "_kept",
+        "_losses",
+        "_room",
+        "_send",
+        "_size",
+        "_torn",
+        "_way",
+        "error",
+        "lost",
+        "whole",
+    )
 
     def __init__(self, way: Way, losses: Losses, room: int = ROOM) -> None:
         self._losses = losses
         self._way = way
-        self._send = way.send
+        self._send = way.write
+        self.whole = way.whole
         self._room = room
         self._kept: deque[tuple[bytes, int]] = deque()
         self._size = 0
@@ -100,11 +114,6 @@ class Output:
         self.error: OSError | None = None
         self.lost = 0
         _outputs.add(self)
-
-    @property
-    def whole(self) -> int:
-        """Bytes of lines that may be written at once."""
-        return self._way.whole
 
     @property
     def size(self) -> int:
@@ -123,17 +132,23 @@ class Output:
             data: one line of any length, or several of no more than `whole` bytes together.
             lines: how many they are.
         """
-        if not self._kept:
+        size = len(data)
+        if not self._kept and (size <= self.whole or self._finds_room(size)):
             try:
                 sent = self._send(data)
             except OSError as exc:
                 self._fail(exc)
             else:
-                if sent == len(data):
-                    return
-                self._keep_rest(data[sent:], lines)
+                if sent != size:
+                    self._keep_rest(data[sent:], lines)
                 return
         self._keep(data, lines)
+
+    def _finds_room(self, size: int) -> bool:
+        if self._way.has_room(size):
+            return True
+        self._fail(BlockingIOError(errno.EAGAIN, "there is no room for a long line"))
+        return False
 
     def _fail(self, exc: OSError) -> None:
         self.error = exc.with_traceback(None)  # a frame and an exception that hold each other wait for the collector
@@ -151,7 +166,7 @@ class Output:
         self._size += len(data)
         if len(self._kept) > 1:  # the first one is not touched: it may be what is left of a line
             before, number = self._kept[-1]
-            if len(before) + len(data) <= self._way.whole:
+            if len(before) + len(data) <= self.whole:
                 self._kept[-1] = (before + data, number + lines)
                 return
         self._kept.append((data, lines))
@@ -159,10 +174,13 @@ class Output:
     def flush(self) -> bool:
         """Write what was kept; returns whether all of it is out."""
         while self._kept:
-            data, lines = self._kept.popleft()
+            data, lines = self._kept[0]
+            if len(data) > self.whole and not self._torn and not self._finds_room(len(data)):
+                return False
+            self._kept.popleft()
             self._size -= len(data)
             try:
-                sent = self._send(data, torn=self._torn)
+                sent = self._send(data)
             except OSError as exc:
                 if exc.errno == errno.EMSGSIZE:  # of a datagram socket: it will never go
                     self.lost += lines
@@ -215,7 +233,8 @@ class Output:
             self._torn = False
         self._way.close()
         self._way = way
-        self._send = way.send
+        self._send = way.write
+        self.whole = way.whole
 
     def fileno(self) -> int:
         """Return the descriptor, for what has to be written by others."""

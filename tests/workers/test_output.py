@@ -22,10 +22,14 @@ class FakeWay:
         self.error: OSError | None = None
         self.taken = b""
         self.closed = False
-        self.torn: list[bool] = []
+        self.writes: list[bytes] = []
+        self.long = True
 
-    def send(self, data: bytes, *, torn: bool = False) -> int:
-        self.torn.append(torn)
+    def has_room(self, size: int) -> bool:
+        return self.long
+
+    def write(self, data: bytes) -> int:
+        self.writes.append(data)
         if self.error is not None:
             raise self.error
         if not self.room:
@@ -62,10 +66,10 @@ def test_what_finds_none_is_kept_in_order_and_joined() -> None:
     assert isinstance(output.error, BlockingIOError)
     assert not output.flush()
     way.room = 1000
-    way.torn.clear()
+    way.writes.clear()
     assert output.flush()
     assert way.taken == b"1234567\na\nb\n" + b"c" * 19 + b"\n"
-    assert len(way.torn) == 3
+    assert len(way.writes) == 3
     assert output.error is None
     assert not output.waits
 
@@ -77,11 +81,26 @@ def test_the_rest_of_a_line_comes_first() -> None:
     output.write(b"x\n")
     assert way.taken == b"123"
     assert not output.flush()
-    assert way.torn[-1]
     way.room = 1000
     output.flush()
     assert way.taken == b"12345\nx\n"
-    assert not way.torn[-1]
+
+
+def test_a_long_line_waits_until_it_goes_out_whole_but_not_in_its_middle() -> None:
+    way = FakeWay(30)
+    way.long = False
+    output = make(way)
+    long = b"y" * 40 + b"\n"
+    output.write(long)
+    assert not output.flush()
+    assert isinstance(output.error, BlockingIOError)
+    assert way.writes == []
+    way.long = True
+    assert not output.flush()
+    assert way.taken == long[:30]
+    way.long, way.room = False, 1000
+    assert output.flush()
+    assert way.taken == long
 
 
 def test_what_is_kept_is_bounded_and_the_rest_is_counted() -> None:
@@ -103,12 +122,12 @@ def test_a_message_that_a_socket_never_takes_holds_up_no_other() -> None:
     output = make(way)
     output.write(b"long\n")
     output.write(b"x\n")
-    real = way.send
+    real = way.write
 
-    def send(data: bytes, *, torn: bool = False) -> int:
+    def send(data: bytes) -> int:
         if b"long" in data:
             raise OSError(errno.EMSGSIZE, "Message too long")
-        return real(data, torn=torn)
+        return real(data)
 
     output._send = send
     way.room = 100

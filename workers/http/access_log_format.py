@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.clock import clock
+from preforkd.workers.http.message import HttpVersion11
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
@@ -52,7 +53,8 @@ def _escape_character(char: str) -> str:
 
 def protocol_of(message: RequestMessage) -> str:
     """Return the version as it stands in a request line."""
-    return f"HTTP/{message.version[0]}.{message.version[1]}"
+    version = message.version
+    return "HTTP/1.1" if version is HttpVersion11 else f"HTTP/{version[0]}.{version[1]}"
 
 
 Found = dict[bytes, bytes]
@@ -106,7 +108,8 @@ RequestAtom = Callable[["RequestMessage", Field], str]
 def _field_atom(name: bytes) -> RequestAtom:
     def text(_: RequestMessage, field: Field) -> str:
         value = field(name)
-        return escape(text_of(value) or "-") if value else "-"
+        # text_of(), without the call.
+        return escape(value.strip(b" \t").decode("utf-8", "surrogateescape") or "-") if value else "-"
 
     return text
 
