@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
 from preforkd.daemon.values import Flag, StreamChoice
+from preforkd.daemon.version import version_text
 from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
@@ -146,7 +146,8 @@ def _run(**values: object) -> int:
     source = click.get_current_context().get_parameter_source
     cli = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
     if "version" in cli:
-        return _print_version()
+        click.echo(version_text())
+        return 0
     folder, environ = _start_folder(os.environ), dict(os.environ)
     handover = take_over(environ)
     systemd = take(os.environ, os.getpid())
@@ -219,13 +220,3 @@ def _start_folder(environ: Mapping[str, str]) -> str:
         if named.startswith("/") and Path(named).samefile(real):
             return named
     return real
-
-
-def _print_version() -> int:
-    from importlib.metadata import version  # here: it takes as long to import as the rest of the daemon
-
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    parser = "compiled" if parser_is_built() else "pure"
-    system = f"{platform.system()} {platform.machine()}"
-    sys.stdout.write(f"preforkd {version('preforkd')} ({python}, {system}, {parser} HTTP parser)\n")
-    return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from preforkd.daemon import command, master, signals
+from preforkd.daemon import command, master, signals, version
 from preforkd.daemon.config import Config, ConfigError
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.options import DECLARATIONS
@@ -276,6 +276,7 @@ def test_the_compiled_parser_is_refused_where_it_was_not_built(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "parser_is_built", lambda: False)
+    monkeypatch.setattr(version, "parser_is_built", lambda: False)
     assert run("--parser", "compiled") == 2
     assert "--parser on the command line: the compiled parser was not built" in capsys.readouterr().err
     assert command.run(["--version"]) == 0
