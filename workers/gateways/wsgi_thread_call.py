@@ -133,7 +133,7 @@ class ThreadCall(Call):
         # Flat: every request passes here.
         environ = self._environs.environ(self._message)
         if "HTTP_UPGRADE" in environ:
-            refuse_websocket(environ)
+            refuse_websocket(environ, self.protocol.logger)
         environ["wsgi.input"] = self.input or BytesIO()
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
