@@ -50,7 +50,7 @@ class Acceptor:
         loop: the running event loop.
         listeners: listening sockets that do not block.
         lent: the descriptors of those that belong to somebody else, systemd for example, and outlive this daemon.
-        take: is given each accepted socket.
+        take: is given each accepted socket, and the listener that it comes from.
         held: tells how many connections the worker holds.
         least: tells how many the least loaded other worker holds, or None when there is no other.
         limit: connections at which nothing more is accepted.
@@ -63,7 +63,7 @@ class Acceptor:
         listeners: Sequence[socket.socket],
         *,
         lent: Collection[int],
-        take: Callable[[socket.socket], None],
+        take: Callable[[socket.socket, socket.socket], None],
         held: Callable[[], int],
         least: Callable[[], int | None],
         limit: int,
@@ -165,7 +165,7 @@ class Acceptor:
             if self.state is AcceptState.ACCEPTING:
                 self._wait(TROUBLE_PAUSE)
             return False
-        self._take(connection)
+        self._take(connection, listener)
         return True
 
     def _wait(self, seconds: float) -> None:

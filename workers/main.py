@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import dataclasses
 import os
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,7 @@ from preforkd.workers.channel import (
     Message,
     Pause,
     Ready,
+    Renew,
     Reopen,
     Resume,
     Retire,
@@ -42,8 +45,11 @@ from preforkd.workers.scoreboard import Field, RowState, Scoreboard
 from preforkd.workers.server import Server
 
 if TYPE_CHECKING:
+    import ssl
+
     from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.settings import WorkerSettings
+    from preforkd.workers.tls_contexts import Contexts
 
 HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
@@ -89,10 +95,14 @@ class Listeners:
     Attributes:
         sockets: bound, inherited from the master.
         lent: the descriptors of those that somebody else has lent to the daemon, as systemd does.
+        tls: the names of the contexts of those that speak TLS, by descriptor.
+        contexts: of TLS, None when no address of the daemon speaks it.
     """
 
     sockets: Sequence[socket.socket]
     lent: frozenset[int]
+    tls: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    contexts: Contexts | None = None
 
 
 def run(
@@ -227,6 +237,8 @@ class Worker:
             changed=self._show_connections,
             limit=self._settings.limit_connections,
             logger=log.LOGGER,
+            tls=self._contexts(),
+            handshake_timeout=self._settings.handshake_timeout,
         )
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
@@ -244,6 +256,23 @@ class Worker:
         self._copy_counters()
         if self._access_log is not None:
             self._access_log.close()
+
+    def _contexts(self) -> dict[int, Callable[[], ssl.SSLContext]]:
+        """What gives the TLS context of the next connection, by the descriptor of its listener."""
+        contexts = self._listeners.contexts
+        if contexts is None:
+            return {}
+        self._renew()  # its mold may be older than the certificates
+        return {fd: partial(contexts.context, name) for fd, name in self._listeners.tls.items()}
+
+    def _renew(self) -> None:
+        """Serve new connections by the certificates that the master has now."""
+        contexts = self._listeners.contexts
+        if contexts is not None:
+            try:
+                contexts.renew()
+            except Exception:  # noqa: BLE001 - the master has tried them out: this cannot happen, and must end no worker
+                log.LOGGER.exception("the new certificates are not taken over")
 
     def _open_access_log(self) -> AccessLog | None:
         if not self._settings.access_log:
@@ -326,6 +355,8 @@ class Worker:
                 self._resume()
             case Reopen():
                 self._reopen_logs()
+            case Renew():
+                self._renew()
             case _:
                 log.LOGGER.error("the master has sent %r, which is no order", message)
 

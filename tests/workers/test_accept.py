@@ -102,7 +102,7 @@ class World:
             cast(asyncio.AbstractEventLoop, self.loop),
             cast("list[socket.socket]", self.listeners),
             lent={LENT},
-            take=self.taken.append,
+            take=lambda connection, _: self.taken.append(connection),
             held=lambda: len(self.taken) + self.elsewhere,
             least=lambda: self.least,
             limit=limit,
