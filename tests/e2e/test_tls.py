@@ -187,27 +187,79 @@ def test_a_session_is_resumed(secured: Secured, tmp_path: Path) -> None:
     assert b"Reused, TLSv1.2" in secured.s_client("-tls1_2", "-sess_in", str(session)).stdout
 
 
+class ByHand:
+    """A client whose records are sent by hand."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self.outgoing, server_hostname="localhost")
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=BOOT)
+        self.until_done(self.tls.do_handshake)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is ready."""
+        if self.outgoing.pending:
+            self.socket.sendall(self.outgoing.read())
+
+    def until_done(self, step: Callable[[], object]) -> object:
+        """Have a step done that waits for records of the other side."""
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self.flush()
+                if not (data := self.socket.recv(65536)):
+                    raise
+                self._incoming.write(data)
+
+    def answer(self) -> bytes:
+        """The beginning of the answer."""
+        data = self.until_done(lambda: self.tls.read(15))
+        assert isinstance(data, bytes)
+        return data
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
 def test_a_client_that_has_finished_sending_gets_its_answer(secured: Secured) -> None:
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = secured.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
-    with socket.create_connection(("127.0.0.1", secured.port), timeout=BOOT) as connection:
-
-        def until_done(step: Callable[[], object]) -> object:
-            while True:
-                try:
-                    return step()
-                except ssl.SSLWantReadError:
-                    if outgoing.pending:
-                        connection.sendall(outgoing.read())
-                    incoming.write(connection.recv(65536))
-
-        until_done(tls.do_handshake)
-        tls.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    client = ByHand(secured.port, secured.client)
+    with client.socket:
+        client.tls.write(REQUEST)
         with pytest.raises(ssl.SSLWantReadError):
-            tls.unwrap()  # a close_notify; it would wait for the other
-        connection.sendall(outgoing.read())
-        connection.shutdown(socket.SHUT_WR)
-        assert str(until_done(lambda: tls.read(100))).startswith("b'HTTP/1.1 200 OK")
+            client.tls.unwrap()  # a close_notify; it would wait for the other
+        client.flush()
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.answer() == b"HTTP/1.1 200 OK"
+
+
+def test_a_request_of_which_half_a_record_has_come_when_an_idle_connection_would_be_closed_is_answered(
+    start: Start, files: Path
+) -> None:
+    pair = ("--certfile", str(files / "good.crt"), "--keyfile", str(files / "good.key"))
+    daemon = start(*pair, "--idle-grace", "0.2", workers=1)
+    client = ByHand(daemon.port, trusting(files / "authority.pem"))
+    with client.socket:
+        client.tls.write(REQUEST)
+        records = client.outgoing.read()
+        client.socket.sendall(records[:-9])
+        daemon.signal(signal.SIGTERM)
+        time.sleep(0.5)  # the idle rest is closed now
+        client.socket.sendall(records[-9:])
+        assert client.answer() == b"HTTP/1.1 200 OK"
+    assert daemon.wait_exit(2.0) == 0
+
+
+def test_half_a_record_does_not_delay_a_stop(start: Start, files: Path) -> None:
+    pair = ("--certfile", str(files / "good.crt"), "--keyfile", str(files / "good.key"))
+    daemon = start(*pair, "--idle-grace", "0.2", workers=1)
+    client = ByHand(daemon.port, trusting(files / "authority.pem"))
+    with client.socket:
+        client.tls.write(REQUEST)
+        client.socket.sendall(client.outgoing.read()[:-9])
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait_exit(3.0) == 0
 
 
 def test_the_end_of_a_response_is_a_close_notify(secured: Secured) -> None:
