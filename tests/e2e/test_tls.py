@@ -24,7 +24,7 @@ from tests.e2e.daemon import APPS, BOOT, ROOT, SITE, Daemon, free_port
 
 pytestmark = [needs_openssl, pytest.mark.parallel]
 
-PASSWORD = "opensesame"  # noqa: S105 - of keys that are made for these tests
+PASSWORD = "opensesame"
 TLS_SITE = APPS / "tls_site.py"
 
 
