@@ -1,9 +1,9 @@
 """TLS on a connection: a transport for the protocol above, a protocol for the transport below.
 
-Not the TLS of asyncio and uvloop, for four reasons. They end both directions at once, so that no half-closed client
+Not the TLS of asyncio and uvloop, for three reasons. They end both directions at once, so that no half-closed client
 gets its answer and no connection lingers (RFC 9112 section 9.6). They do not tell whether part of a request has come,
-so that it would be lost when an idle connection is closed. They keep from their user what is not sent yet. And they
-cost a request more: each read ends with an exception that says that there is no more (`python -m tests.benchmarks`).
+so that it would be lost when an idle connection is closed. And they keep from their user what is not sent yet. This one
+costs a request as much as uvloop's, which is compiled, for it does without the exception at the end of each read.
 """
 
 from __future__ import annotations

@@ -9,6 +9,13 @@ from typing import Any
 
 from preforkd.workers import PayloadStream, RequestMessage, Response, ServerHttpProtocol
 
+PAGE = b"""<!DOCTYPE html><title>TLS</title><script>
+const socket = new WebSocket("wss://" + location.host + "/");
+socket.onopen = () => socket.send("hello");
+socket.onmessage = event => fetch("/said-" + event.data);
+socket.onerror = () => fetch("/failed");
+</script>"""
+
 
 class Site(ServerHttpProtocol):
     async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:
@@ -37,6 +44,11 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
         await send({"type": "websocket.accept"})
         while (await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": scope["scheme"]})
+        return
+    if scope["path"] == "/page":
+        headers = [(b"content-type", b"text/html"), (b"content-length", str(len(PAGE)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": PAGE})
         return
     text = json.dumps({"scheme": scope["scheme"], **scope["extensions"].get("tls", {})}).encode()
     headers = [(b"content-length", str(len(text)).encode())]
