@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,9 @@ from preforkd.workers.loader import check_target
 if TYPE_CHECKING:
     from preforkd.daemon.certificates import Certificates
 
+PATIENCE = 10.0
+"""Seconds in which certificates that do not fit have to become whole when the program has replaced another."""
+TRY_AGAIN = 0.2
 USAGE = 2
 NOT_BOOTED = 3
 _INTRODUCTION = "Serve APP over HTTP from forked worker processes."
@@ -150,7 +154,7 @@ def _run(**values: object) -> int:
     if "print_config" in cli:
         sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
         return 0
-    config = _checked(load(cli, environ, folder=folder), environ)
+    config = _checked(load(cli, environ, folder=folder), environ, PATIENCE if handover else 0.0)
     if handover and handover.certificates is not None and config.certificates:
         config.certificates.contexts.adopt(handover.certificates)
     if "check" in cli:
@@ -171,7 +175,7 @@ def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) 
         raise ConfigError([str(exc)]) from exc
 
 
-def _checked(config: Config, environ: Mapping[str, str]) -> Config:
+def _checked(config: Config, environ: Mapping[str, str], patience: float = 0.0) -> Config:
     """Find before a fork what cannot be served, who the workers run as, and what they speak TLS with.
 
     Raises:
@@ -189,19 +193,30 @@ def _checked(config: Config, environ: Mapping[str, str]) -> Config:
         identity = resolve(options.user, options.group)
     except PrivilegeError as exc:
         raise ConfigError([f"{config.origins[exc.option]}: {exc}"]) from exc
-    return replace(config, identity=identity, certificates=_certificates(config, environ))
+    return replace(config, identity=identity, certificates=_certificates(config, environ, patience))
 
 
-def _certificates(config: Config, environ: Mapping[str, str]) -> Certificates | None:
-    """Read the certificates, if there are to be some."""
+def _certificates(config: Config, environ: Mapping[str, str], patience: float) -> Certificates | None:
+    """Read the certificates, if there are to be some.
+
+    Args:
+        config: says which.
+        environ: where passwords may be.
+        patience: seconds for which they are tried again. A program that has replaced another cannot go back, and they
+            may be being written in this moment; the workers of the other serve on meanwhile.
+    """
     if not config.tls:
         return None
     from preforkd.daemon.certificates import CertificateError, Certificates  # few masters need the library of TLS
 
-    try:
-        return Certificates(config.tls, environ)
-    except CertificateError as exc:
-        raise ConfigError(exc.errors) from exc
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return Certificates(config.tls, environ)
+        except CertificateError as exc:
+            if time.monotonic() >= deadline:
+                raise ConfigError(exc.errors) from exc
+        time.sleep(TRY_AGAIN)  # no event says that they are whole
 
 
 def _pid_file(config: Config) -> PidFile | None:
