@@ -259,6 +259,15 @@ class Certificates:
         """Return the names of the contexts of those listeners that speak TLS, by their descriptors."""
         return {fd: key_of(address) for fd, address in addresses.items() if address in self._specs}
 
+    def look(self, at: float) -> bool:
+        """Renew what has changed, and say what is to be said of the end of certificates; tells as `renew` does."""
+        is_new = self.renew(at)
+        if is_new:
+            log.LOGGER.info("the certificates have changed: new connections get the new ones")
+        for warning in self.warnings():
+            log.LOGGER.warning("%s", warning)
+        return is_new
+
     def renew(self, at: float) -> bool:
         """Look whether the files have changed, and serve by them if they can be; tells whether that is so.
 

@@ -335,15 +335,9 @@ class Master:
         if now < self._look_at_certificates:
             return
         self._look_at_certificates = now + LOOK_AT_CERTIFICATES
-        every = dict.fromkeys(setup.config.certificates for setup in (self._current, *self._setups.values()))
-        for certificates in every:
-            if certificates is None:
-                continue
-            if certificates.renew(now):
-                log.LOGGER.info("the certificates have changed: new connections get the new ones")
+        for certificates in {setup.config.certificates for setup in (self._current, *self._setups.values())}:
+            if certificates is not None and certificates.look(now):
                 self._children.send_all(Renew())
-            for warning in certificates.warnings():
-                log.LOGGER.warning("%s", warning)
 
     # What is done
 

@@ -363,11 +363,18 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._protocol = cast("asyncio.Protocol", protocol)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """See `asyncio.BaseTransport`; of TLS there are `ssl_object` and `sslcontext`."""
-        if name == "ssl_object":
-            return self._tls
-        if name == "sslcontext":
-            return self._tls.context
-        if name == "tls_connection":
-            return self
+        """See `asyncio.BaseTransport`; of TLS there is what asyncio's has, and `tls_connection`."""
+        match name:
+            case "tls_connection":
+                return self
+            case "ssl_object":
+                return self._tls
+            case "sslcontext":
+                return self._tls.context
+            case "peercert":
+                return self._tls.getpeercert()
+            case "cipher":
+                return self._tls.cipher()
+            case "compression":
+                return None
         return default if self._transport is None else self._transport.get_extra_info(name, default)

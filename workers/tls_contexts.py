@@ -188,6 +188,7 @@ class Store:
         data = text.encode()
         os.pwrite(self.descriptor, data, _HEAD.size)
         os.pwrite(self.descriptor, _HEAD.pack(version, len(data), hashlib.sha256(data).digest()), 0)
+        os.ftruncate(self.descriptor, _HEAD.size + len(data))  # no key stays behind a shorter text
 
     def version(self) -> int:
         """Return the version that is there; 0 when none is."""

@@ -340,4 +340,7 @@ def test_what_is_asked_of_the_transport(wire: Wire) -> None:
     assert wire.tls.get_extra_info("ssl_object").version() in ("TLSv1.2", "TLSv1.3")
     assert isinstance(wire.tls.get_extra_info("sslcontext"), ssl.SSLContext)
     assert wire.tls.get_extra_info("tls_connection") is wire.tls
+    assert wire.tls.get_extra_info("cipher")[1] in ("TLSv1.2", "TLSv1.3")
+    assert wire.tls.get_extra_info("peercert", 3) is None
+    assert wire.tls.get_extra_info("compression", 3) is None
     assert wire.tls.get_protocol() is wire.above
