@@ -106,7 +106,7 @@ def _context(profile: Profile, material: Material) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = ServerTls
     context.minimum_version = LEAST[profile.tls_min]
-    # A client could have us reckon for it again and again (CVE-2011-1473).
+    # A client could have us reckon for it again and again (CVE-2011-1473). OpenSSL 3 refuses by itself, 1.1.1 does not.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(ALPN)
     # Of TLS 1.3. OpenSSL sends two, each 10 of 165 us of a handshake; a client that has used its one gets the next.
