@@ -148,6 +148,8 @@ def load_pair(context: ssl.SSLContext, material: Material) -> None:
         if encrypted:
             raise MaterialError("the key cannot be decrypted: is the password right?") from exc
         raise MaterialError(f"OpenSSL cannot load it: {reason_of(exc)}") from exc
+    except OSError as exc:
+        raise MaterialError(f"there is no memory to lend it to OpenSSL: {exc}") from exc
 
 
 def reason_of(exc: ssl.SSLError) -> str:
