@@ -9,6 +9,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,21 @@ def test_sockets_of_systemd_and_inherited_ones_speak_tls(start: Start, tls_files
     start("--bind", "fd:3", "--bind", "tls:systemd:secure", *pair, port=None, workers=1, command=command)
     assert get(plain).status == 200
     assert get(secure, tls=trusting(tls_files / "authority.pem")).status == 200
+
+
+def test_a_session_is_resumed_at_any_worker(start: Start, tls_files: Path) -> None:
+    pair = ("--certfile", str(tls_files / "good.crt"), "--keyfile", str(tls_files / "good.key"))
+    daemon = start(*pair, workers=3)
+    context = trusting(tls_files / "authority.pem")
+    session: ssl.SSLSession | None = None
+    workers, reused = set(), []
+    with ExitStack() as stack:  # they stay open, so that each worker gets its share
+        for _ in range(15):
+            plain = socket.create_connection(("127.0.0.1", daemon.port), timeout=BOOT)
+            secure = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost", session=session))
+            secure.sendall(REQUEST)
+            workers.add(secure.recv(1000).rpartition(b" ")[2])  # the ticket has come before that
+            reused.append(secure.session_reused)
+            session = secure.session
+    assert reused == [False] + [True] * 14
+    assert len(workers) == 3
