@@ -283,6 +283,11 @@ class Children:
             # It is dead, or has read nothing for thousands of messages: its deadline takes care of both.
             log.LOGGER.debug("process %s cannot be told %s: %s", link.child.pid, type(message).__name__, exc)
 
+    def send_all(self, message: Message) -> None:
+        """Tell every worker something."""
+        for serial in self._by_serial:
+            self.send(serial, message)
+
     def kill(self, serial: int, signum: int) -> list[Event]:
         """Send a signal to a worker; until it is reaped its pid is nobody else's.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -28,6 +30,12 @@ from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
 
+if TYPE_CHECKING:
+    from preforkd.daemon.certificates import Certificates
+
+PATIENCE = 10.0
+"""Seconds in which certificates that do not fit have to become whole when the program has replaced another."""
+TRY_AGAIN = 0.2
 USAGE = 2
 NOT_BOOTED = 3
 _INTRODUCTION = "Serve APP over HTTP from forked worker processes."
@@ -90,7 +98,7 @@ def _parameter(one: Declaration) -> click.Parameter:
             [one.name, one.flag], is_flag=False, flag_value=one.kind.alone, default=None, metavar=word, help=help_text
         )
     names = [one.name, *([one.short] if one.short else []), one.flag]
-    return click.Option(names, multiple=one.name == "bind", metavar=one.kind.metavar, help=help_text)
+    return click.Option(names, multiple=one.repeatable, metavar=one.kind.metavar, help=help_text)
 
 
 def _command(run: Callable[..., int]) -> click.Command:
@@ -154,7 +162,9 @@ def _run(**values: object) -> int:
     if "print_config" in cli:
         sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
         return 0
-    config = _checked(load(cli, environ, folder=folder))
+    config = _checked(load(cli, environ, folder=folder), environ, PATIENCE if handover else 0.0)
+    if handover and handover.certificates is not None and config.certificates:
+        config.certificates.contexts.adopt(handover.certificates)
     if "check" in cli:
         return check(config)
     pid_file = _pid_file(config)
@@ -168,16 +178,16 @@ def _run(**values: object) -> int:
 def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) -> Config:
     """Read the configuration anew, from the same command line; raises ConfigError for all that is wrong."""
     try:
-        return _checked(load(cli, environ, folder=folder))
+        return _checked(load(cli, environ, folder=folder), environ)
     except AppError as exc:
         raise ConfigError([str(exc)]) from exc
 
 
-def _checked(config: Config) -> Config:
-    """Find before a fork what cannot be served, and who the workers run as.
+def _checked(config: Config, environ: Mapping[str, str], patience: float = 0.0) -> Config:
+    """Find before a fork what cannot be served, who the workers run as, and what they speak TLS with.
 
     Raises:
-        ConfigError: for the folder, the parser, the user or the group.
+        ConfigError: for the folder, the parser, the user, the group or TLS.
         AppError: for the app.
     """
     options = config.options
@@ -188,9 +198,33 @@ def _checked(config: Config) -> Config:
         raise ConfigError([f"{config.origins['parser']}: {missing}"])
     check_target(options.app, options.app_dir, options.chdir)
     try:
-        return replace(config, identity=resolve(options.user, options.group))
+        identity = resolve(options.user, options.group)
     except PrivilegeError as exc:
         raise ConfigError([f"{config.origins[exc.option]}: {exc}"]) from exc
+    return replace(config, identity=identity, certificates=_certificates(config, environ, patience))
+
+
+def _certificates(config: Config, environ: Mapping[str, str], patience: float) -> Certificates | None:
+    """Read the certificates, if there are to be some.
+
+    Args:
+        config: says which.
+        environ: where passwords may be.
+        patience: seconds for which they are tried again. A program that has replaced another cannot go back, and they
+            may be being written in this moment; the workers of the other serve on meanwhile.
+    """
+    if not config.tls:
+        return None
+    from preforkd.daemon.certificates import CertificateError, Certificates  # few masters need the library of TLS
+
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return Certificates(config.tls, environ)
+        except CertificateError as exc:
+            if time.monotonic() >= deadline:
+                raise ConfigError(exc.errors) from exc
+        time.sleep(TRY_AGAIN)  # no event says that they are whole
 
 
 def _pid_file(config: Config) -> PidFile | None:

@@ -61,12 +61,15 @@ from preforkd.daemon.turn import Phase, State
 from preforkd.daemon.upgrade import Handover, Progress, Upgrade
 from preforkd.daemon.values import AUTO
 from preforkd.workers import log
+from preforkd.workers.channel import Renew
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
 from preforkd.workers.scoreboard import Field, Scoreboard
 
 WATCH_EVERY: Final = 0.5
 """Seconds between two readings of the heartbeats."""
+LOOK_AT_CERTIFICATES: Final = 1.0
+"""Seconds between two looks at the files of certificates."""
 UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
 
 
@@ -76,6 +79,11 @@ class Setup:
 
     config: Config
     listeners: tuple[Listener, ...]
+
+    def urls(self) -> list[str]:
+        """Where clients find it. A listener that has stayed over a reload may speak TLS only since then."""
+        now = {address: address for address in self.config.options.bind}
+        return [one.url_of(now.get(one.address, one.address)) for one in self.listeners]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +172,7 @@ class Master:
         self._events: deque[Event] = deque()
         self._exit_code: int | None = None
         self._watched = time.monotonic()
+        self._look_at_certificates = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(origin.wakeup, selectors.EVENT_READ)
         self._oom_kills = OomKills()
@@ -189,6 +198,7 @@ class Master:
                 elif isinstance(key.data, Mold):
                     key.data.flush()
             self._watch()
+            self._renew_certificates()
             self._handle(TimePassed(time.monotonic()))
             self._service.follow(self._state, time.monotonic())
             log.flush()
@@ -306,7 +316,9 @@ class Master:
         elif self._upgrade.progress is Progress.DUE:
             self._children.end_molds()  # the new program would not know them
             links = tuple(self._children.links())
-            handover = Handover(self._state, tuple(self._all_listeners()), links, self._scoreboard)
+            certificates = self._current.config.certificates
+            memory = None if certificates is None else certificates.contexts.descriptor
+            handover = Handover(self._state, tuple(self._all_listeners()), links, self._scoreboard, memory)
             self._origin.systemd.activation.pass_on(True)
             self._upgrade.carry_out(handover, self._origin.wakeup)
             self._origin.systemd.activation.pass_on(False)  # it has failed
@@ -322,6 +334,16 @@ class Master:
         before = {worker.serial: worker.beat for worker in self._state.workers.values()}
         still = [serial for serial, beat in beats.items() if beat == before.get(serial)]
         self._events.append(HeartbeatsRead(now, beats, self._children.frozen(still)))
+
+    def _renew_certificates(self) -> None:
+        """Load certificates whose files have changed, and have the workers take them over, when it is time to look."""
+        now = time.monotonic()
+        if now < self._look_at_certificates:
+            return
+        self._look_at_certificates = now + LOOK_AT_CERTIFICATES
+        for certificates in {setup.config.certificates for setup in (self._current, *self._setups.values())}:
+            if certificates is not None and certificates.look(now):
+                self._children.send_all(Renew())
 
     # What is done
 
@@ -372,14 +394,21 @@ class Master:
         others = [one.socket.fileno() for one in self._all_listeners() if one not in setup.listeners]
         selector = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
         passed = self._origin.systemd.activation.descriptors()
-        return [fd for fd in (self._origin.wakeup, selector, *others, *passed) if fd >= 0]
+        keys = self._keys_of_others(setup)
+        return [fd for fd in (self._origin.wakeup, selector, *others, *passed, *keys) if fd >= 0]
+
+    def _keys_of_others(self, setup: Setup) -> set[int]:
+        """The memory of certificates that are not those of this set-up."""
+        every = [one.config.certificates for one in (self._current, *self._setups.values())]
+        own = setup.config.certificates
+        return {one.contexts.descriptor for one in every if one is not None and one is not own}
 
     def _announce(self) -> None:
         options = self._current.config.options
         log.LOGGER.info(
             "serving %s on %s with %s (%s)",
             options.app,
-            ", ".join(listener.url for listener in self._current.listeners),
+            ", ".join(self._current.urls()),
             "1 worker" if options.workers == 1 else f"{options.workers} workers",
             self._current.config.why("workers"),
         )

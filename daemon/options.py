@@ -7,9 +7,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from preforkd.daemon.address import Address, TcpAddress
+from preforkd.daemon.tls_values import TLS_SETTINGS, Binds, NamedCertificate, NamedCertificates
 from preforkd.daemon.values import (
     AUTO,
-    Addresses,
     Choice,
     Count,
     Flag,
@@ -40,6 +40,7 @@ class Declaration:
         section: its heading in the help and in `--print-config`.
         help: one or two sentences, without the default.
         short: its one-letter flag.
+        repeatable: the command line may give it several times; its kind gets a sequence then.
         generic: the variable of other tools that gives it when nothing more particular does.
         generic_form: how that variable's value becomes the option's.
     """
@@ -50,6 +51,7 @@ class Declaration:
     section: str
     help: str
     short: str = ""
+    repeatable: bool = False
     generic: str = ""
     generic_form: str = "{}"
 
@@ -71,12 +73,12 @@ class Declaration:
         return ", ".join(map(str, self.default)) if isinstance(self.default, tuple) else self.kind.write(self.default)
 
 
-def _option(section: str, kind: Kind, default: object, help: str, **names: str) -> Any:  # noqa: A002 - its name there
+def _option(section: str, kind: Kind, default: object, help: str, **names: object) -> Any:  # noqa: A002 - its name there
     """A field of `Options`; Any, so that a field annotated `int` may have the default "auto"."""
     return field(default=default, metadata={"kind": kind, "section": section, "help": help, **names})
 
 
-_APP, _BIND, _WORKERS = "Application", "Listening", "Workers"
+_APP, _BIND, _TLS, _WORKERS = "Application", "Listening", "TLS", "Workers"
 _TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
 
 
@@ -123,17 +125,54 @@ class Options:
     )
     bind: tuple[Address, ...] = _option(
         _BIND,
-        Addresses(),
+        Binds(),
         (TcpAddress("127.0.0.1", 8000),),
-        "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 only), unix:PATH, unix:PATH?mode=660&group=GROUP, "
-        "unix:@NAME, fd:N, systemd:NAME. Repeatable.",
+        "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 only), *:PORT (every interface, IPv4 and IPv6), "
+        "unix:PATH, unix:PATH?mode=660&group=GROUP, unix:@NAME, fd:N, systemd:NAME; tls: before it: TLS. Repeatable.",
         short="-b",
+        repeatable=True,
         generic="PORT",
         generic_form="0.0.0.0:{}",
     )
     backlog: int = _option(
         _BIND, Count(least=1, most=65535), 2048, "Connections that the kernel keeps waiting for a worker, per address."
     )
+    certfile: str = _option(
+        _TLS,
+        TLS_SETTINGS["certfile"],
+        "",
+        "Certificate (PEM) and those up to its root. With it all addresses speak TLS, unless some are written with "
+        "tls:, then those alone. A changed file is loaded within seconds; relative to --chdir, as the other files.",
+    )
+    keyfile: str = _option(_TLS, TLS_SETTINGS["keyfile"], "", "Its private key (PEM); else it is in the certfile too.")
+    keyfile_password: str = _option(
+        _TLS,
+        TLS_SETTINGS["keyfile_password"],
+        "",
+        "Password of the key: the first line of a file, or a variable; the text itself: TOML or environment alone.",
+    )
+    sni_certificate: tuple[NamedCertificate, ...] = _option(
+        _TLS,
+        NamedCertificates(),
+        (),
+        "A further certificate, for the clients that ask for one of its names (SNI). Repeatable; in TOML "
+        "[[sni_certificate]] with certfile, keyfile, keyfile_password and names.",
+        repeatable=True,
+    )
+    tls_min: str = _option(_TLS, TLS_SETTINGS["tls_min"], "1.2", "The oldest version of TLS that is spoken.")
+    ciphers: str = _option(
+        _TLS,
+        TLS_SETTINGS["ciphers"],
+        "",
+        "Ciphers of TLS 1.2, as OpenSSL writes them; else those with forward secrecy and authenticated encryption.",
+    )
+    ca_certs: str = _option(
+        _TLS, TLS_SETTINGS["ca_certs"], "", "Authorities (PEM) whose client certificates are taken."
+    )
+    cert_reqs: str = _option(
+        _TLS, TLS_SETTINGS["cert_reqs"], "none", "Whether clients are asked for a certificate, and have to have one."
+    )
+    handshake_timeout: float = _option(_TLS, Seconds(), 10.0, "Time for a TLS handshake. 0: for ever.")
     workers: int = _option(
         _WORKERS,
         Count(least=1, most=1000, auto=True),

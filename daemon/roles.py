@@ -57,9 +57,13 @@ def be_worker(
         except AppError as exc:
             channel.sendall(encode(Failed("start", str(exc), exc.details)))
             return main.BOOT_FAILED
+    certificates = config.certificates
+    by_fd = {listener.socket.fileno(): listener.address for listener in listeners}
     sockets = main.Listeners(
         [listener.socket for listener in listeners],
         frozenset(listener.socket.fileno() for listener in listeners if listener.is_lent),
+        certificates.speak(by_fd) if certificates else {},
+        certificates.contexts if certificates else None,
     )
     return main.run(options.worker_settings(), sockets, channel, board, order.row, app)
 

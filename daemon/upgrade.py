@@ -187,6 +187,8 @@ class Handover:
     listeners: tuple[Listener, ...]
     links: tuple[Link, ...]
     scoreboard: Scoreboard
+    certificates: int | None = None
+    """The memory in which its workers look for new certificates, None when they speak no TLS."""
 
 
 def replace_program(handover: Handover, environ: Mapping[str, str], wakeup: int) -> None:
@@ -250,7 +252,9 @@ def take_over(environ: dict[str, str]) -> Handover | None:
 
 def _descriptors(handover: Handover) -> list[int]:
     channels = [link.child.channel.fileno() for link in handover.links if link.listens]
-    return [handover.scoreboard.descriptor, *(one.socket.fileno() for one in handover.listeners), *channels]
+    certificates = [] if handover.certificates is None else [handover.certificates]
+    listeners = [one.socket.fileno() for one in handover.listeners]
+    return [handover.scoreboard.descriptor, *certificates, *listeners, *channels]
 
 
 def pack(handover: Handover) -> bytes:
@@ -272,6 +276,7 @@ def pack(handover: Handover) -> bytes:
                 for link in handover.links
             ],
             "scoreboard": handover.scoreboard.descriptor,
+            "certificates": handover.certificates,
         }
     ).encode()
 
@@ -296,6 +301,7 @@ def unpack(text: bytes) -> Handover:
             for serial, pid, descriptor, unread in fields["links"]
         ),
         scoreboard=scoreboard,
+        certificates=fields.get("certificates"),  # a program without TLS has none
     )
 
 

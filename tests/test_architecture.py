@@ -44,7 +44,7 @@ def test_the_master_imports_no_event_loop_no_parser_and_starts_no_thread() -> No
     assert result.stdout.splitlines() == ["[]", "1"]
 
 
-PURE = ("policy", "reconcile", "turn", "deaths", "slots", "backoff", "events", "actions")
+PURE = ("policy", "reconcile", "turn", "deaths", "slots", "backoff", "events", "actions", "tls_specs", "tls_values")
 
 
 @pytest.mark.parametrize("module", PURE)

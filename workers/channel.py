@@ -1,8 +1,8 @@
 """Messages between a worker and its master: length-prefixed JSON over one socket pair per worker.
 
 The worker says `Hello` (after a preload), `Ready`, `Failed`, `GotTerm` and `Retire`; the master says `Pause`,
-`Resume`, `Drain` and `Reopen`. The end of the stream says that the other side is gone. Times are seconds of the
-monotonic clock, which all processes of a machine share.
+`Resume`, `Drain`, `Reopen` and `Renew`. The end of the stream says that the other side is gone. Times are seconds of
+the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -90,8 +90,15 @@ class Reopen:
     """Open the log files anew."""
 
 
-Message = Hello | Ready | Failed | GotTerm | Retire | Pause | Resume | Drain | Reopen
-_TYPES: Final = {kind.__name__: kind for kind in (Hello, Ready, Failed, GotTerm, Retire, Pause, Resume, Drain, Reopen)}
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Speak TLS with what is in the shared memory now."""
+
+
+Message = Hello | Ready | Failed | GotTerm | Retire | Pause | Resume | Drain | Reopen | Renew
+_TYPES: Final = {
+    kind.__name__: kind for kind in (Hello, Ready, Failed, GotTerm, Retire, Pause, Resume, Drain, Reopen, Renew)
+}
 
 
 _FITTING: Final = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -27,6 +28,7 @@ from preforkd.workers.channel import (
     Message,
     Pause,
     Ready,
+    Renew,
     Reopen,
     Resume,
     Retire,
@@ -44,8 +46,11 @@ from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
 from preforkd.workers.server import Server
 
 if TYPE_CHECKING:
+    import ssl
+
     from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.settings import WorkerSettings
+    from preforkd.workers.tls_contexts import Contexts
 
 HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
@@ -116,10 +121,14 @@ class Listeners:
     Attributes:
         sockets: bound, inherited from the master.
         lent: the descriptors of those that somebody else has lent to the daemon, as systemd does.
+        tls: the names of the contexts of those that speak TLS, by descriptor.
+        contexts: of TLS, None when no address of the daemon speaks it.
     """
 
     sockets: Sequence[socket.socket]
     lent: frozenset[int]
+    tls: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    contexts: Contexts | None = None
 
 
 def run(
@@ -269,6 +278,8 @@ class Worker:
             changed=self._show_connections,
             limit=self._settings.limit_connections,
             logger=log.LOGGER,
+            tls=self._contexts(),
+            handshake_timeout=self._settings.handshake_timeout,
         )
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
@@ -314,6 +325,23 @@ class Worker:
         if self._access_log is not None:
             self._access_log.close()
         ending.limit(end_by - self._loop.time())
+
+    def _contexts(self) -> dict[int, Callable[[], ssl.SSLContext]]:
+        """What gives the TLS context of the next connection, by the descriptor of its listener."""
+        contexts = self._listeners.contexts
+        if contexts is None:
+            return {}
+        self._renew()  # its mold may be older than the certificates
+        return {fd: partial(contexts.context, name) for fd, name in self._listeners.tls.items()}
+
+    def _renew(self) -> None:
+        """Serve new connections by the certificates that the master has now."""
+        contexts = self._listeners.contexts
+        if contexts is not None:
+            try:
+                contexts.renew()
+            except Exception:  # noqa: BLE001 - the master has tried them out: this cannot happen, and must end no worker
+                log.LOGGER.exception("the new certificates are not taken over")
 
     def _open_access_log(self) -> AccessLog | None:
         if not self._settings.access_log:
@@ -398,6 +426,8 @@ class Worker:
                 self._resume()
             case Reopen():
                 self._reopen_logs()
+            case Renew():
+                self._renew()
             case _:
                 log.LOGGER.error("the master has sent %r, which is no order", message)
 

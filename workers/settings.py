@@ -27,6 +27,7 @@ class WorkerSettings:
     limit_concurrency: int
     keep_alive: float
     keep_alive_requests: int
+    handshake_timeout: float
     header_timeout: float
     body_timeout: float
     write_timeout: float

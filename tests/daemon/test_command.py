@@ -18,6 +18,7 @@ from preforkd.daemon.config import Config, ConfigError
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.options import DECLARATIONS
 from preforkd.daemon.values import Flag
+from tests.certificates import Authority, needs_openssl
 
 HANDLER = "from preforkd.workers import ServerHttpProtocol\nclass Handler(ServerHttpProtocol): pass\n"
 
@@ -92,8 +93,21 @@ def test_what_systemd_has_said_is_not_in_the_environment_any_more(
     assert "LISTEN_PID" not in os.environ
 
 
-def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) -> None:
+@needs_openssl
+def test_every_option_of_the_command_line_arrives(
+    served: Served, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    certificate, key = map(str, authority.issue("server", "localhost"))
     values = {
+        "certfile": certificate,
+        "keyfile": key,
+        "keyfile_password": "$HOME",
+        "sni_certificate": f"{certificate}:{key}",
+        "tls_min": "1.3",
+        "ciphers": "ECDHE+AESGCM",
+        "ca_certs": str(authority.certificate),
+        "cert_reqs": "optional",
         "app_dir": str(folder),
         "chdir": str(folder),
         "interface": "protocol",

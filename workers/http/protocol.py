@@ -17,6 +17,7 @@ from preforkd.workers.http.errors import HeaderPairs, HttpProcessingError
 from preforkd.workers.http.limits import limits_from
 from preforkd.workers.http.processing import CALL, LINE, LOG_MAY_FAIL, NO_LOG, TIMED_LINE, ProcessingConnection
 from preforkd.workers.http.response import Response
+from preforkd.workers.http.tls_info import TlsInfo, info_of
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
@@ -83,6 +84,12 @@ class ServerHttpProtocol(ProcessingConnection):
     def keep_alive_timeout(self) -> float:
         """Seconds before an idle connection closes; 0: none is kept."""
         return self._keep_alive_timeout
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS of the connection, with the client's certificate; None when it is plain, or gone."""
+        tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        return None if tls is None else info_of(tls)
 
     def keep_alive(self, val: bool) -> None:
         """Say whether the connection stays open after the current request; it does not when nothing is said."""
