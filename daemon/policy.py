@@ -188,13 +188,26 @@ def _wait_for_the_end(turn: Turn, exit_code: int) -> None:
 def _ready(turn: Turn, event: WorkerReady) -> None:
     worker = turn.workers.get(event.serial)
     if worker is None or worker.state is not WorkerState.STARTING:
-        return  # it has been told to end in the meantime
+        _ready_too_late(turn, event)
+        return
     turn.set(worker, state=WorkerState.READY, ready_at=turn.now, deadline=None)
     turn.log("info", f"{worker} is ready after {turn.now - worker.started:.2f} s")
     if turn.phase is Phase.BOOTING:
         turn.committed = turn.target
         turn.enter(Phase.SERVING)
         turn.do(Commit(turn.target.number), Announce())
+
+
+def _ready_too_late(turn: Turn, event: WorkerReady) -> None:
+    """Have a worker drain that said it was ready while its master told it to end: it has begun to accept."""
+    worker = turn.workers.get(event.serial)
+    if worker is None or worker.state is not WorkerState.DYING or worker.loss is not None:
+        return
+    turn.log("info", f"{worker} was ready just then: it finishes what it has accepted")
+    if turn.phase in RUNNING:
+        turn.drain(worker)
+    else:
+        turn.drain(worker, accept_until=turn.deadline, final=True)
 
 
 def _failed(turn: Turn, event: WorkerFailed) -> None:
@@ -435,7 +448,7 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ReopenAsked, {_NEW: _ignore, _UP: _reopen, _ENDING: _reopen, _HALTING: _ignore, _GONE: _ignore}),
     (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
-    (WorkerReady, {_NEW: _ignore, _UP: _ready, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerReady, {_NEW: _ignore, _UP: _ready, _ENDING: _ready_too_late, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerFailed, {_NEW: _ignore, _UP: _failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerGotTerm, {_NEW: _ignore, _UP: _got_term, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerRetiring, {_NEW: _ignore, _UP: _retires, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),

@@ -608,6 +608,41 @@ def test_term_drains_all_closes_the_listeners_and_exits_0() -> None:
     assert play.is_in(Phase.GONE)
 
 
+@pytest.mark.parametrize("drain_delay", [0, 3])
+@pytest.mark.parametrize(
+    ("ask", "final"),
+    [
+        (lambda play: play.reload(), False),
+        (lambda play: play.happens(ScaleAsked, -1), False),
+        (lambda play: play.happens(StopAsked, signal.SIGTERM, delay=True), True),
+    ],
+    ids=["reload", "scale", "stop"],
+)
+def test_a_worker_that_is_ready_when_it_is_told_to_end_drains(
+    ask: Callable[[Play], object], final: bool, drain_delay: float
+) -> None:
+    play = Play(1, drain_delay=drain_delay).booted()
+    play.happens(ScaleAsked, 1)
+    (late,) = play.in_state(WorkerState.STARTING)
+    ask(play)
+    assert play.in_state(WorkerState.DYING) == [late]
+    actions = play.happens(WorkerReady, late)
+    stop = play.now + (drain_delay if final else 0)
+    assert [a.message for a in actions if isinstance(a, Send) and a.serial == late] == [
+        Drain(stop, stop + 25, final=final)
+    ]
+    assert not [a for a in play.pass_time(20) if isinstance(a, Kill) and a.serial == late]
+
+
+def test_a_worker_that_is_ready_when_it_is_found_overdue_ends() -> None:
+    play = Play(1).booted()
+    play.happens(ScaleAsked, 1)
+    (late,) = play.in_state(WorkerState.STARTING)
+    play.pass_time(60)
+    assert play.in_state(WorkerState.DYING) == [late]
+    assert not kinds(play.happens(WorkerReady, late), Send)
+
+
 def test_term_goes_on_accepting_for_the_drain_delay_and_int_does_not() -> None:
     play = Play(1, drain_delay=3).booted()
     actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
@@ -710,7 +745,7 @@ NOTHING: dict[type, set[Phase]] = {
     ScaleAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ReopenAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ForkFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
-    WorkerReady: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerReady: {Phase.NEW, Phase.HALTING, Phase.GONE},
     WorkerFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerGotTerm: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerRetiring: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
