@@ -60,6 +60,11 @@ class RollBack:
 
 
 @dataclass(frozen=True, slots=True)
+class ForkNoMore:
+    """No worker will be forked any more; the listening sockets stay open."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseListeners:
     """Close the master's copies of the listening sockets."""
 
@@ -84,4 +89,17 @@ class Exit:
     code: int
 
 
-Action = Fork | Send | Kill | DumpStacks | Announce | Commit | RollBack | CloseListeners | ReopenLogs | Log | Exit
+Action = (
+    Fork
+    | Send
+    | Kill
+    | DumpStacks
+    | Announce
+    | Commit
+    | RollBack
+    | ForkNoMore
+    | CloseListeners
+    | ReopenLogs
+    | Log
+    | Exit
+)

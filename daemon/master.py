@@ -28,6 +28,7 @@ from preforkd.daemon.actions import (
     DumpStacks,
     Exit,
     Fork,
+    ForkNoMore,
     Kill,
     Log,
     ReopenLogs,
@@ -252,7 +253,8 @@ class Master:
 
     def _read_signals(self) -> None:
         now = time.monotonic()
-        for signum in signals.read(self._origin.wakeup):
+        # Deaths last: a signal to all ends those that have no handler, and this one's own copy of it says why.
+        for signum in sorted(signals.read(self._origin.wakeup), key=lambda one: one == signal.SIGCHLD):
             match signum:
                 case signal.SIGTERM | signal.SIGINT:
                     self._events.append(StopAsked(now, signum, delay=signum == signal.SIGTERM))
@@ -267,6 +269,8 @@ class Master:
                 case signal.SIGUSR2:
                     self._start_upgrade()
                 case signal.SIGCHLD:
+                    self._step()
+                    self._drop_upgrade()
                     self._events += self._children.reap(self._stranger_ended)
                 case _:
                     log.LOGGER.debug("%s is not for the master", signum.name)
@@ -307,12 +311,17 @@ class Master:
         else:
             log.LOGGER.warning("upgrade refused: the daemon is %s", self._state.phase.value)
 
+    def _drop_upgrade(self) -> None:
+        """Give an upgrade up if the daemon stops meanwhile."""
+        if self._state.phase not in UPGRADABLE:
+            self._upgrade.give_up(f"the daemon is {self._state.phase.value}")
+
     def _see_to_upgrade(self) -> None:
         """Replace the program if that is due, after all that has happened has been dealt with."""
+        self._drop_upgrade()
         deadline = self._upgrade.deadline
-        overdue = deadline is not None and deadline <= time.monotonic()
-        if self._state.phase not in UPGRADABLE or overdue:
-            self._upgrade.give_up()
+        if deadline is not None and deadline <= time.monotonic():
+            self._upgrade.give_up("the new program was not tried within --startup-timeout and 10 s more")
         elif self._upgrade.progress is Progress.DUE:
             self._children.end_molds()  # the new program would not know them
             links = tuple(self._children.links())
@@ -363,6 +372,8 @@ class Master:
                 self._commit(generation)
             case RollBack(generation):
                 self._roll_back(generation)
+            case ForkNoMore():
+                self._children.end_molds()
             case CloseListeners():
                 self._close_listeners()
             case ReopenLogs():

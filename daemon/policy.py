@@ -27,6 +27,7 @@ from preforkd.daemon.actions import (
     CloseListeners,
     Commit,
     DumpStacks,
+    ForkNoMore,
     ReopenLogs,
     RollBack,
     Send,
@@ -151,6 +152,7 @@ def _stop(turn: Turn, event: StopAsked) -> None:
             turn.drain(worker, final=not delay)
     if delay:
         turn.log("info", f"still accepting for {delay:g} s (--drain-delay), so that load balancers can go elsewhere")
+        turn.do(ForkNoMore())
         turn.enter(Phase.LEAVING, accept_until)
     else:
         _close(turn)

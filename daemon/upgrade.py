@@ -121,6 +121,7 @@ class Upgrade:
         self._environ = environ
         self._folder = folder
         self._dry_run: DryRun | None = None
+        self._given_up = ""
         self.progress = Progress.IDLE
 
     @property
@@ -140,6 +141,7 @@ class Upgrade:
             log.LOGGER.error("upgrade refused: %s", exc)
             return
         self.progress = Progress.TRYING
+        self._given_up = ""
         log.LOGGER.info("upgrade: the new program is tried first (process %d)", self._dry_run.pid)
 
     def ended(self, pid: int, status: int) -> bool:
@@ -148,15 +150,18 @@ class Upgrade:
             return False
         why = self._dry_run.result(status)
         self._dry_run = None
-        self.progress = Progress.DUE if why is None else Progress.IDLE
-        if why is not None:
+        self.progress = Progress.IDLE if why is not None or self._given_up else Progress.DUE
+        if self._given_up:
+            log.LOGGER.warning("upgrade given up: %s; nothing has changed", self._given_up)
+        elif why is not None:
             log.LOGGER.error("upgrade refused, for the new program does not boot: %s", why)
             log.LOGGER.error("nothing has changed: the running program goes on")
         return True
 
-    def give_up(self) -> None:
+    def give_up(self, why: str) -> None:
         """End a dry run that takes too long, or that nobody wants any more; its end is told to `ended`."""
         if self._dry_run is not None:
+            self._given_up = self._given_up or why
             self._dry_run.end()
         self.progress = Progress.IDLE if self._dry_run is None else Progress.TRYING
 

@@ -16,6 +16,7 @@ from preforkd.daemon.actions import (
     DumpStacks,
     Exit,
     Fork,
+    ForkNoMore,
     Kill,
     Log,
     ReopenLogs,
@@ -647,6 +648,7 @@ def test_term_goes_on_accepting_for_the_drain_delay_and_int_does_not() -> None:
     play = Play(1, drain_delay=3).booted()
     actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
     assert not kinds(actions, CloseListeners)
+    assert kinds(actions, ForkNoMore)
     drains = [a.message for a in actions if isinstance(a, Send)]
     assert drains == [Drain(play.now + 3, play.now + 28, final=True)]
     assert kinds(play.pass_time(3), CloseListeners)
