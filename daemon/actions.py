@@ -78,10 +78,20 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Show:
+    """Tell those who watch the daemon something that others have written to the log."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """End the master with this exit code: no worker is left."""
 
     code: int
 
 
-Action = Fork | Send | Kill | DumpStacks | Announce | Commit | RollBack | CloseListeners | ReopenLogs | Log | Exit
+Action = (
+    Fork | Send | Kill | DumpStacks | Announce | Commit | RollBack | CloseListeners | ReopenLogs | Log | Show | Exit
+)

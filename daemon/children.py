@@ -24,12 +24,24 @@ from preforkd.daemon.events import (
     WorkerFailed,
     WorkerReady,
     WorkerRetiring,
+    WorkerStacks,
 )
 from preforkd.daemon.mold import FORK, ORPHANED, Mold, Molds
 from preforkd.daemon.process_state import is_frozen
 from preforkd.daemon.spawn import Child, become_subreaper, channel, spawn
 from preforkd.workers import log
-from preforkd.workers.channel import ChannelError, Decoder, Draining, Failed, Hello, Message, Ready, Retire, encode
+from preforkd.workers.channel import (
+    ChannelError,
+    Decoder,
+    Draining,
+    Failed,
+    Hello,
+    Message,
+    Ready,
+    Retire,
+    Stacks,
+    encode,
+)
 from preforkd.workers.scoreboard import Field, Row
 
 Body = Callable[[socket.socket], int]
@@ -359,6 +371,8 @@ def _event(message: Message, serial: int) -> Event:
             return WorkerDraining(now, serial, left)
         case Retire(reason):
             return WorkerRetiring(now, serial, reason)
+        case Stacks(text):
+            return WorkerStacks(now, serial, text)
         case _:
             raise ChannelError(f"a worker does not say {type(message).__name__}")
 

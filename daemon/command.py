@@ -23,7 +23,7 @@ from preforkd.daemon.print_config import as_toml
 from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
-from preforkd.daemon.values import Flag
+from preforkd.daemon.values import Addresses, Flag
 from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
@@ -32,7 +32,8 @@ USAGE = 2
 NOT_BOOTED = 3
 _INTRODUCTION = "Serve APP over HTTP from forked worker processes."
 _SOURCES = """Every option can also stand in a TOML file (keep_alive = 75) and in the environment
-(PREFORKD_KEEP_ALIVE=75; PREFORKD_BIND takes several addresses with commas between them; PREFORKD_CONFIG is the file).
+(PREFORKD_KEEP_ALIVE=75; several addresses, as PREFORKD_BIND takes them, have commas between them; PREFORKD_CONFIG is
+the file).
 The command line counts before the environment, and that before the file; $PORT (bind 0.0.0.0:$PORT) and
 $WEB_CONCURRENCY (workers) count when nothing else gives the option. Times are seconds, or 500ms, 30s, 2m, 1h; sizes are
 bytes, or 64k, 10M, 1G."""
@@ -85,7 +86,7 @@ def _parameter(one: Declaration) -> click.Parameter:
         flags = f"{one.flag}/{one.flag.replace('--', '--no-', 1)}"
         return click.Option([one.name, flags], default=None, help=help_text)
     names = [one.name, *([one.short] if one.short else []), one.flag]
-    return click.Option(names, multiple=one.name == "bind", metavar=one.kind.metavar, help=help_text)
+    return click.Option(names, multiple=isinstance(one.kind, Addresses), metavar=one.kind.metavar, help=help_text)
 
 
 def _command(run: Callable[..., int]) -> click.Command:
@@ -153,7 +154,8 @@ def _run(**values: object) -> int:
     reload = partial(_reload, cli, environ, folder)
     origin = master.Origin(reload, environ, folder, signals.catch(), systemd)
     set_umask(config.options.umask)
-    bound = [] if handover else listeners.bind_all(config.options.bind, systemd.activation, config.identity)
+    wanted = (*config.options.bind, *config.options.admin)
+    bound = [] if handover else listeners.bind_all(wanted, systemd.activation, config.identity)
     return master.run(config, bound, origin, pid_file, handover)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preforkd.daemon.address import UnixAddress
+from preforkd.daemon.address import Address, UnixAddress
 from preforkd.daemon.cgroup import cpu_quota
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
 from preforkd.daemon.privileges import Identity
@@ -269,9 +269,14 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         values["pid"] = os.path.normpath(Path(chdir, str(values["pid"])))
     # Each kind has read its own value, which no annotation can say here.
     options = Options(**values)  # type: ignore[arg-type]
-    binds = tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in options.bind)
+
+    def absolute(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        return tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in addresses)
+
     return Config(
-        options=replace(options, bind=binds),
+        options=replace(
+            options, bind=absolute(options.bind), admin=absolute(options.admin), statsd=absolute(options.statsd)
+        ),
         origins={name: origin for name, (_value, origin) in found.items()},
         reasons=reasons,
         asked=asked,

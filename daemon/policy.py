@@ -29,6 +29,7 @@ from preforkd.daemon.actions import (
     ReopenLogs,
     RollBack,
     Send,
+    Show,
 )
 from preforkd.daemon.deaths import cause, died_young, loss_of
 from preforkd.daemon.events import (
@@ -37,7 +38,9 @@ from preforkd.daemon.events import (
     HaltAsked,
     HeartbeatsRead,
     ReloadAsked,
+    ReloadRefused,
     ReopenAsked,
+    RestartAsked,
     ScaleAsked,
     Started,
     StopAsked,
@@ -47,9 +50,10 @@ from preforkd.daemon.events import (
     WorkerFailed,
     WorkerReady,
     WorkerRetiring,
+    WorkerStacks,
 )
 from preforkd.daemon.reconcile import reconcile
-from preforkd.daemon.slots import ENDING, SERVING, Loss, Worker, WorkerState
+from preforkd.daemon.slots import ENDING, SERVING, Loss, Reload, Worker, WorkerState
 from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
 from preforkd.workers.channel import Reopen
 from preforkd.workers.scoreboard import ROWS
@@ -112,9 +116,28 @@ def _reload(turn: Turn, event: ReloadAsked) -> None:
         return
     if turn.phase is not Phase.SERVING:
         turn.log("info", f"the reload to generation {previous.number} is superseded")
+        turn.count_reload(Reload.SUPERSEDED)
         turn.do(RollBack(previous.number))
     turn.enter(Phase.RELOADING)
     turn.log("info", f"reload: booting generation {turn.target.number} with {_workers(turn.target.size)}")
+
+
+def _refuse_reload(turn: Turn, event: ReloadRefused) -> None:
+    for error in event.errors:
+        turn.log("error", f"reload refused: {error}")
+    turn.log("error", f"nothing has changed: generation {turn.target.number} goes on")
+    turn.count_reload(Reload.REFUSED)
+    turn.failure = "; ".join(event.errors)
+
+
+def _restart(turn: Turn, event: RestartAsked) -> None:
+    for worker in turn.serving():
+        if worker.slot == event.slot and event.first:
+            turn.log("info", f"{worker} is to be replaced; it serves until its successor is ready")
+            turn.set(worker, state=WorkerState.RETIRING)
+        elif worker.slot == event.slot:
+            turn.log("info", f"{worker} is to drain; it is replaced")
+            turn.drain(worker)
 
 
 def _scale(turn: Turn, event: ScaleAsked) -> None:
@@ -211,16 +234,18 @@ def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "") -> Non
         _give_up(turn, 3, "the app did not boot")
     elif _on_trial(turn, worker):
         turn.log("error", text)
-        _roll_back(turn)
+        _roll_back(turn, f"{worker} did not boot: {why}")
     else:
         turn.log("error", f"{text}\nthe next try is in {turn.delay_slot(worker.slot):.1f} s")
 
 
-def _roll_back(turn: Turn) -> None:
+def _roll_back(turn: Turn, why: str) -> None:
     """Give the target generation up; the committed one, all of which is still there, serves on."""
     if turn.committed is None:  # impossible in the phases with a trial
         return
     failed, turn.target = turn.target, turn.committed
+    turn.failure = why
+    turn.count_reload(Reload.ROLLED_BACK)
     turn.backoffs.clear()
     turn.enter(Phase.SERVING)
     turn.log("error", f"reload failed: generation {turn.target.number} goes on, generation {failed.number} is given up")
@@ -248,6 +273,12 @@ def _retires(turn: Turn, event: WorkerRetiring) -> None:
     turn.set(worker, state=WorkerState.RETIRING)
 
 
+def _stacks(turn: Turn, event: WorkerStacks) -> None:
+    worker = turn.workers.get(event.serial)
+    if worker is not None:
+        turn.do(Show("warning", f"{worker} is here:\n{event.text}"))
+
+
 def _fork_failed(turn: Turn, event: ForkFailed) -> None:
     worker = turn.forget(event.serial)
     if worker is not None:
@@ -263,7 +294,9 @@ def _exited(turn: Turn, event: WorkerExited) -> None:
     if event.in_flight:
         text += f", with {event.in_flight} requests in flight at its last heartbeat"
     loss = loss_of(worker, event)
-    if loss is not None:
+    if loss is None:
+        turn.drained += 1
+    else:
         text += f"; {loss}: {turn.count(loss)} since the start"
     if worker.state in ENDING or turn.phase not in RUNNING:
         orderly = event.code == 0 or (worker.doom is not None and not event.in_flight)
@@ -282,7 +315,7 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
     elif not died_young(worker, event):
         turn.backoffs.pop(worker.slot, None)
     elif _on_trial(turn, worker):
-        _roll_back(turn)
+        _roll_back(turn, text)
     else:
         turn.log("warning", f"slot {worker.slot} gets its next worker in {turn.delay_slot(worker.slot):.1f} s")
 
@@ -361,6 +394,7 @@ def _phase_over(turn: Turn) -> None:
         turn.committed = turn.target
         turn.enter(Phase.SERVING)
         turn.do(Commit(turn.target.number))
+        turn.count_reload(Reload.DONE)
         turn.log("info", f"reload done: generation {turn.target.number} has replaced the old one")
         for worker in turn.all(WorkerState.STANDBY):
             turn.drain(worker)
@@ -395,6 +429,8 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (StopAsked, {_UP: _stop, _ENDING: _halt}),
     (HaltAsked, {_UP: _halt, _ENDING: _halt}),
     (ReloadAsked, {_UP: _reload}),
+    (ReloadRefused, {_UP: _refuse_reload}),
+    (RestartAsked, {_UP: _restart}),
     (ScaleAsked, {_UP: _scale}),
     (ReopenAsked, {_UP: _reopen, _ENDING: _reopen}),
     (ForkFailed, {_UP: _fork_failed}),
@@ -402,6 +438,7 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (WorkerFailed, {_UP: _failed}),
     (WorkerDraining, {_UP: _told_to_drain}),
     (WorkerRetiring, {_UP: _retires}),
+    (WorkerStacks, {_UP: _stacks, _ENDING: _stacks}),
     (WorkerExited, {_UP: _exited, _ENDING: _exited, (Phase.HALTING,): _exited}),
     (HeartbeatsRead, {_UP: _heartbeats, _ENDING: _heartbeats}),
     (TimePassed, {_UP: _time_passed, _ENDING: _time_passed, (Phase.HALTING,): _time_passed}),

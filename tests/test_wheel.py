@@ -45,7 +45,7 @@ def sources() -> Iterator[tuple[str, Path]]:
     """Each file of the packages, by its name in the wheel: modules, their types and the marks that they are typed."""
     for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".pyi") or path.name == "py.typed":
+            if path.suffix in (".py", ".pyi", ".html") or path.name == "py.typed":
                 yield f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}", path
 
 

@@ -29,6 +29,7 @@ from preforkd.workers.channel import (
     Reopen,
     Resume,
     Retire,
+    Stacks,
     encode,
 )
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
@@ -207,7 +208,7 @@ class Worker:
     async def serve(self) -> None:
         """Accept and answer until a drain is over."""
         self._loop = asyncio.get_running_loop()
-        stacks.install(self._loop)
+        stacks.install(self._loop, lambda text: self._tell(Stacks(text)))
         self._over = asyncio.Event()
         self._connections = connections_of(self._loop)
         self._health = Health()

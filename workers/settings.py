@@ -51,3 +51,4 @@ class WorkerSettings:
     log_level: str
     debug: bool
     health_path: str
+    counting: bool

@@ -22,7 +22,7 @@ def hangs():
     print("over", flush=True)
 
 async def main():
-    stacks.install(asyncio.get_running_loop())
+    stacks.install(asyncio.get_running_loop(), lambda _: None)
     task = asyncio.create_task(waits_for_ever())
     await asyncio.sleep(0)
     hangs()
