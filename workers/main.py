@@ -41,6 +41,7 @@ from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.scoreboard import Field, RowState, Scoreboard
 from preforkd.workers.server import Server
+from preforkd.workers.tally import Tally
 
 if TYPE_CHECKING:
     from preforkd.workers.http.protocol import ServerHttpProtocol
@@ -202,6 +203,7 @@ class Worker:
         self._decoder = Decoder()
         self._leaving: asyncio.Task[None] | None = None
         """What a pause, a drain or the master's death has started; a later order replaces an earlier one."""
+        self._tally: Tally | None = None
         self._retiring = False
         """It has asked to be replaced."""
 
@@ -215,6 +217,8 @@ class Worker:
         if self._settings.health_path:
             self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
         self._connections.limit_concurrency = self._settings.limit_concurrency
+        if self._settings.counting:
+            self._connections.counters = self._tally = Tally(self._row)
         self._access_log = self._open_access_log()
         self._try_protocol()
         await self._start_app()
@@ -435,3 +439,5 @@ class Worker:
         row[Field.BYTES_SENT] = connections.bytes_sent
         for field, number in zip(RESPONSES, connections.responses[1:], strict=False):
             row[field] = max(number, 0)  # the class that is left over may be reckoned in the middle of a request
+        if self._tally is not None:
+            self._tally.beat(connections if connections.active else ())

@@ -118,6 +118,8 @@ class Server:
         cut = sum(connection.state is ConnectionState.ACTIVE for connection in self._connections)
         if cut:
             requests = "1 request" if cut == 1 else f"{cut} requests"
+            if self._connections.counters is not None:
+                self._connections.counters.forced(cut)
             self._logger.warning("cutting %s, not done at the end of --graceful-timeout", requests)
         self._connections.closing(0.0)
         await self._closed_by(self._loop.time() + LAST_WORDS)

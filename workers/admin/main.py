@@ -90,6 +90,7 @@ class AdminServer:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(connections.wait_closed(), LAST_ANSWERS)
         looking.cancel()
+        self._statsd.close()
 
     async def _listen(self, listener: socket.socket, protocol: type[AdminProtocol]) -> asyncio.Server:
         loop = asyncio.get_running_loop()

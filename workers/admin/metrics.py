@@ -74,7 +74,11 @@ class Metrics:
         yield _gauge("preforkd_ready", "Whether /readyz says that traffic may come.", int(not unready(snapshot)))
         yield _gauge("preforkd_uptime_seconds", "Since the start; an upgrade is none.", snapshot.uptime)
         yield _labelled(
-            CounterMetricFamily, "preforkd_reloads", "Reloads that are over, by how.", "result", snapshot.reloads
+            CounterMetricFamily,
+            "preforkd_reloads",
+            "Reloads that are over, by how.",
+            "result",
+            _words(snapshot.reloads),
         )
         queues = {
             url: length
@@ -160,8 +164,13 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         states[worker.state] = states.get(worker.state, 0) + 1
     yield _labelled(GaugeMetricFamily, "preforkd_workers", "Workers by state.", "state", states)
     yield _gauge("preforkd_workers_wanted", "Workers that there should be.", snapshot.wanted)
-    exits = {reason.replace(" ", "_"): number for reason, number in snapshot.exits.items()}
-    yield _labelled(CounterMetricFamily, "preforkd_worker_exits", "Workers that have ended, by why.", "reason", exits)
+    yield _labelled(
+        CounterMetricFamily,
+        "preforkd_worker_exits",
+        "Workers that have ended, by why.",
+        "reason",
+        _words(snapshot.exits),
+    )
     yield _counter("preforkd_admin_exits", "Admin processes that have died.", snapshot.admin_lost)
 
 
@@ -192,6 +201,11 @@ def _buckets(cells: Sequence[int]) -> tuple[list[tuple[str, float]], float]:
     """From cells of the scoreboard to cumulated buckets with their upper bounds, and the sum in seconds."""
     names = [*map(str, BOUNDS), "+Inf"]
     return list(zip(names, accumulate(cells[:-1]), strict=True)), cells[-1] / 1e9
+
+
+def _words(values: Mapping[str, int]) -> dict[str, int]:
+    """The same with names as labels have them."""
+    return {name.replace(" ", "_"): value for name, value in values.items()}
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

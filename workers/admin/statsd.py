@@ -92,12 +92,17 @@ class Statsd:
         settings = self._settings
         if not settings.statsd:
             return
-        # The first look only says where the counting begins: what was before may have been sent by another process.
-        if self._before is not None:
-            packets = list(datagrams(lines(self._before, snapshot), settings.statsd_prefix, settings.statsd_tags))
-            for target in settings.statsd:
-                self._send(target, packets)
+        # The first look says where the counting begins: what was before has been sent by the process before this one.
+        before = self._before or snapshot.total
+        packets = list(datagrams(lines(before, snapshot), settings.statsd_prefix, settings.statsd_tags))
+        for target in settings.statsd:
+            self._send(target, packets)
         self._before = snapshot.total
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        for sock in self._sockets.values():
+            sock.close()
 
     def _send(self, target: tuple[str, int], packets: Sequence[bytes]) -> None:
         try:
