@@ -158,9 +158,9 @@ class AdminServer:
             time=round(time.time(), 3),
         )
 
-    def series(self) -> dict[str, Any]:
-        """Return the last minutes."""
-        return status.series(self._history)
+    def series(self, since: float) -> dict[str, Any]:
+        """Return the last minutes; `since`: only what is newer, seconds since the epoch."""
+        return status.series(self._history, since)
 
     def metrics(self, accept: str) -> tuple[str, bytes]:
         """Return the type and the text of all metrics.

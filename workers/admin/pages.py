@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import parse_qsl
 
 from preforkd.workers.admin.control import STATUS, ForbiddenError, WrongError, peer_of
 from preforkd.workers.admin.metrics import MissingError
@@ -96,7 +97,11 @@ class AdminProtocol(ServerHttpProtocol):
 
     async def series(self, message: RequestMessage) -> None:
         """The last minutes."""
-        await self._answer_json(message, self.admin.series())
+        since = dict(parse_qsl(message.path.partition("?")[2])).get("since", "0")
+        try:
+            await self._answer_json(message, self.admin.series(float(since)))
+        except ValueError as exc:
+            raise HttpProcessingError(400, "write the seconds since the epoch: /series?since=1795805821.5") from exc
 
     async def page(self, message: RequestMessage) -> None:
         """The page for people."""

@@ -63,9 +63,14 @@ def status(
     }
 
 
-def series(history: History) -> dict[str, Any]:
-    """Return the last minutes, a list for each quantity, oldest first."""
-    samples = list(history.samples)
+def series(history: History, since: float = 0.0) -> dict[str, Any]:
+    """Return the last minutes, a list for each quantity, oldest first.
+
+    Args:
+        history: the samples.
+        since: seconds since the epoch: only what is newer.
+    """
+    samples = [one for one in history.samples if one.time > since]
     return {
         "version": VERSION,
         "time": [one.time for one in samples],
