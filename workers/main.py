@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import log, stacks
+from preforkd.workers import log, prometheus, stacks
 from preforkd.workers.channel import (
     ChannelError,
     Decoder,
@@ -77,6 +77,7 @@ def preload(settings: WorkerSettings) -> LoadedApp:
     Raises:
         AppError: it cannot be served; the message is one line and says why.
     """
+    prometheus.prepare()
     app = load_app(settings)
     import_gateway(app.interface)
     if settings.max_rss:
@@ -123,6 +124,9 @@ def run(
     row[Field.STATE] = RowState.STARTING
     try:
         compiled.choose(settings.parser)
+        if app is None:
+            prometheus.prepare()
+        prometheus.begin(index, board.free_rows())
         app = app or load_app(settings)
         _run_through(Worker(settings, app, listeners, channel, board, index).serve())
     except AppError as exc:
@@ -131,6 +135,7 @@ def run(
     except BootError as exc:
         channel.sendall(encode(Failed(exc.stage, str(exc), exc.details)))
         return BOOT_FAILED
+    prometheus.end()
     # The process ends by os._exit, which skips what the app has registered.
     atexit._run_exitfuncs()
     return 0

@@ -240,6 +240,10 @@ class Scoreboard:
         """Return the row of that index, 0 to `ROWS` - 1."""
         return Row(self._cells[index * FIELDS : (index + 1) * FIELDS])
 
+    def free_rows(self) -> list[int]:
+        """Return the rows that some worker has had and that none has now."""
+        return [index for index in range(self.used) if not self._cells[index * FIELDS + Field.SERIAL]]
+
     def settle(self, index: int) -> Row:
         """Empty the row of a dead worker for the next one, and keep its counts; returns it. For the master alone."""
         row = self.row(index)
