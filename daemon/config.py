@@ -139,9 +139,19 @@ def load(
         errors.append(
             "no app given: name it, as in `preforkd hello.py:HttpRequestHandler` or `preforkd package.module:app`"
         )
+    errors += _given_twice(found)
     if errors:
         raise ConfigError(errors)
     return _resolved(found, folder, host(), shown if file else None)
+
+
+def _given_twice(found: Found) -> Iterator[str]:
+    """Yield what is wrong with addresses that are to be served by the workers and by the admin process, too."""
+    (bind, _), (admin, origin) = found["bind"], found["admin"]
+    if isinstance(bind, tuple) and isinstance(admin, tuple):
+        for address in admin:
+            if address in bind:
+                yield f"{origin}: {address} is where the app is served: give the admin process an address of its own"
 
 
 def _shown(file: str | None, folder: str) -> str:

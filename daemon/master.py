@@ -511,7 +511,9 @@ class Master:
         log.LOGGER.addHandler(self._admins.handler)
         setproctitle.setproctitle(f"{options.proc_name}: master [{describe(options.app)}]")
         systemd = self._origin.systemd
-        unused = inherited.unused(systemd.activation, options.bind)
-        forgotten = [f'systemd has passed the socket "{name}", which no --bind names' for name in unused]
+        unused = inherited.unused(systemd.activation, (*options.bind, *options.admin))
+        forgotten = [
+            f'systemd has passed the socket "{name}", which neither --bind nor --admin names' for name in unused
+        ]
         for warning in (*setup.config.warnings, *systemd.warnings, *forgotten):
             log.LOGGER.warning("%s", warning)

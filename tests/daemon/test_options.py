@@ -47,3 +47,9 @@ def test_no_address_is_none_for_those_who_may_have_none() -> None:
 
 def test_the_access_log_is_by_default_what_a_handler_without_the_daemon_writes() -> None:
     assert configure().options.access_log_format == DEFAULT_FORMAT
+
+
+def test_the_admin_process_has_addresses_of_its_own() -> None:
+    given = {"bind": ["127.0.0.1:8000", ":80"], "admin": ["127.0.0.1:8000"]}
+    with pytest.raises(ConfigError, match=r"--admin .*: 127.0.0.1:8000 is where the app is served"):
+        configure(given)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,9 +18,12 @@ import pytest
 from tests.e2e import client
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection
-from tests.e2e.conftest import Start
-from tests.e2e.daemon import listens
+from tests.e2e.conftest import COMMAND, Start
+from tests.e2e.daemon import ROOT, free_port, listens, title
 from tests.e2e.load import load
+from tests.e2e.test_container import NAMELESS, READ_ONLY, needs_mounts, needs_users
+from tests.e2e.test_pid1 import NAMESPACE
+from tests.e2e.test_pid1 import pytestmark as needs_namespace
 from tests.e2e.test_privileges import NOBODY, needs_root
 from tests.e2e.watching import Admin
 
@@ -259,3 +264,28 @@ def test_an_address_that_is_taken_is_an_error_at_once(start: Start, tmp_path: Pa
     second = start("--admin", f"127.0.0.1:{daemon.port}", wait=False)
     assert second.wait_exit() == 2
     assert f"cannot bind 127.0.0.1:{daemon.port}: the port is in use" in second.log()
+
+
+@pytest.mark.parametrize(
+    "confined",
+    [
+        pytest.param(NAMESPACE, marks=needs_namespace, id="as PID 1"),
+        pytest.param((*READ_ONLY, str(ROOT)), marks=needs_mounts, id="read-only"),
+        pytest.param(NAMELESS, marks=needs_users, id="nameless"),
+    ],
+)
+def test_it_needs_no_more_than_a_container_gives(start: Start, confined: tuple[str, ...]) -> None:
+    port = free_port()
+    daemon = start("--admin", f"127.0.0.1:{port}", "--admin", f"unix:@preforkd-{port}", command=[*confined, *COMMAND])
+    assert client.get(port, "/readyz").status == 200
+    found = json.loads(client.get(port, "/status").text)
+    assert [one["state"] for one in found["workers"]] == ["ready", "ready"]
+    (admin,) = [one for one in daemon.processes() if title(one) == "preforkd: admin"]
+    admin.kill()
+    daemon.until(lambda: json.loads(client.get(port, "/status").text)["admin_lost"] == 1, 10, "another one")
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(30)
+        control.connect(f"\0preforkd-{port}")
+        control.sendall(b"POST /control/stop HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert control.recv(65536).startswith(b"HTTP/1.1 202 ")
+    assert daemon.wait_exit() == 0
