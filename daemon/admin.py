@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from preforkd.daemon import attendant, control
+from preforkd.daemon import attendant
 from preforkd.daemon.attendant import Attendant, Begin, Dismiss, End
 from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import Identity
 from preforkd.daemon.spawn import Child, spawn
-from preforkd.daemon.turn import State
 from preforkd.workers import log
 from preforkd.workers.admin.settings import AdminSettings
 from preforkd.workers.channel import Answer, Ask, ChannelError, Decoder, Message, Note, encode
@@ -96,8 +95,6 @@ class Admins:
         self._plan: Plan | None = None
         self._plan_number = 0
         self._instances: dict[int, Instance] = {}
-        self._pending: list[tuple[int, control.Pending]] = []
-        """Questions that are answered when what they ask for is over, with the instance that waits."""
         self._notes: deque[Note] = deque(maxlen=MOST_NOTES)
         self.handler: Final = NoteHandler(self.note)
         """For the log: what it gets is told to the admin process."""
@@ -167,23 +164,20 @@ class Admins:
         for instance in self._instances.values():
             instance.send(note)
 
+    def note_unlogged(self, level: str, text: str) -> None:
+        """Note an event that --log-level has kept out of the log, unless it is for debugging."""
+        severity = log.LEVELS[level]
+        if severity >= logging.INFO and not log.LOGGER.isEnabledFor(severity):
+            self.note(Note(time.time(), level, text))
+
     def answer(self, number: int, answer: Answer) -> None:
         """Answer a question of that instance, if it is still there."""
         if number in self._instances:
             self._instances[number].send(answer)
 
-    def wait(self, number: int, pending: control.Pending) -> None:
-        """Answer a question of that instance when what it asks for is over."""
-        self._pending.append((number, pending))
-
-    def settle(self, state: State, now: float) -> None:
-        """Answer those questions that wait for what has happened; to be called after each turn, before `follow`."""
-        for number, pending in self._pending.copy():
-            answer = control.outcome(pending, state, now)
-            if answer is not None or number not in self._instances:
-                self._pending.remove((number, pending))
-            if answer is not None:
-                self.answer(number, answer)
+    def has(self, number: int) -> bool:
+        """Whether that instance is still there."""
+        return number in self._instances
 
     def read(self, instance: Instance) -> list[Ask]:
         """Return what an instance asks."""

@@ -19,7 +19,7 @@ from typing import Final
 
 import setproctitle
 
-from preforkd.daemon import control, inherited, queues, signals
+from preforkd.daemon import inherited, queues, signals
 from preforkd.daemon import listeners as listening
 from preforkd.daemon.actions import (
     Action,
@@ -39,6 +39,7 @@ from preforkd.daemon.actions import (
 from preforkd.daemon.admin import Admins, Instance, Plan
 from preforkd.daemon.children import Children, Link
 from preforkd.daemon.config import Config, ConfigError
+from preforkd.daemon.desk import Desk, Hands
 from preforkd.daemon.events import (
     Event,
     HaltAsked,
@@ -63,18 +64,17 @@ from preforkd.daemon.service import Service
 from preforkd.daemon.setup import Setup
 from preforkd.daemon.slots import Generation
 from preforkd.daemon.systemd import Systemd
-from preforkd.daemon.turn import RUNNING, Phase, State
-from preforkd.daemon.upgrade import Handover, Progress, Upgrade
+from preforkd.daemon.turn import Phase, State
+from preforkd.daemon.upgrade import UPGRADABLE, Handover, Progress, Upgrade
 from preforkd.daemon.values import AUTO
 from preforkd.workers import log
-from preforkd.workers.channel import Answer, Ask, Note
+from preforkd.workers.channel import Note
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
 from preforkd.workers.scoreboard import Field, Scoreboard
 
 WATCH_EVERY: Final = 0.5
 """Seconds between two readings of the heartbeats."""
-UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,8 @@ class Master:
             self._children.adopt(link)
         self._report = Report(self._scoreboard, time.monotonic())
         self._admins = Admins(self._selector, self._scoreboard, self._live_admin, self._private_of_admin)
+        hands = Hands(lambda: self._state, self._handle, self._read_config, self._start_upgrade)
+        self._desk = Desk(self._admins, hands)
         self._admin_plan = setup.admin_plan()
 
     def serve(self) -> int:
@@ -187,7 +189,7 @@ class Master:
                 elif isinstance(key.data, Mold):
                     key.data.flush()
                 elif isinstance(key.data, Instance):
-                    self._hear(key.data)
+                    self._desk.hear(key.data)
                 else:
                     self._read_signals()
             self._watch()
@@ -201,7 +203,7 @@ class Master:
         now = time.monotonic()
         self._service.follow(self._state, now)
         self._report.follow(self._state, now)
-        self._admins.settle(self._state, now)
+        self._desk.settle(self._state, now)
         if self._state.phase is not Phase.GONE:
             self._admins.follow(self._admin_plan, now)
 
@@ -270,48 +272,6 @@ class Master:
                     self._events += self._children.reap(self._stranger_ended)
                 case _:
                     log.LOGGER.debug("%s is not for the master", signum.name)
-
-    # What is asked through the admin process
-
-    def _hear(self, instance: Instance) -> None:
-        for ask in self._admins.read(instance):
-            log.LOGGER.info("%s asks for: %s", ask.by, ask.verb)
-            try:
-                pending = self._begin(ask, time.monotonic())
-            except control.RefusedError as exc:
-                self._admins.answer(instance.number, Answer(ask.ident, "refused", str(exc), 0, 0.0))
-                continue
-            answer = control.begun(pending, self._state)
-            if ask.wait and answer.result == "accepted":
-                self._admins.wait(instance.number, pending)
-            else:
-                self._admins.answer(instance.number, answer)
-
-    def _begin(self, ask: Ask, now: float) -> control.Pending:
-        """Begin what is asked; raises RefusedError."""
-        newest = self._state.next_serial
-        if ask.verb == "reload":
-            before = self._state.next_generation
-            self._read_config(now)
-            if self._state.next_generation == before:
-                down = self._state.phase not in RUNNING
-                raise control.RefusedError(f"the daemon is {self._state.phase.value}" if down else self._state.failure)
-        elif ask.verb == "upgrade":
-            if self._state.phase not in UPGRADABLE:
-                raise control.RefusedError(f"the daemon is {self._state.phase.value}")
-            self._start_upgrade()
-        else:
-            self._handle(control.event_of(ask, self._state, now))
-        return control.Pending(ask, now, self._state.target.number, newest)
-
-    def _live_admin(self, plan: Plan, channel: socket.socket) -> int:
-        return be_admin(plan, self._scoreboard, channel)
-
-    def _private_of_admin(self) -> list[int]:
-        """The descriptors that an admin process must not have."""
-        plan = self._current
-        others = [one.socket.fileno() for one in self._all_listeners() if one not in plan.admin]
-        return [*self._own_descriptors(), *(fd for fd in others if fd >= 0), *self._children.channels()]
 
     def _read_config(self, now: float) -> None:
         """Prepare a reload: whatever is wrong is found before anything has changed."""
@@ -399,6 +359,7 @@ class Master:
                 log.LOGGER.info("logs are reopened by the workers")
             case Log(level, text):
                 log.LOGGER.log(log.LEVELS[level], text)
+                self._admins.note_unlogged(level, text)
             case Show(level, text):
                 self._admins.note(Note(time.time(), level, text))
             case Exit(code):
@@ -433,6 +394,15 @@ class Master:
         selector = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
         passed = self._origin.systemd.activation.descriptors()
         return [fd for fd in (self._origin.wakeup, selector, *passed) if fd >= 0]
+
+    def _live_admin(self, plan: Plan, channel: socket.socket) -> int:
+        return be_admin(plan, self._scoreboard, channel)
+
+    def _private_of_admin(self) -> list[int]:
+        """The descriptors that an admin process must not have."""
+        plan = self._current
+        others = [one.socket.fileno() for one in self._all_listeners() if one not in plan.admin]
+        return [*self._own_descriptors(), *(fd for fd in others if fd >= 0), *self._children.channels()]
 
     def _announce(self) -> None:
         options = self._current.config.options

@@ -40,6 +40,10 @@ MORE_THAN_STARTUP: Final = 10.0
 """Seconds that a dry run may take beside the start-up timeout: for the interpreter, and for reporting the timeout."""
 
 
+UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
+"""When the program may be replaced."""
+
+
 class UpgradeError(Exception):
     """The program cannot be replaced; the text says why. Nothing has changed."""
 

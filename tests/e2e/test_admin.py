@@ -186,8 +186,8 @@ def test_control_is_for_root_and_the_master_and_not_for_the_user_of_the_workers(
         app = AppFile(folder)
         app.path.chmod(0o644)
         admin = Admin(start, folder, "--user", "nobody", app=app.target)
-        assert psutil.Process(admin.pid).uids().real == NOBODY.pw_uid
         assert admin.get("/livez").status == 200
+        assert psutil.Process(admin.pid).uids().real == NOBODY.pw_uid
         assert all(one["memory"] for one in admin.status()["workers"])
         # The interpreter may lie in a folder that is root's alone, so all is imported before the user is changed.
         code = ASK_AS_NOBODY.replace("os.setgid", "import tests.e2e.watching; os.setgid")
@@ -246,7 +246,10 @@ def test_a_killed_master_takes_its_admin_process_with_it(start: Start, tmp_path:
 
 
 def test_the_stack_of_a_worker_that_hangs_is_among_the_events(start: Start, tmp_path: Path) -> None:
-    admin = Admin(start, tmp_path, "--stall-timeout", "0", workers=1)
+    admin = Admin(start, tmp_path, "--stall-timeout", "0", "--log-level", "error", workers=1, wait=False)
+    admin.daemon.until(lambda: listens(admin.daemon.port), 10, "it serves")
+    texts = [one["text"] for one in admin.status()["events"]]
+    assert any("is ready after" in one for one in texts), "also what the log does not say"
     with Connection(admin.daemon.port) as connection:
         connection.ask("/block/2.5")
 
