@@ -251,3 +251,25 @@ def test_the_queue_of_connections_is_seen(start: Start, tmp_path: Path) -> None:
         admin.daemon.until(lambda: metrics(admin).get(name) == 3, 5, "three connections that wait")
         for one in waiting:
             one.close()
+
+
+def test_under_load_every_answer_is_counted_once_also_when_workers_are_killed(start: Start, tmp_path: Path) -> None:
+    admin = Admin(start, tmp_path)
+    daemon = admin.daemon
+    with load(daemon.port, paths=("/", "/slow/0.01")) as result:
+        assert admin.control("reload?wait=1")[1]["result"] == "done"
+        admin.control("upgrade")
+        daemon.wait_log("this is the new program")
+        daemon.wait_log("reload done: generation 3")
+    answered = result.bodies.total()
+    daemon.until(lambda: admin.status()["requests"]["total"] == answered, 10, f"{answered} requests")
+    with load(daemon.port, paths=("/", "/slow/0.01")) as killed:
+        for _ in range(3):
+            victims = {worker.pid for worker in daemon.wait_workers(2)}
+            for pid in victims:
+                daemon.signal(signal.SIGKILL, pid)
+            daemon.wait_workers(2, but=victims)
+    found = admin.daemon.until(lambda: [admin.status()["requests"]["total"]], 1, "a number")[0] - answered
+    # Of those that were lost with a worker some may have been counted when it died, their answers on the way. And the
+    # answer that it was writing then may have arrived before it was counted, by 10 us: one of each worker at most.
+    assert killed.bodies.total() - 6 <= found <= killed.bodies.total() + killed.failed
