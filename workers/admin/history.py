@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import sub
-from typing import Final
+from typing import Final, NamedTuple
 
 from preforkd.workers.admin.snapshot import Counts, Snapshot
 from preforkd.workers.scoreboard import BOUNDS
@@ -50,10 +50,24 @@ class Rates:
     p99: float | None = None
 
 
-def rates(before: Counts, after: Counts, seconds: float) -> Rates:
+class Reading(NamedTuple):
+    """What is kept of the counts at one moment: all of them would be 10 kB for each worker and second."""
+
+    buckets: list[int]
+    """Requests by duration."""
+    classes: list[int]
+    """Requests by the class of their status."""
+
+    @classmethod
+    def of(cls, counts: Counts) -> Reading:
+        """Return that of these counts."""
+        return cls(counts.histogram()[:-1], counts.by_class())
+
+
+def rates(before: Reading, after: Reading, seconds: float) -> Rates:
     """Return what has happened between two readings."""
-    buckets = list(map(sub, after.histogram()[:-1], before.histogram()[:-1]))
-    classes = list(map(sub, after.by_class(), before.by_class()))
+    buckets = list(map(sub, after.buckets, before.buckets))
+    classes = list(map(sub, after.classes, before.classes))
     if seconds <= 0 or min(buckets) < 0:
         return Rates()
     return Rates(
@@ -80,8 +94,8 @@ class History:
 
     def __init__(self) -> None:
         self.samples: deque[Sample] = deque(maxlen=SECONDS)
-        self._last: Snapshot | None = None
-        self._workers: dict[int, deque[tuple[float, Counts]]] = {}
+        self._last: tuple[float, Reading] | None = None
+        self._workers: dict[int, deque[tuple[float, Reading]]] = {}
 
     def take(self, snapshot: Snapshot, time: float, ready: int) -> None:
         """Take a sample.
@@ -91,16 +105,16 @@ class History:
             time: seconds since the epoch.
             ready: workers that are.
         """
-        last, self._last = self._last, snapshot
+        last, self._last = self._last, (snapshot.now, Reading.of(snapshot.total))
         if last is not None:
-            found = rates(last.total, snapshot.total, snapshot.now - last.now)
+            found = rates(last[1], self._last[1], snapshot.now - last[0])
             active = sum(worker.active for worker in snapshot.workers)
             held = sum(worker.connections for worker in snapshot.workers)
             self.samples.append(Sample(round(time, 3), found, active, held, ready))
         before, self._workers = self._workers, {}
         for worker in snapshot.workers:
             kept = self._workers[worker.serial] = before.get(worker.serial, deque(maxlen=WINDOW))
-            kept.append((snapshot.now, worker.counts))
+            kept.append((snapshot.now, Reading.of(worker.counts)))
 
     def worker(self, serial: int) -> Rates:
         """Return the rates of a worker over the last seconds."""

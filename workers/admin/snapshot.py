@@ -27,7 +27,7 @@ from preforkd.workers.scoreboard import (
 
 TRIES: Final = 1000
 """Readings at most: the master moves the counts of a dead worker in 0.2 ms."""
-DURATIONS: Final = slice(Field.DURATIONS, Field.DURATIONS + len(METHODS) * CLASSES * CELLS)
+_BLOCKS: Final = tuple((index, Field.DURATIONS + index * CELLS) for index in range(len(METHODS) * CLASSES))
 
 
 class Counts:
@@ -37,18 +37,20 @@ class Counts:
         cells: as in a row of the scoreboard.
     """
 
-    __slots__ = ("cells",)
+    __slots__ = ("_histograms", "cells")
 
     def __init__(self, cells: list[int]) -> None:
         self.cells = cells
+        # Most daemons see few of the methods and classes: only these are looked at from here on.
+        blocks = ((index, cells[base : base + CELLS]) for index, base in _BLOCKS)
+        self._histograms = {divmod(index, CLASSES): block for index, block in blocks if any(block)}
 
     def histogram(self, method: int | None = None, status: int | None = None) -> list[int]:
         """Return the buckets of durations and, as the last, the sum in nanoseconds; None: of all."""
         found = [0] * CELLS
-        for one in range(len(METHODS)) if method is None else (method,):
-            for other in range(CLASSES) if status is None else (status,):
-                base = Field.DURATIONS + (one * CLASSES + other) * CELLS
-                found = list(map(add, found, self.cells[base : base + CELLS]))
+        for (of, kind), block in self._histograms.items():
+            if method in (None, of) and status in (None, kind):
+                found = list(map(add, found, block))
         return found
 
     @property
