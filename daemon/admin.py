@@ -183,6 +183,8 @@ class Admins:
         """Return what an instance asks."""
         asks: list[Ask] = []
         data = b""
+        if not self.has(instance.number):
+            return asks  # it has been reaped since the selector named it
         with contextlib.suppress(ConnectionError):
             try:
                 data = instance.child.channel.recv(65536)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import time
 import traceback
 
 from preforkd.daemon import signals
 from preforkd.daemon.config import Config
 from preforkd.daemon.roles import enter
+from preforkd.daemon.spawn import flush_output
+from preforkd.workers import log, offspring
+from preforkd.workers.blame import AppError
+from preforkd.workers.output import FINISH, Losses, Output
 
 FINE = 0
 INTERNAL_ERROR = 1
@@ -60,31 +64,45 @@ def _load_and_exit(config: Config) -> None:
     try:
         code = _load(config)
     except BaseException:  # noqa: BLE001 - nothing may climb out of the child into the frames of its parent
-        traceback.print_exc()
+        _say(f"{traceback.format_exc()}preforkd: error: this is a bug in preforkd\n")
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(BaseException):  # whatever it is: this is the end of the process
+            flush_output()
+            log.standard_error().finish(FINISH)
         os._exit(code)
 
 
 def _load(config: Config) -> int:
-    from preforkd.workers.loader import AppError, load
-
     options = config.options
+    log.configure("check", level=options.log_level, form=options.log_format)
     began = time.monotonic()
     try:
         enter(config)
-        app = load(options.app, interface=options.interface, factory=options.factory, app_dir=options.app_dir)
+        from preforkd.workers import main  # here: the event loop is the workers', and not in the master
+
+        try:
+            app = main.rehearse(options.worker_settings())
+        except main.BootError as exc:
+            raise AppError(f"{exc.stage}: {exc}", exc.details) from exc
     except AppError as exc:
-        sys.stderr.write(exc.details)
+        _say(exc.details)
         _error(str(exc))
         return NOT_BOOTED
+    offspring.end_if_strayed()
     binds = ", ".join(address.url for address in options.bind)
     workers = f"{options.workers} worker{'' if options.workers == 1 else 's'} ({config.why('workers')})"
     took = time.monotonic() - began
-    print(f"{options.app} is fine ({app.interface}, loaded in {took:.2f} s): to be served on {binds} by {workers}")
+    fine = f"{options.app} is fine ({app.interface}, loaded in {took:.2f} s): to be served on {binds} by {workers}\n"
+    output = Output(log.standard_output(), Losses("the outcome", "standard output"))
+    output.write(fine.encode())
+    output.finish(FINISH)
     return FINE
 
 
 def _error(text: str) -> None:
-    sys.stderr.write(f"preforkd: error: {text}\n")
+    _say(f"preforkd: error: {text}\n")
+
+
+def _say(text: str) -> None:
+    """Write on standard error; not on `sys.stderr`, which may be anything that an app has put there."""
+    log.standard_error().write(text.encode("utf-8", "backslashreplace"))

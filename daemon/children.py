@@ -19,9 +19,9 @@ from preforkd.daemon.actions import Fork
 from preforkd.daemon.events import (
     Event,
     ForkFailed,
-    WorkerDraining,
     WorkerExited,
     WorkerFailed,
+    WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
     WorkerStacks,
@@ -33,8 +33,8 @@ from preforkd.workers import log
 from preforkd.workers.channel import (
     ChannelError,
     Decoder,
-    Draining,
     Failed,
+    GotTerm,
     Hello,
     Message,
     Ready,
@@ -42,7 +42,7 @@ from preforkd.workers.channel import (
     Stacks,
     encode,
 )
-from preforkd.workers.scoreboard import Field, Row
+from preforkd.workers.scoreboard import Field, Row, RowState
 
 Body = Callable[[socket.socket], int]
 """The life of a forked process, with its end of the channel; returns its exit code."""
@@ -367,8 +367,8 @@ def _event(message: Message, serial: int) -> Event:
             return WorkerReady(now, serial)
         case Failed(stage, text, details):
             return WorkerFailed(now, serial, stage, text, details)
-        case Draining(left):
-            return WorkerDraining(now, serial, left)
+        case GotTerm():
+            return WorkerGotTerm(now, serial)
         case Retire(reason):
             return WorkerRetiring(now, serial, reason)
         case Stacks(text):
@@ -386,4 +386,5 @@ def _exit_event(link: Link, status: int, *, oom: bool = False) -> WorkerExited:
         signum=-code if code < 0 else None,
         oom=oom,
         in_flight=link.row[Field.ACTIVE],
+        loading=link.unborn or link.row[Field.STATE] == RowState.LOADING,
     )

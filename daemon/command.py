@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,8 @@ from preforkd.daemon.print_config import as_toml
 from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
-from preforkd.daemon.values import Addresses, Flag
+from preforkd.daemon.values import Addresses, Flag, StreamChoice
+from preforkd.daemon.version import version_text
 from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
@@ -85,6 +85,11 @@ def _parameter(one: Declaration) -> click.Parameter:
     if isinstance(one.kind, Flag):
         flags = f"{one.flag}/{one.flag.replace('--', '--no-', 1)}"
         return click.Option([one.name, flags], default=None, help=help_text)
+    if isinstance(one.kind, StreamChoice):
+        word = f"[{one.kind.metavar}]"
+        return click.Option(
+            [one.name, one.flag], is_flag=False, flag_value=one.kind.alone, default=None, metavar=word, help=help_text
+        )
     names = [one.name, *([one.short] if one.short else []), one.flag]
     return click.Option(names, multiple=isinstance(one.kind, Addresses), metavar=one.kind.metavar, help=help_text)
 
@@ -99,7 +104,9 @@ def _command(run: Callable[..., int]) -> click.Command:
             *(_parameter(one) for one in DECLARATIONS),
             click.Option(["config", "-c", "--config"], metavar="FILE", help=f"TOML file.  [./{DEFAULT_FILE} if there]"),
             click.Option(
-                ["check", "--check"], is_flag=True, help="Boot the app once, touch no socket, say how it went."
+                ["check", "--check"],
+                is_flag=True,
+                help="Start the app once as a worker does, touch no socket, say how it went.",
             ),
             click.Option(["print_config", "--print-config"], is_flag=True, help="Print all values and their origins."),
             click.Option(["version", "--version"], is_flag=True, help="Print the version."),
@@ -140,7 +147,8 @@ def _run(**values: object) -> int:
     source = click.get_current_context().get_parameter_source
     cli = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
     if "version" in cli:
-        return _print_version()
+        click.echo(version_text())
+        return 0
     folder, environ = _start_folder(os.environ), dict(os.environ)
     handover = take_over(environ)
     systemd = take(os.environ, os.getpid())
@@ -214,13 +222,3 @@ def _start_folder(environ: Mapping[str, str]) -> str:
         if named.startswith("/") and Path(named).samefile(real):
             return named
     return real
-
-
-def _print_version() -> int:
-    from importlib.metadata import version  # here: it takes as long to import as the rest of the daemon
-
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    parser = "compiled" if parser_is_built() else "pure"
-    system = f"{platform.system()} {platform.machine()}"
-    sys.stdout.write(f"preforkd {version('preforkd')} ({python}, {system}, {parser} HTTP parser)\n")
-    return 0

@@ -119,7 +119,7 @@ def load(
     Args:
         cli: what the command line gave, by option name, as text (a sequence of it for `bind`); None: not given.
             `config` is the path of the TOML file.
-        environ: the environment.
+        environ: the environment; blanks around a value do not count.
         folder: the absolute folder the daemon was started in: relative paths start there.
         read: gives a file's content; raises OSError.
         host: gives what "auto" goes by.
@@ -129,6 +129,7 @@ def load(
         ConfigError: anything in any source is wrong.
     """
     errors: list[str] = []
+    environ = {name: text.strip() for name, text in environ.items()}  # a settings page easily adds a blank
     file, in_file = _read_toml(cli, environ, folder, read or _read_file, errors)
     shown = _shown(file, folder)
     own = (_from_cli(cli), _from_environ(environ, errors), _from_toml(in_file, shown, errors))

@@ -26,7 +26,7 @@ def loss_of(worker: Worker, event: WorkerExited) -> str | None:
         return worker.loss
     if event.signum is None:
         return Loss.EXITED
-    return Loss.KILLED if event.signum == signal.SIGKILL else Loss.CRASHED
+    return Loss.KILLED if event.signum in (signal.SIGKILL, signal.SIGTERM) else Loss.CRASHED
 
 
 def cause(worker: Worker, event: WorkerExited) -> str:

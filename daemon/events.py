@@ -102,12 +102,11 @@ class WorkerFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerDraining:
-    """A worker says that somebody else told it to drain, and that it will be gone in `left` seconds."""
+class WorkerGotTerm:
+    """A worker says that somebody has sent it a TERM. If that was for the whole daemon, `StopAsked` comes or came."""
 
     now: float
     serial: int
-    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +136,7 @@ class WorkerExited:
         signum: the signal that ended it, or None.
         oom: the kernel killed it for want of memory.
         in_flight: the requests that it was handling.
+        loading: code of the app was running, to be imported or started.
     """
 
     now: float
@@ -145,6 +145,7 @@ class WorkerExited:
     signum: int | None
     oom: bool
     in_flight: int
+    loading: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ Event = (
     | ForkFailed
     | WorkerReady
     | WorkerFailed
-    | WorkerDraining
+    | WorkerGotTerm
     | WorkerRetiring
     | WorkerStacks
     | WorkerExited

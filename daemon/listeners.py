@@ -49,9 +49,7 @@ class Listener:
     def url(self) -> str:
         """Where clients find it: with the real port when the system has chosen one."""
         if self.socket.family == socket.AF_UNIX:
-            # A socket that was bound beside its path and renamed still reports the first name.
-            name = self.address.path if isinstance(self.address, UnixAddress) else _unix_name(self.socket)
-            return f"unix:{name}"
+            return f"unix:{_unix_name(self.socket)}"
         host, port = self.socket.getsockname()[:2]
         return TcpAddress(host, port).url
 
@@ -261,21 +259,27 @@ def _bind_abstract(address: UnixAddress) -> Listener:
 
 
 def _bind_unix(address: UnixAddress, owner: Identity | None) -> Listener:
-    """Bind beside the path, then rename: there is always a socket at the path, the stale one or ours."""
+    """Bind to the path itself, not beside it to be renamed: the kernel keeps the name, and tells it to everybody.
+
+    Nobody can connect before a worker listens, so the file gets its owner and mode in time, and the moment between the
+    end of a stale one and ours refuses nobody who would not have been refused.
+    """
     path = Path(address.path)
     _check_free(path)
-    beside = path.with_name(f".{os.urandom(4).hex()}~")
+    inode = None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(str(beside))
-        _permit(beside, address, owner)
-        beside.rename(path)
+        path.unlink(missing_ok=True)
+        sock.bind(str(path))
+        inode = _inode(path)
+        _permit(path, address, owner)
         sock.setblocking(False)
-        return Listener(address, sock, _inode(path))
     except (OSError, _RefusedError) as exc:
+        if inode is not None and _inode(path) == inode:
+            path.unlink(missing_ok=True)
         sock.close()
-        beside.unlink(missing_ok=True)
         raise exc if isinstance(exc, _RefusedError) else _RefusedError(_unix_reason(path, exc)) from exc
+    return Listener(address, sock, inode)
 
 
 def _permit(path: Path, address: UnixAddress, owner: Identity | None) -> None:
@@ -339,6 +343,8 @@ def _check_free(path: Path) -> None:
 def _unix_reason(path: Path, exc: OSError) -> str:
     if exc.errno in (errno.EACCES, errno.EPERM):
         return f"no permission to make a file in {path.parent}"
+    if exc.errno == errno.EADDRINUSE:
+        return "somebody else has bound it in this moment"
     return exc.strerror or str(exc)
 
 

@@ -125,6 +125,8 @@ def run(
         master.kill_all()
         service.end()
         return 1
+    finally:
+        log.finish()
 
 
 def _generation(config: Config, number: int) -> Generation:
@@ -183,18 +185,20 @@ class Master:
             self._go_on()
         self._follow()
         while self._exit_code is None:
-            for key, _ in self._selector.select(self._patience()):
+            ready = self._selector.select(self._patience())
+            # First, whether they have woken it or not: what workers say of a signal to all is understood by it.
+            self._read_signals()
+            for key, _ in ready:
                 if isinstance(key.data, Link):
                     self._events += self._children.read(key.data)
                 elif isinstance(key.data, Mold):
                     key.data.flush()
                 elif isinstance(key.data, Instance):
                     self._desk.hear(key.data)
-                else:
-                    self._read_signals()
             self._watch()
             self._handle(TimePassed(time.monotonic()))
             self._follow()
+            log.flush()
             self._see_to_upgrade()
         return self._exit_code
 
@@ -234,6 +238,8 @@ class Master:
         times = [] if deadline is None else [deadline]
         if self._children:
             times.append(self._watched + WATCH_EVERY)
+        if log.waits():
+            times.append(now + log.FLUSH_AGAIN)
         others = (self._upgrade.deadline, self._service.next_deadline(), self._admins.next_deadline(now))
         times += [due for due in others if due is not None]
         # The clock of the selector has milliseconds: without the one added, a deadline would be polled for.

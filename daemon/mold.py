@@ -17,7 +17,6 @@ The first half of this file is the master's, the second the mold's own.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import json
 import os
@@ -26,17 +25,19 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final, TypeVar
 
+from preforkd.daemon import signals
 from preforkd.daemon.actions import Fork
 from preforkd.daemon.spawn import Child, flush_output, spawn_sibling
-from preforkd.workers import log
+from preforkd.workers import log, offspring
 from preforkd.workers.blame import AppError
-from preforkd.workers.channel import Failed, Hello, Message, encode
+from preforkd.workers.channel import INTERNAL, Failed, Hello, Message, encode
 
 App = TypeVar("App")
 FORK: Final = "fork"
@@ -264,14 +265,19 @@ def serve(
     Returns:
         The exit code of the process. A mold whose app cannot be imported waits to be ended, as every other one does.
     """
-    faulthandler.enable()  # an import that takes too long gets ABRT, and shows where it is
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # for workers only; its default would end this process
+    log.show_fatal_signals()  # an import that takes too long gets ABRT, and shows where it is
+    signals.do_nothing_on(signal.SIGUSR2)  # for workers only; its default would end this process
+    offspring.claim(signal.SIGUSR2)
     began, before = time.monotonic(), _shareable()
     try:
         app = load()
     except AppError as exc:
-        _refuse(control, exc)
+        _refuse(control, Failed("import", str(exc), exc.details))
         return INTERNAL_ERROR
+    except Exception as exc:  # noqa: BLE001 - of ours, for what the app raises is an AppError
+        _refuse(control, Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc()))
+        return INTERNAL_ERROR
+    offspring.end_if_strayed()
     log.LOGGER.info("%s is imported after %.2f s, for all workers of this generation", name, time.monotonic() - began)
     _warn_of_threads()
     _warn_of_descriptors(_shareable() - before)
@@ -289,10 +295,10 @@ def _take(control: socket.socket) -> tuple[Fork, socket.socket] | None:
     return (Fork(*json.loads(text)), socket.socket(fileno=descriptors[0])) if text else None
 
 
-def _refuse(control: socket.socket, error: AppError) -> None:
+def _refuse(control: socket.socket, answer: Failed) -> None:
     """Answer every order with the reason why there will be no worker."""
     while (taken := _take(control)) is not None:
-        _answer(taken[1], Failed("import", str(error), error.details))
+        _answer(taken[1], answer)
         taken[1].close()
 
 

@@ -17,7 +17,9 @@ from preforkd.daemon.values import (
     LogFormat,
     Portion,
     Seconds,
+    ServerField,
     Size,
+    StreamChoice,
     Text,
     Umask,
     UrlPath,
@@ -107,6 +109,12 @@ class Options:
     )
     app_dir: str = _option(
         _APP, Text("FOLDER"), ".", "Folder that the app's modules are imported from; relative to --chdir."
+    )
+    server_header: str = _option(
+        _APP,
+        ServerField(),
+        "preforkd",
+        "The Server field of responses, unless the app gives one; off: none.",
     )
     chdir: str = _option(
         _APP,
@@ -204,6 +212,12 @@ class Options:
         "A client that does not read its response, or less than 240 bytes a second. 0: none.",
     )
     request_timeout: float = _option(_TIMEOUTS, Seconds(), 0.0, "A whole request. 0: none.")
+    disconnect_timeout: float = _option(
+        _TIMEOUTS,
+        Seconds(),
+        0.0,
+        "A request whose client has left is cancelled then, if its app has not ended it. 0: never.",
+    )
     websocket_ping: float = _option(
         _TIMEOUTS, Seconds(), 20.0, "Between two pings to a WebSocket client. 0: none are sent."
     )
@@ -227,11 +241,12 @@ class Options:
     )
     graceful_timeout: float = _option(_STOP, Seconds(), 25.0, "Then: time that requests get to finish.")
     shutdown_timeout: float = _option(_STOP, Seconds(), 5.0, "Then: time that the app gets to shut down.")
-    drain_streams: bool = _option(
+    drain_streams: str = _option(
         _STOP,
-        Flag(),
-        False,
-        "Tell ASGI apps that stream a response at once that their worker leaves, not only shortly before they are cut.",
+        StreamChoice(),
+        AUTO,
+        "Streams that are told at once that their worker leaves, and not only shortly before they are cut. auto: event "
+        "streams that answer a GET, for their clients come back; late: none.",
     )
     idle_grace: float = _option(
         _STOP, Seconds(), 2.0, "Idle connections of a worker that stops stay open so long, for a request on its way."

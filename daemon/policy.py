@@ -7,7 +7,8 @@ The rules:
    fails in that time the reload is rolled back: those of the committed generation, which stand by, serve again.
 3. After the first worker was ready no worker's death ends the daemon; a slot whose workers die young waits longer each
    time. Before that, a failure to boot ends it with exit code 3, a crash loop with 4.
-4. After a stop nothing is forked. A stop obeys one clock; a second one, or QUIT, kills.
+4. After a stop nothing is forked. A stop obeys one clock; a second one, or QUIT, kills. A TERM that a worker gets means
+   what the master knows: a part of the stop of all, or that this one is to be replaced.
 5. One worker retires at a time, and serves until its successor is ready: recycling never costs capacity.
 
 `TABLE` says what each event does in each phase; `preforkd.daemon.reconcile` then makes the workers fit the state.
@@ -45,9 +46,9 @@ from preforkd.daemon.events import (
     Started,
     StopAsked,
     TimePassed,
-    WorkerDraining,
     WorkerExited,
     WorkerFailed,
+    WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
     WorkerStacks,
@@ -55,7 +56,7 @@ from preforkd.daemon.events import (
 from preforkd.daemon.reconcile import reconcile
 from preforkd.daemon.slots import ENDING, SERVING, Loss, Reload, Worker, WorkerState
 from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
-from preforkd.workers.channel import Reopen
+from preforkd.workers.channel import INTERNAL, Reopen
 from preforkd.workers.scoreboard import ROWS
 
 SILENT_BOOTS: Final = 5
@@ -169,7 +170,8 @@ def _stop(turn: Turn, event: StopAsked) -> None:
         elif worker.state in SERVING:
             turn.drain(worker, accept_until=accept_until, final=True)
         elif worker.state in (WorkerState.STANDBY, WorkerState.DRAINING):
-            turn.drain(worker, final=True)
+            # Not the last to have the listeners while others accept: it would end the listening for all of them.
+            turn.drain(worker, final=not delay)
     if delay:
         turn.log("info", f"still accepting for {delay:g} s (--drain-delay), so that load balancers can go elsewhere")
         turn.enter(Phase.LEAVING, accept_until)
@@ -223,15 +225,25 @@ def _failed(turn: Turn, event: WorkerFailed) -> None:
     if worker is None or worker.state is not WorkerState.STARTING:
         return
     turn.end(worker, signal.SIGTERM, "it could not boot", Loss.NOT_BOOTED)
-    _boot_failed(turn, worker, f"{event.stage}: {event.text}", event.details)
+    is_ours = event.stage == INTERNAL
+    text = f"this is a bug in preforkd: {event.text}" if is_ours else f"{event.stage}: {event.text}"
+    _boot_failed(turn, worker, text, event.details, is_ours=is_ours)
 
 
-def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "") -> None:
-    """Deal with a worker that has not become ready; it has been ended already."""
+def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "", *, is_ours: bool = False) -> None:
+    """Deal with a worker that has not become ready; it has been ended already.
+
+    Args:
+        turn: this one.
+        worker: the worker.
+        why: in one line.
+        details: a traceback.
+        is_ours: no code of the app was running.
+    """
     text = f"{worker} did not boot: {why}" + (f"\n{details.rstrip()}" if details else "")
     if turn.phase is Phase.BOOTING:
         turn.log("error", text)
-        _give_up(turn, 3, "the app did not boot")
+        _give_up(turn, 1 if is_ours else 3, "preforkd did not start" if is_ours else "the app did not boot")
     elif _on_trial(turn, worker):
         turn.log("error", text)
         _roll_back(turn, f"{worker} did not boot: {why}")
@@ -257,12 +269,21 @@ def _roll_back(turn: Turn, why: str) -> None:
     turn.do(RollBack(failed.number))
 
 
-def _told_to_drain(turn: Turn, event: WorkerDraining) -> None:
+def _got_term(turn: Turn, event: WorkerGotTerm) -> None:
+    """Replace a worker that somebody has sent a TERM.
+
+    If that was for all of the daemon, and the master's own comes later than this, nothing is lost but a fork: whoever
+    retires serves on. If it came before, this is not asked any more.
+    """
     worker = turn.workers.get(event.serial)
-    if worker is None or worker.state in ENDING:
+    if worker is None:
         return
-    turn.log("info", f"{worker} was told by a signal to drain; it is replaced")
-    turn.draining(worker, turn.now + event.left)
+    if worker.state is WorkerState.READY:
+        turn.log("info", f"{worker} got a TERM: it serves until its successor is ready")
+        turn.set(worker, state=WorkerState.RETIRING)
+    elif worker.state is WorkerState.STANDBY:
+        turn.log("info", f"{worker} got a TERM: it goes, its successor serves")
+        turn.drain(worker)
 
 
 def _retires(turn: Turn, event: WorkerRetiring) -> None:
@@ -314,7 +335,7 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
         _died_booting(turn, worker, event)
     elif not died_young(worker, event):
         turn.backoffs.pop(worker.slot, None)
-    elif _on_trial(turn, worker):
+    elif _on_trial(turn, worker) and not _was_sent_term(turn, worker, event):
         _roll_back(turn, text)
     else:
         turn.log("warning", f"slot {worker.slot} gets its next worker in {turn.delay_slot(worker.slot):.1f} s")
@@ -322,14 +343,27 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
 
 def _died_booting(turn: Turn, worker: Worker, event: WorkerExited) -> None:
     if event.signum is None:
-        turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
-        _give_up(turn, 3, "the app did not boot")
+        if event.loading:
+            turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
+            _give_up(turn, 3, "the app did not boot")
+        else:
+            turn.log("error", "the process ended before or after code of the app was run in it: nothing is served")
+            _give_up(turn, 1, "preforkd did not start")
         return
-    turn.silent_boots += 1
     turn.delay_slot(worker.slot)
+    turn.silent_boots += not _was_sent_term(turn, worker, event)
     if turn.silent_boots >= SILENT_BOOTS:
         turn.log("error", f"giving up: {SILENT_BOOTS} workers died before any was ready")
         _give_up(turn, 4, "the daemon gives up")
+
+
+def _was_sent_term(turn: Turn, worker: Worker, event: WorkerExited) -> bool:
+    """Tell whether somebody has ended a worker by TERM, perhaps all of them: the master's own is about to be read then.
+
+    One that boots has no handler yet. When it happens in a slot again and again, the app does it itself.
+    """
+    backoff = turn.backoffs.get(worker.slot)
+    return event.signum == signal.SIGTERM and (backoff is None or backoff.deaths < SILENT_BOOTS)
 
 
 def _on_trial(turn: Turn, worker: Worker) -> bool:
@@ -421,31 +455,33 @@ def _ignore(_turn: Turn, _event: Event) -> None:
 
 
 Rule = Callable[[Turn, Any], None]
+_NEW: Final = (Phase.NEW,)
 _UP: Final = (*sorted(RUNNING, key=lambda phase: phase.value),)
 _ENDING: Final = (Phase.LEAVING, Phase.STOPPING)
+_HALTING: Final = (Phase.HALTING,)
+_GONE: Final = (Phase.GONE,)
 
 _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
-    (Started, {(Phase.NEW,): _start}),
-    (StopAsked, {_UP: _stop, _ENDING: _halt}),
-    (HaltAsked, {_UP: _halt, _ENDING: _halt}),
-    (ReloadAsked, {_UP: _reload}),
-    (ReloadRefused, {_UP: _refuse_reload}),
-    (RestartAsked, {_UP: _restart}),
-    (ScaleAsked, {_UP: _scale}),
-    (ReopenAsked, {_UP: _reopen, _ENDING: _reopen}),
-    (ForkFailed, {_UP: _fork_failed}),
-    (WorkerReady, {_UP: _ready}),
-    (WorkerFailed, {_UP: _failed}),
-    (WorkerDraining, {_UP: _told_to_drain}),
-    (WorkerRetiring, {_UP: _retires}),
-    (WorkerStacks, {_UP: _stacks, _ENDING: _stacks}),
-    (WorkerExited, {_UP: _exited, _ENDING: _exited, (Phase.HALTING,): _exited}),
-    (HeartbeatsRead, {_UP: _heartbeats, _ENDING: _heartbeats}),
-    (TimePassed, {_UP: _time_passed, _ENDING: _time_passed, (Phase.HALTING,): _time_passed}),
+    (Started, {_NEW: _start, _UP: _ignore, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (StopAsked, {_NEW: _ignore, _UP: _stop, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
+    (HaltAsked, {_NEW: _ignore, _UP: _halt, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
+    (ReloadAsked, {_NEW: _ignore, _UP: _reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ReloadRefused, {_NEW: _ignore, _UP: _refuse_reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (RestartAsked, {_NEW: _ignore, _UP: _restart, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ReopenAsked, {_NEW: _ignore, _UP: _reopen, _ENDING: _reopen, _HALTING: _ignore, _GONE: _ignore}),
+    (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerReady, {_NEW: _ignore, _UP: _ready, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerFailed, {_NEW: _ignore, _UP: _failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerGotTerm, {_NEW: _ignore, _UP: _got_term, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerRetiring, {_NEW: _ignore, _UP: _retires, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerStacks, {_NEW: _ignore, _UP: _stacks, _ENDING: _stacks, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerExited, {_NEW: _ignore, _UP: _exited, _ENDING: _exited, _HALTING: _exited, _GONE: _ignore}),
+    (HeartbeatsRead, {_NEW: _ignore, _UP: _heartbeats, _ENDING: _heartbeats, _HALTING: _ignore, _GONE: _ignore}),
+    (TimePassed, {_NEW: _ignore, _UP: _time_passed, _ENDING: _time_passed, _HALTING: _time_passed, _GONE: _ignore}),
 )
 
 TABLE: Final[dict[tuple[Phase, type], Rule]] = {
-    (phase, kind): next((rule for phases, rule in rules.items() if phase in phases), _ignore)
-    for kind, rules in _ROWS
-    for phase in Phase
+    (phase, kind): rule for kind, rules in _ROWS for phases, rule in rules.items() for phase in phases
 }
+"""Nothing is filled in here: a pair that has no rule is missing, and its test fails."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import socket
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-import setproctitle
 
 from preforkd.daemon import mold
 from preforkd.daemon.actions import Fork
@@ -19,7 +16,7 @@ from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
 from preforkd.daemon.spawn import die_with
-from preforkd.workers import log
+from preforkd.workers import log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Failed, encode
 from preforkd.workers.scoreboard import Scoreboard
@@ -52,9 +49,10 @@ def be_worker(
 
     options = config.options
     log.configure(f"worker {order.slot}", level=options.log_level, form=options.log_format)
-    setproctitle.setproctitle(f"{options.proc_name}: worker {order.slot} (generation {order.generation})")
+    name, who = options.proc_name, f"worker {order.slot} (generation {order.generation})"
+    offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
     if app is None:
-        faulthandler.enable()  # a boot that takes too long gets ABRT, and shows where it hangs
+        log.show_fatal_signals()  # a boot that takes too long gets ABRT, and shows where it hangs
         try:
             enter(config)
         except AppError as exc:
@@ -83,7 +81,9 @@ def be_mold(
 
     options = config.options
     log.configure("mold", level=options.log_level, form=options.log_format)
-    setproctitle.setproctitle(f"{options.proc_name}: mold (generation {generation})")
+    name, who = options.proc_name, f"mold (generation {generation})"
+    offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
+    offspring.possess([control, *(listener.socket for listener in listeners)], board)
     settings = options.worker_settings()
 
     def load() -> LoadedApp:
@@ -106,7 +106,7 @@ def be_admin(plan: Plan, board: Scoreboard, channel: socket.socket) -> int:
     """
     options = plan.config.options
     log.configure("admin", level=options.log_level, form=options.log_format)
-    setproctitle.setproctitle(f"{options.proc_name}: admin")
+    offspring.entitle(f"{options.proc_name}: admin", f"{options.proc_name}: child of admin")
     try:
         enter(plan.config, serving="preforkd.workers.admin.main")
     except AppError as exc:
@@ -128,6 +128,7 @@ def enter(config: Config, orphaned: int = signal.SIGTERM, serving: str = "prefor
     Raises:
         AppError: the folder cannot be entered, or the user not be changed.
     """
+    offspring.watch_forks()
     # preforkd and the interpreter may be in a folder that is root's alone.
     import_module(serving)
     parent = os.getppid()

@@ -13,6 +13,7 @@ import signal
 from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+LEFT_TO_MASTER = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU)
 CAUGHT = (
     *STOPPING,
     signal.SIGHUP,
@@ -52,11 +53,16 @@ def catch() -> int:
     # A full pipe loses a byte, but 64 Ki signals that nobody has read say no more than one; so no warning either.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for signum in CAUGHT:
-        signal.signal(signum, _note)
-        signal.siginterrupt(signum, False)
+        do_nothing_on(signum)
     # The program before this one, or whoever has started it, may have blocked some: those that wait arrive now.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return reader
+
+
+def do_nothing_on(signum: int) -> None:
+    """Let a signal mean nothing to this process, and its default to the programs that it starts."""
+    signal.signal(signum, _note)
+    signal.siginterrupt(signum, False)
 
 
 def read(reader: int) -> list[signal.Signals]:
@@ -79,14 +85,15 @@ def unblock(mask: set[int]) -> None:
 
 
 def reset_in_child() -> None:
-    """Give a forked worker its own signals: those that are the master's business are ignored, the rest are default.
+    """Give a forked worker its own signals: those that are the master's business do nothing, the rest are default.
 
-    A Ctrl-C in a terminal reaches the whole process group, and so does its HUP: the master answers for all.
+    A Ctrl-C in a terminal reaches the whole process group, and so does its HUP: the master answers for all. They are
+    not ignored: the programs that the app starts would inherit that, where exec makes the default of a handler.
     """
     writer = signal.set_wakeup_fd(-1)
     for signum in CAUGHT:
         signal.signal(signum, signal.SIG_DFL)
-    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(signum, signal.SIG_IGN)
+    for signum in LEFT_TO_MASTER:
+        do_nothing_on(signum)
     if writer >= 0:
         os.close(writer)

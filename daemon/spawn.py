@@ -13,12 +13,14 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
+from types import FrameType
 from typing import Final, NoReturn
 
 from preforkd.daemon import signals
+from preforkd.workers import log, offspring
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -26,6 +28,9 @@ INTERNAL_ERROR: Final = 1
 PID: Final = struct.Struct("!i")
 FORK_TIMEOUT: Final = 5.0
 """Seconds that a process which has only to fork may take; with gigabytes of memory that is 0.1 s."""
+
+FLUSH_TIMEOUT: Final = 1.0
+"""Seconds that the end of a process waits for those who read what its app has printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,7 @@ def _be_between(body: Callable[[], int], parent: int, mask: set[int], reader: Fi
 
 
 def _fork() -> int:
-    with warnings.catch_warnings():
+    with offspring.own_fork(), warnings.catch_warnings():
         # Of other threads, which Python 3.12 and later have seen: the caller has warned of them in its own words.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
@@ -187,18 +192,40 @@ def _live(life: Callable[[], int]) -> NoReturn:
         code = life()
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else INTERNAL_ERROR
-    except BaseException:  # noqa: BLE001 - nothing may climb out of the child into the frames of its parent
-        sys.excepthook(*sys.exc_info())
+    except BaseException as exc:  # noqa: BLE001 - nothing may climb out of the child into the frames of its parent
+        log.LOGGER.critical("the process has failed: this is a bug in preforkd", exc_info=exc)
     finally:
-        flush_output()
+        with contextlib.suppress(BaseException):  # whatever it is: this is the end of the process
+            flush_output()
+            log.finish()
         os._exit(code)
 
 
 def flush_output() -> None:
-    """Write what the program has printed: after a fork it would be written by both processes."""
+    """Write what the program has printed: after a fork it would be written by both processes.
+
+    The streams may be anything that an app has put there, and nobody may read what they write: this takes a second for
+    each at most.
+    """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(Exception), at_most(FLUSH_TIMEOUT):
             stream.flush()
+
+
+@contextlib.contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Interrupt what waits for the system in here with a TimeoutError; in the main thread alone."""
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before if before is not None else signal.SIG_DFL)
 
 
 def die_with(master: int, signum: int = signal.SIGTERM) -> None:

@@ -101,7 +101,7 @@ def take(environ: MutableMapping[str, str], pid: int) -> Systemd:
         environ: the environment of the process; changed.
         pid: of this process: what is meant for another one is removed, and not used.
     """
-    variables = {name: environ.pop(name) for name in (*_NOTIFY, *_LISTEN) if name in environ}
+    variables = {name: environ.pop(name).strip() for name in (*_NOTIFY, *_LISTEN) if name in environ}
     warnings: list[str] = []
     activation = _activation(variables, pid)
     activation.pass_on(False)  # what the app starts must not have them

@@ -177,10 +177,6 @@ class Turn:
         if worker.graceful_until is not None:
             until = min(until, worker.graceful_until)
         self.do(Send(worker.serial, Drain(stop, until, final)))
-        self.draining(worker, until)
-
-    def draining(self, worker: Worker, until: float) -> None:
-        """Note that a worker drains until then."""
         self.set(
             worker,
             state=WorkerState.DRAINING,

@@ -25,6 +25,7 @@ _OCTAL = re.compile(r"0?[0-7]{1,3}", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15})([kKmMgG]?)", re.ASCII)
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _URL_PATH = re.compile(r"(/[!-\"$->@-~]*)?", re.ASCII)
+_FIELD_VALUE = re.compile(r"[!-~]([ -~]{0,254}[!-~])?", re.ASCII)  # of RFC 9110 section 5.5, without obs-text and HTAB
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
 
@@ -221,6 +222,26 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamChoice(Choice):
+    """Which streams are told at once of a drain; also what was on or off once: `true` is "all", `false` is "late"."""
+
+    words: tuple[str, ...] = (AUTO, "all", "late")
+    alone: str = "all"
+    """What its name without a word means on the command line."""
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        if isinstance(raw, bool):
+            return "all" if raw else "late"
+        if isinstance(raw, str) and raw.lower() in _YES + _NO:
+            return "all" if raw.lower() in _YES else "late"
+        try:
+            return Choice.read(self, raw)
+        except ValueError as exc:
+            raise ValueError(f"{exc} (on the command line it means {self.alone} without a word, behind APP)") from None
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """One line of text."""
 
@@ -237,6 +258,27 @@ class Text:
     def write(self, value: object) -> str:
         """See `Kind.write`."""
         return written(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerField:
+    """The value of `Server` in responses (RFC 9110 section 10.2.4), empty: there is none; it is written "off"."""
+
+    metavar: str = "TEXT|off"
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        if raw is False or (isinstance(raw, str) and raw.lower() == "off"):
+            return ""
+        if isinstance(raw, str) and _FIELD_VALUE.fullmatch(raw):
+            return raw
+        raise ValueError(
+            f'{quoted(raw)} is not a header value: write printable ASCII without blanks at its ends, or "off" for none'
+        )
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(str(value) or "off")
 
 
 @dataclass(frozen=True, slots=True)

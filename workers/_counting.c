@@ -70,6 +70,20 @@ count(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 }
 
 static PyObject *
+move(PyObject *self, PyObject *cells)
+{
+    counter *c = (counter *)self;
+    Py_buffer to;
+    if (PyObject_GetBuffer(cells, &to, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) {
+        return NULL;
+    }
+    PyBuffer_Release(&c->cells);
+    c->cells = to;
+    c->size = to.len / (Py_ssize_t)sizeof(uint64_t);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 make(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"cells", "methods", "other", "statuses", "bounds", NULL};
@@ -122,12 +136,18 @@ static PyMemberDef members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyMethodDef methods[] = {
+    {"move", move, METH_O, "Count in these cells from now on."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot type_slots[] = {
     {Py_tp_doc, "Counts requests in cells of the scoreboard; see tally.py."},
     {Py_tp_new, make},
     {Py_tp_dealloc, forget},
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_members, members},
+    {Py_tp_methods, methods},
     {0, NULL},
 };
 

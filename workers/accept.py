@@ -3,6 +3,11 @@
 What a shared socket lacks is balance: whoever wakes up first takes what is there, and with the accept loops of asyncio
 and uvloop the busiest of four workers gets 1.5 to 2.9 times its share of held connections. So a worker takes one
 connection per wake-up, and one that holds more than the least loaded other leaves the socket alone for a moment first.
+
+Who has left it knows nothing of what happens meanwhile: its own connections end, and the others take more, until it is
+the least loaded itself. Were it waited for, too, all would wait for each other, 2 ms for every short connection. So a
+worker shows on the scoreboard whether it would take the next connection now, and is waited for only if it would, or
+when it falls behind.
 """
 
 from __future__ import annotations
@@ -13,15 +18,16 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Collection, Sequence
-from enum import Enum
 from typing import Final
+
+from preforkd.workers.scoreboard import AcceptState
 
 YIELD: Final = 0.002
 """Seconds for which a worker that has more than its share leaves the socket to the others."""
-UNWANTED: Final = 0.02
-"""Seconds for which it does not while connections end, after one that it had left was taken by nobody: the others wait,
-too. With short connections all of them would else wait for each other, 2 ms for every connection. Where none ends,
-what a worker takes it holds, and the balance counts."""
+AHEAD: Final = 4
+AHEAD_SHARE: Final = 16
+"""How far one may get ahead of a worker that has left the socket for a moment: so many connections, or one for so
+many that it holds, whichever is more. It is back in 2 ms and then the least loaded."""
 ALONE: Final = 16
 """Connections that a worker takes per wake-up while there is no other that is ready."""
 TROUBLE_PAUSE: Final = 0.1
@@ -30,17 +36,14 @@ COMPLAIN_EVERY: Final = 10.0
 """Seconds between two log lines about that."""
 
 
-class AcceptState(Enum):
-    """What an acceptor does with its listeners."""
+def takes(held: int, accepting: int, least: int) -> bool:
+    """Whether a worker takes a connection that has come, or leaves it to others for a moment.
 
-    ACCEPTING = "accepting"
-    """It takes one connection per wake-up."""
-    WAITING = "waiting"
-    """It leaves them alone until a timer ends: others are less loaded, or the system has no descriptor left."""
-    FULL = "full"
-    """It leaves them alone until a connection ends."""
-    STOPPED = "stopped"
-    """It leaves them alone until it is told to accept."""
+    Args:
+        held: connections that it holds.
+        accepting, least: what others hold, see `Scoreboard.others()`.
+    """
+    return held <= accepting and held <= least + max(AHEAD, least // AHEAD_SHARE)
 
 
 class Acceptor:
@@ -52,7 +55,8 @@ class Acceptor:
         lent: the descriptors of those that belong to somebody else, systemd for example, and outlive this daemon.
         take: is given each accepted socket.
         held: tells how many connections the worker holds.
-        least: tells how many the least loaded other worker holds, or None when there is no other.
+        others: tells what the other workers hold, as `Scoreboard.others()` does.
+        show: is told each new state.
         limit: connections at which nothing more is accepted.
         logger: where trouble is reported.
     """
@@ -63,9 +67,10 @@ class Acceptor:
         listeners: Sequence[socket.socket],
         *,
         lent: Collection[int],
-        take: Callable[[socket.socket], None],
+        take: Callable[[socket.socket, object], None],
         held: Callable[[], int],
-        least: Callable[[], int | None],
+        others: Callable[[], tuple[int, int] | None],
+        show: Callable[[AcceptState], None],
         limit: int,
         logger: logging.Logger,
     ) -> None:
@@ -75,22 +80,19 @@ class Acceptor:
         self._lent = lent
         self._take = take
         self._held = held
-        self._least = least
+        self._others = others
+        self._show = show
         self._limit = limit
         self._logger = logger
         self._timer: asyncio.TimerHandle | None = None
-        self._patient = False
-        """It has just waited for the others: what is still there is its own."""
-        self._free_until = 0.0
-        """Until then it does not wait for the others, in seconds of the loop's clock."""
-        self._ended_at = -UNWANTED
-        """When a connection has ended."""
+        self._patient_until = 0.0
+        """It has just waited for the others: what is still there is its own. Seconds of the loop's clock."""
         self._complained = {"full": -COMPLAIN_EVERY, "trouble": -COMPLAIN_EVERY}
 
     def accept(self) -> None:
         """Take connections, from any state but ACCEPTING."""
         self._cancel_timer()
-        self.state = AcceptState.ACCEPTING
+        self._enter(AcceptState.ACCEPTING)
         for listener in self._listeners:
             self._loop.add_reader(listener.fileno(), self._wake_up, listener)
 
@@ -117,7 +119,6 @@ class Acceptor:
 
     def connection_ended(self) -> None:
         """A connection has ended: accept again, if it was the limit that prevented it."""
-        self._ended_at = self._loop.time()
         if self.state is AcceptState.FULL and self._held() < self._limit:
             self.accept()
 
@@ -129,19 +130,14 @@ class Acceptor:
                 "full", f"holding {held} connections, all that --limit-connections allows: accepting no more"
             )
             return
-        least = self._least()
-        if least is None:
+        others = self._others()
+        if others is None:
             self._accept_several(listener, self._limit - held)
-        elif self._patient:
-            self._patient = False
-            now = self._loop.time()
-            if self._accept(listener) and now < self._ended_at + UNWANTED:
-                self._free_until = now + UNWANTED
-        elif held > least and self._loop.time() >= self._free_until:
-            self._patient = True
-            self._wait(YIELD)
-        else:
+        elif takes(held, *others) or self._loop.time() < self._patient_until:
+            self._patient_until = 0.0
             self._accept(listener)
+        else:
+            self._wait(AcceptState.YIELDING, YIELD)
 
     def _accept_several(self, listener: socket.socket, most: int) -> None:
         """Nobody else would take them: spare the wake-ups."""
@@ -152,7 +148,7 @@ class Acceptor:
     def _accept(self, listener: socket.socket) -> bool:
         """Accept one connection; tells whether there was one."""
         try:
-            connection, _ = listener.accept()
+            connection, address = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False
         except OSError as exc:
@@ -163,21 +159,29 @@ class Acceptor:
             # Out of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM), or worse: the socket stays readable.
             self._complain("trouble", f"cannot accept ({exc.strerror}): trying again every {TROUBLE_PAUSE:g} s")
             if self.state is AcceptState.ACCEPTING:
-                self._wait(TROUBLE_PAUSE)
+                self._wait(AcceptState.PAUSED, TROUBLE_PAUSE)
             return False
-        self._take(connection)
+        self._take(connection, address)
         return True
 
-    def _wait(self, seconds: float) -> None:
-        self._leave(AcceptState.WAITING)
-        self._timer = self._loop.call_later(seconds, self.accept)
+    def _wait(self, state: AcceptState, seconds: float) -> None:
+        self._leave(state)
+        self._timer = self._loop.call_later(seconds, self._return)
+
+    def _return(self) -> None:
+        self._patient_until = self._loop.time() + YIELD
+        self.accept()
 
     def _leave(self, state: AcceptState) -> None:
         self._cancel_timer()
         if self.state is AcceptState.ACCEPTING:
             for listener in self._listeners:
                 self._loop.remove_reader(listener.fileno())
+        self._enter(state)
+
+    def _enter(self, state: AcceptState) -> None:
         self.state = state
+        self._show(state)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -10,6 +10,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from preforkd.workers import offspring
+
 _OURS = f"{Path(__file__).parent}/"
 _LONGEST = 500
 """Characters of an exception's text that one line of a log should hold."""
@@ -34,6 +36,7 @@ def blame(doing: str, exc: BaseException) -> AppError:
         doing: what was tried, as in `cannot import "hello.py"`.
         exc: what its code raised.
     """
+    offspring.end_if_strayed(exc)
     frames = _frames(exc.__traceback__)
     return AppError(f"{doing}: {_place(exc, frames)}{cause(exc)}{_origin(exc, frames)}", _details(exc, frames))
 

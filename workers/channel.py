@@ -1,6 +1,6 @@
 """Messages between a worker and its master: length-prefixed JSON over one socket pair per worker.
 
-The worker says `Hello` (after a preload), `Ready`, `Failed`, `Draining`, `Retire` and `Stacks`; the master says
+The worker says `Hello` (after a preload), `Ready`, `Failed`, `GotTerm`, `Retire` and `Stacks`; the master says
 `Pause`, `Resume`, `Drain` and `Reopen`. The admin process says `Ask`; the master tells it `Answer` and `Note`. The end
 of the stream says that the other side is gone. Times are seconds of the monotonic clock, which all processes of a
 machine share.
@@ -19,6 +19,10 @@ LENGTH: Final = struct.Struct("!I")
 LIMIT: Final = 1 << 20
 """Bytes in one message at most: a longer text is cut by its sender, a longer message is a broken peer."""
 TEXT_LIMIT: Final = 64 << 10
+
+
+INTERNAL: Final = "preforkd"
+"""The stage of a boot in which no code of the app runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,12 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Draining:
-    """The worker has been told by somebody else (a TERM) to drain; it will be gone in `left` seconds."""
+class GotTerm:
+    """The worker has got a TERM that its master has not sent, and serves until it is told what that means.
 
-    left: float
+    The signal may have been for the whole process group: then the master stops the daemon, and its clock counts. Else
+    it replaces this worker.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +151,11 @@ class Note:
     text: str
 
 
-Message = Hello | Ready | Failed | Draining | Retire | Stacks | Pause | Resume | Drain | Reopen | Ask | Answer | Note
+Message = Hello | Ready | Failed | GotTerm | Retire | Stacks | Pause | Resume | Drain | Reopen | Ask | Answer | Note
 _TYPES: Final = {
     kind.__name__: kind
     for kind in (
-        Hello, Ready, Failed, Draining, Retire, Stacks, Pause, Resume, Drain, Reopen, Ask, Answer, Note,
+        Hello, Ready, Failed, GotTerm, Retire, Stacks, Pause, Resume, Drain, Reopen, Ask, Answer, Note,
     )
 }  # fmt: skip
 

@@ -39,15 +39,10 @@ def with_health_path(handler: type[ServerHttpProtocol], path: str, health: Healt
             request: Coroutine[Any, Any, None] = super().handle_request(message, payload)
             return request
 
-        def log_access(
-            self, message: RequestMessage | None, environ: object, response: Response | None, time: float
-        ) -> None:
-            if message is None or message.path.partition("?")[0] != path:
-                super().log_access(message, environ, response, time)
-
     async def answer(protocol: ServerHttpProtocol, message: RequestMessage) -> None:
         body = b"ready\n" if health.ready else b"draining\n"
         protocol.keep_alive(health.ready)
+        protocol.access_was_logged = True  # by nobody: an override of log_access() would slow every request down
         response = Response(protocol.writer, 200 if health.ready else 503, http_version=message.version)
         response.add_header("Content-Type", "text/plain; charset=utf-8")
         response.add_header("Content-Length", str(len(body)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import signal
 import socket
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import log, prometheus, stacks
+from preforkd.workers import ending, log, offspring, prometheus, stacks
 from preforkd.workers.channel import (
+    INTERNAL,
     ChannelError,
     Decoder,
     Drain,
-    Draining,
     Failed,
+    GotTerm,
     Message,
     Pause,
     Ready,
@@ -36,10 +36,11 @@ from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
 from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
+from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
-from preforkd.workers.scoreboard import Field, RowState, Scoreboard
+from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
 from preforkd.workers.server import Server
 from preforkd.workers.tally import Tally
 
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
+INTERNAL_ERROR: Final = 1
 BOOT_FAILED: Final = 3
-STDOUT: Final = 1
 RESPONSES: Final = (
     Field.RESPONSES_1XX,
     Field.RESPONSES_2XX,
@@ -68,7 +69,32 @@ def load_app(settings: WorkerSettings) -> LoadedApp:
     Raises:
         AppError: it cannot be served; the message is one line and says why.
     """
-    return load(settings.app, interface=settings.interface, factory=settings.factory, app_dir=settings.app_dir)
+    app = load(settings.app, interface=settings.interface, factory=settings.factory, app_dir=settings.app_dir)
+    _keep_low_descriptors()
+    return app
+
+
+def _keep_low_descriptors() -> None:
+    """Open those below 3 that the app has closed: the next connection would get one, and what is printed its client."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+
+
+def rehearse(settings: WorkerSettings) -> LoadedApp:
+    """Go through all of a worker's start, and end the app again; there is no master, and nothing is listened on.
+
+    Raises:
+        AppError: the app cannot be served; the message is one line and says why.
+        BootError: it can be imported, and not be started.
+    """
+    app = load_app(settings)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _run_through(Worker(settings, app, Listeners([], frozenset()), theirs, Scoreboard(), 0).rehearse())
+    return app
 
 
 def preload(settings: WorkerSettings) -> LoadedApp:
@@ -122,12 +148,17 @@ def run(
     row = board.row(index)
     row[Field.PID] = os.getpid()
     row[Field.STATE] = RowState.STARTING
+    offspring.possess([channel, *listeners.sockets], board)
     try:
         compiled.choose(settings.parser)
         if app is None:
             prometheus.prepare()
         prometheus.begin(index, board.free_rows())
-        app = app or load_app(settings)
+        if app is None:
+            row[Field.STATE] = RowState.LOADING
+            app = load_app(settings)
+            row[Field.STATE] = RowState.STARTING
+        offspring.end_if_strayed()
         _run_through(Worker(settings, app, listeners, channel, board, index).serve())
     except AppError as exc:
         channel.sendall(encode(Failed("import", str(exc), exc.details)))
@@ -135,9 +166,13 @@ def run(
     except BootError as exc:
         channel.sendall(encode(Failed(exc.stage, str(exc), exc.details)))
         return BOOT_FAILED
+    except Exception as exc:
+        if row[Field.STATE] not in (RowState.STARTING, RowState.LOADING):
+            raise
+        channel.sendall(encode(Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())))
+        return INTERNAL_ERROR
     prometheus.end()
-    # The process ends by os._exit, which skips what the app has registered.
-    atexit._run_exitfuncs()
+    ending.run_exit_functions()
     return 0
 
 
@@ -147,13 +182,14 @@ def _run_through(serving: Coroutine[Any, Any, None]) -> None:
     A task that raises `SystemExit` stops the loop, of asyncio and of uvloop, be it one that the app has made for a part
     of one request (as middleware of Starlette does). The others know nothing of that and go on.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with offspring.event_loop(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
         task = loop.create_task(serving)
         while not task.done():
             try:
                 loop.run_until_complete(task)
             except (SystemExit, KeyboardInterrupt) as exc:
+                offspring.end_if_strayed(exc)
                 if not task.done():
                     log.LOGGER.error("a task raised %s: the worker goes on", type(exc).__name__, exc_info=exc)
         task.result()
@@ -211,29 +247,25 @@ class Worker:
         self._tally: Tally | None = None
         self._retiring = False
         """It has asked to be replaced."""
+        self._has_term = False
+        """It has got a TERM, and told its master."""
+
+    async def rehearse(self) -> None:
+        """Start as for serving, and end."""
+        await self._start()
+        await self._end(self._loop.time() + self._settings.shutdown_timeout)
 
     async def serve(self) -> None:
         """Accept and answer until a drain is over."""
-        self._loop = asyncio.get_running_loop()
-        stacks.install(self._loop, lambda text: self._tell(Stacks(text)))
-        self._over = asyncio.Event()
-        self._connections = connections_of(self._loop)
-        self._health = Health()
-        if self._settings.health_path:
-            self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
-        self._connections.limit_concurrency = self._settings.limit_concurrency
-        if self._settings.counting:
-            self._connections.counters = self._tally = Tally(self._row)
-        self._access_log = self._open_access_log()
-        self._try_protocol()
-        await self._start_app()
+        await self._start()
         self._server = Server(
             self._loop,
             self._listeners.sockets,
             self._make_protocol,
             self._connections,
             lent=self._listeners.lent,
-            least=self._least_connections,
+            others=self._others,
+            show=self._show_accepting,
             changed=self._show_connections,
             limit=self._settings.limit_connections,
             logger=log.LOGGER,
@@ -241,6 +273,7 @@ class Worker:
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
         self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        offspring.claim(signal.SIGTERM)
         self._server.listen(self._settings.backlog)
         self._server.accept()
         self._recycling = Recycling(self._settings, time.monotonic())
@@ -248,22 +281,60 @@ class Worker:
         self._row[Field.STATE] = RowState.READY
         self._tell(Ready())
         await self._over.wait()
-        if self._gateway is not None:
-            allowed = self._settings.shutdown_timeout
-            await self._gateway.shutdown(min(allowed, self._drained_by + allowed - self._loop.time()))
+        await self._end(min(self._loop.time(), self._drained_by) + self._settings.shutdown_timeout)
         self._copy_counters()
+
+    async def _start(self) -> None:
+        """Prepare everything but the listeners, and have the app start."""
+        self._loop = asyncio.get_running_loop()
+        offspring.loop_runs(self._forked)
+        stacks.install(self._loop, lambda text: self._tell(Stacks(text)))
+        offspring.claim(stacks.SIGNAL)
+        self._over = asyncio.Event()
+        self._connections = connections_of(self._loop)
+        self._health = Health()
+        if self._settings.health_path:
+            self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
+        clock.name_server(self._settings.server_header)
+        self._connections.limit_concurrency = self._settings.limit_concurrency
+        if self._settings.counting:
+            self._connections.counters = self._tally = Tally(self._row)
+        self._access_log = self._open_access_log()
+        self._row[Field.STATE] = RowState.LOADING
+        self._try_protocol()
+        await self._start_app()
+        self._row[Field.STATE] = RowState.STARTING
+
+    def _forked(self) -> None:
+        """Leave the loop in a process that the app has forked: what comes back to it has come to its end."""
+        asyncio._set_running_loop(None)
+        self._loop.call_soon(offspring.end)
+        self._loop.call_soon_threadsafe = offspring.end_with  # type: ignore[method-assign]  # by a thread of the app's
+        if self._tally is not None:
+            self._tally.let_go()
+
+    async def _end(self, end_by: float) -> None:
+        """Have the app shut down, and write the last lines.
+
+        Args:
+            end_by: when all of it has to be over, seconds of the loop's clock.
+        """
+        if self._gateway is not None:
+            await self._gateway.shutdown(end_by - self._loop.time())
         if self._access_log is not None:
             self._access_log.close()
+        ending.limit(end_by - self._loop.time())
 
     def _open_access_log(self) -> AccessLog | None:
         if not self._settings.access_log:
             return None
         settings = self._settings
-        target = STDOUT if settings.access_log_file == "-" else settings.access_log_file
+        target = log.standard_output() if settings.access_log_file == "-" else settings.access_log_file
+        as_json = settings.log_format == "json"
         try:
-            return AccessLog(target, settings.access_log_format, as_json=settings.log_format == "json", loop=self._loop)
+            return AccessLog(target, settings.access_log_format, as_json=as_json, loop=self._loop, logger=log.LOGGER)
         except OSError as exc:
-            raise BootError("access_log_file", f"{target} cannot be opened: {exc.strerror}") from exc
+            raise BootError("access_log_file", f"{settings.access_log_file} cannot be opened: {exc.strerror}") from exc
 
     def _try_protocol(self) -> None:
         """Make one protocol for nobody: an app whose constructor fails must not become ready."""
@@ -281,7 +352,7 @@ class Worker:
         except StartupError as exc:
             raise BootError("lifespan", str(exc), exc.details) from exc
 
-    def _make_protocol(self) -> asyncio.BaseProtocol:
+    def _make_protocol(self) -> ServerHttpProtocol:
         settings = self._settings
         return self._handler(
             loop=self._loop,
@@ -294,6 +365,7 @@ class Worker:
             body_timeout=settings.body_timeout,
             write_timeout=settings.write_timeout,
             request_timeout=settings.request_timeout,
+            disconnect_timeout=settings.disconnect_timeout,
             keep_alive_requests=settings.keep_alive_requests,
             limit_request_line=settings.limit_request_line,
             limit_headers=settings.limit_headers,
@@ -347,14 +419,15 @@ class Worker:
                 log.LOGGER.error("the access log goes on in the old file, for the new one cannot be opened: %s", exc)
 
     def _terminate(self) -> None:
-        """Obey a TERM: from the kernel, because the master is dead, or from somebody who wants this worker to go."""
+        """Ask the master what a TERM means: somebody wants this worker to go, or the whole daemon, as he has told all.
+
+        If the master is dead it is from the kernel, and says so.
+        """
         if os.getppid() != self._master:
             self._orphaned()
             return
-        left = self._settings.graceful_timeout
-        now = time.monotonic()
-        self._tell(Draining(left))
-        self._leave(self._drain(now, now + left, self._settings.idle_grace, take_queued=False))
+        self._has_term = True
+        self._tell(GotTerm())
 
     def _orphaned(self) -> None:
         """The master is gone, and a new one may want the port: leave it at once, and finish what has been accepted."""
@@ -417,6 +490,8 @@ class Worker:
             self._gateway.resume()
         self._server.accept()
         self._row[Field.STATE] = RowState.READY
+        if self._has_term:
+            self._tell(GotTerm())  # to stand by was not to go
 
     # The scoreboard
 
@@ -427,11 +502,15 @@ class Worker:
         self._row[Field.LOOP_LAG] = max(now - due, 0)
         # The next beat first: whatever fails below, this worker must not be taken for one that hangs.
         self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9))
+        log.flush()
         self._copy_counters()
         self._retire_in_time(now / 1e9)
 
-    def _least_connections(self) -> int | None:
-        return self._board.least_connections(self._index)
+    def _others(self) -> tuple[int, int] | None:
+        return self._board.others(self._index)
+
+    def _show_accepting(self, state: AcceptState) -> None:
+        self._row[Field.ACCEPTING] = state
 
     def _show_connections(self, held: int) -> None:
         self._row[Field.CONNECTIONS] = held
@@ -442,6 +521,7 @@ class Worker:
         row[Field.ACCEPTED] = connections.accepted
         row[Field.REQUESTS] = connections.requests
         row[Field.BYTES_SENT] = connections.bytes_sent
+        row[Field.LOST_LINES] = log.lost() + (self._access_log.lost if self._access_log is not None else 0)
         for field, number in zip(RESPONSES, connections.responses[1:], strict=False):
             row[field] = max(number, 0)  # the class that is left over may be reckoned in the middle of a request
         if self._tally is not None:

@@ -22,6 +22,8 @@ ROWS: Final = 4096
 FIELDS: Final = 2048
 """64-bit integers in a row. Memory that nobody has touched costs nothing: a worker takes four pages."""
 ROW_BYTES: Final = FIELDS * 8
+NOBODY: Final = 1 << 62
+"""More connections than anybody holds."""
 FRESH: Final = 1_000_000_000
 """Nanoseconds for which a heartbeat counts: a worker without one takes no connections, so it has no share of them."""
 
@@ -47,18 +49,22 @@ class Field(IntEnum):
     RESPONSES_5XX = 14
     LOOP_LAG = 15
     """Nanoseconds by which the last heartbeat was late."""
-    MASTER_STATE = 16
-    """What its master thinks of it, an index of `WORKER_STATES`; the master writes this and the next two."""
-    FORKED = 17
-    """Nanoseconds of the monotonic clock."""
-    SERIAL = 18
-    """Of the worker, plus 1; 0: nobody has the row."""
+    LOST_LINES = 16
+    """Lines of the access log and of the log that could not be written."""
+    ACCEPTING = 17
+    """What it does with its listeners, an `AcceptState`."""
     DRAIN_FORCED = 19
     """Requests that were cut at the end of a drain."""
-    CPU = 36
-    """Nanoseconds of CPU time; summed up over the dead by slot."""
     THREAD_QUEUE = 20
     """WSGI: how long requests have waited for a thread: the first of `CELLS` cells."""
+    CPU = 36
+    """Nanoseconds of CPU time; summed up over the dead by slot."""
+    MASTER_STATE = 37
+    """What its master thinks of it, an index of `WORKER_STATES`; the master writes this and the next two."""
+    FORKED = 38
+    """Nanoseconds of the monotonic clock."""
+    SERIAL = 39
+    """Of the worker, plus 1; 0: nobody has the row."""
     REJECTED = 40
     """Requests that were refused before they reached the app: the first of `len(REJECTIONS)` cells."""
     TEXT_VERSION = 60
@@ -84,6 +90,7 @@ REJECTIONS: Final = (
 """Why a request did not reach the app."""
 COUNTED: Final = (
     (Field.ACCEPTED, Field.LOOP_LAG),
+    (Field.LOST_LINES, Field.ACCEPTING),
     (Field.DRAIN_FORCED, Field.CPU),
     (Field.REJECTED, Field.TEXT_VERSION),
     (Field.DURATIONS, Field.TEXT),
@@ -139,8 +146,26 @@ class RowState(IntEnum):
 
     EMPTY = 0
     STARTING = 1
+    """It runs code of ours, so far."""
     READY = 2
     DRAINING = 3
+    LOADING = 4
+    """Code of the app runs: it is imported, or started."""
+
+
+class AcceptState(IntEnum):
+    """What a worker does with its listeners, in `Field.ACCEPTING`."""
+
+    STOPPED = 0
+    """It leaves them alone until it is told to accept."""
+    ACCEPTING = 1
+    """It takes one connection per wake-up."""
+    YIELDING = 2
+    """It leaves them alone for a moment: others are less loaded."""
+    PAUSED = 3
+    """It leaves them alone for a while: the system has no descriptor or memory left."""
+    FULL = 4
+    """It leaves them alone until a connection ends."""
 
 
 _ZEROS: Final = array("Q", bytes(ROW_BYTES))
@@ -200,14 +225,20 @@ class Scoreboard:
             descriptor = _memfd(size)
         self.descriptor: Final = descriptor
         """-1 where the system has no memory with a descriptor: then no other program can take the page over."""
-        self._memory = mmap.mmap(descriptor, size)
-        self._cells = memoryview(self._memory).cast("Q")
-        self.master: Final = self._cells[ROWS * FIELDS : (ROWS + 1) * FIELDS]
+        self._rows: dict[int, Row] = {}
+        self._lay_out(mmap.mmap(descriptor, size))
+
+    def _lay_out(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._cells = memoryview(memory).cast("Q")
+        self.master = self._cells[ROWS * FIELDS : (ROWS + 1) * FIELDS]
         """By `MasterField`."""
-        self.sums: Final = Row(self._cells[(ROWS + 1) * FIELDS : (ROWS + 2) * FIELDS])
+        self.sums = Row(self._cells[(ROWS + 1) * FIELDS : (ROWS + 2) * FIELDS])
         """What dead workers have counted whose rows others have got since; the counters alone."""
-        self.cpu: Final = self._cells[(ROWS + 2) * FIELDS :]
+        self.cpu = self._cells[(ROWS + 2) * FIELDS :]
         """The CPU time of the same workers, by slot."""
+        for index, row in self._rows.items():
+            row._cells = self._cells[index * FIELDS : (index + 1) * FIELDS]
 
     @property
     def used(self) -> int:
@@ -219,26 +250,45 @@ class Scoreboard:
     def used(self, value: int) -> None:
         self.master[MasterField.USED] = value
 
-    def least_connections(self, own: int) -> int | None:
-        """Return how many connections the least loaded other worker holds that is ready and turns its loop.
+    def others(self, own: int) -> tuple[int, int] | None:
+        """Return how many connections the least loaded of the other workers hold that are ready and turn their loops.
 
         Args:
             own: the index of the row that does not count.
+
+        Returns:
+            Of those that take the next connection when it comes, `NOBODY` if there is none; and of those, too, that
+            are back in a moment. None: no other takes connections.
         """
         # Flat, on the raw cells: it is called for each accepted connection (1 us for four workers).
         cells = self._cells
         oldest = time.monotonic_ns() - FRESH
-        least = None
+        accepting = least = NOBODY
         for base in range(0, self.used * FIELDS, FIELDS):
-            if cells[base + 3] == 2 and cells[base + 4] > oldest and base != own * FIELDS:
+            state = cells[base + 17]
+            if 1 <= state <= 2 and cells[base + 3] == 2 and cells[base + 4] > oldest and base != own * FIELDS:
                 held: int = cells[base + 5]
-                if least is None or held < least:
+                if held < least:
                     least = held
-        return least
+                if state == 1 and held < accepting:
+                    accepting = held
+        return (accepting, least) if least != NOBODY else None
 
     def row(self, index: int) -> Row:
         """Return the row of that index, 0 to `ROWS` - 1."""
-        return Row(self._cells[index * FIELDS : (index + 1) * FIELDS])
+        row = self._rows.get(index)
+        if row is None:
+            row = self._rows[index] = Row(self._cells[index * FIELDS : (index + 1) * FIELDS])
+        return row
+
+    def let_go(self) -> None:
+        """Leave the page to the others; from now on this and its rows are this process's own, and mean nothing."""
+        memory, cells = self._memory, self._cells
+        self._lay_out(mmap.mmap(-1, len(memory)))  # of which no page is there until it is written to
+        cells.release()
+        memory.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
     def free_rows(self) -> list[int]:
         """Return the rows that some worker has had and that none has now."""

@@ -14,8 +14,13 @@ from preforkd.workers.accept import Acceptor
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
+    from preforkd.workers.scoreboard import AcceptState
 
+NOT_SENT: Final = 131072
+"""Bytes of a connection that wait in the kernel to be sent, at most. It would take megabytes for a client that reads
+nothing; what it does not take waits in this process, where limits count."""
 LAST_WORDS: Final = 0.1
 """Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
 
@@ -29,7 +34,8 @@ class Server:
         protocol_factory: makes the protocol of a connection.
         connections: the live connections of this loop.
         lent: the descriptors of the listeners that somebody else has lent to this daemon.
-        least: tells how many connections the least loaded other worker holds, or None when there is no other.
+        others: tells what the other workers hold, or None when no other takes connections.
+        show: is told what is done with the listeners.
         changed: is told the number of connections after each change.
         limit: connections at which nothing more is accepted.
         logger: where trouble is reported.
@@ -39,11 +45,12 @@ class Server:
         self,
         loop: asyncio.AbstractEventLoop,
         listeners: Sequence[socket.socket],
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        protocol_factory: Callable[[], HttpConnection],
         connections: Connections,
         *,
         lent: Collection[int],
-        least: Callable[[], int | None],
+        others: Callable[[], tuple[int, int] | None],
+        show: Callable[[AcceptState], None],
         changed: Callable[[int], None],
         limit: int,
         logger: logging.Logger,
@@ -57,7 +64,15 @@ class Server:
         self._opening: set[asyncio.BaseProtocol] = set()
         """Those that `connection_made` has not been called of: from then on they are among the connections."""
         self._acceptor = Acceptor(
-            loop, listeners, lent=lent, take=self._take, held=self.held, least=least, limit=limit, logger=logger
+            loop,
+            listeners,
+            lent=lent,
+            take=self._take,
+            held=self.held,
+            others=others,
+            show=show,
+            limit=limit,
+            logger=logger,
         )
         connections.began = self._opening.discard
         connections.ended = self._connection_ended
@@ -74,6 +89,9 @@ class Server:
         """
         for listener in self._listeners:
             if listener.family != socket.AF_UNIX:
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    # Inherited by the connections, too: no system call for each.
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
                 # The master binds without it, so that the address is its alone while the app boots. From here on it is
                 # inherited by the connections, which then do not keep a next daemon from the port in TIME_WAIT.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -108,7 +126,8 @@ class Server:
         await self._closed_by(min(now + idle_grace, deadline))
         left = deadline - self._loop.time()
         if left > 0:
-            self._connections.closing(left)
+            # A little more, for timers are not exact: the cut at the deadline is `_cut`'s, which counts it.
+            self._connections.closing(left + LAST_WORDS)
             await self._closed_by(deadline)
         if self._connections:
             await self._cut()
@@ -124,7 +143,7 @@ class Server:
         self._connections.closing(0.0)
         await self._closed_by(self._loop.time() + LAST_WORDS)
         for connection in self._connections:
-            connection.abort()  # what it had to say has been written; the loop may not be closed with it
+            connection.cut()  # what it had to say has been written; the loop may not be closed with it
         await self._closed_by(self._loop.time() + LAST_WORDS)
 
     async def _closed_by(self, deadline: float) -> None:
@@ -132,14 +151,15 @@ class Server:
             async with asyncio.timeout_at(deadline):
                 await self._connections.wait_closed()
 
-    def _take(self, connection: socket.socket) -> None:
-        """Make a protocol for an accepted socket.
+    def _take(self, connection: socket.socket, address: object) -> None:
+        """Make a protocol for an accepted socket, and tell it who the client is: after a reset nobody knows.
 
         Driven by hand: a task for each connection costs 10 us more, and this one awaits a single future of the loop's.
         uvloop makes the socket non-blocking and sets TCP_NODELAY itself.
         """
         try:
             protocol = self._factory()
+            protocol.remember_client(address)
             opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises

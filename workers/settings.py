@@ -31,11 +31,12 @@ class WorkerSettings:
     body_timeout: float
     write_timeout: float
     request_timeout: float
+    disconnect_timeout: float
     graceful_timeout: float
     shutdown_timeout: float
     idle_grace: float
-    drain_streams: bool
     parser: str
+    drain_streams: str
     limit_request_line: int
     limit_headers: int
     limit_header_size: int
@@ -52,3 +53,4 @@ class WorkerSettings:
     debug: bool
     health_path: str
     counting: bool
+    server_header: str

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import io
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
+
+from preforkd.workers import log
 
 SIGNAL: Final = signal.SIGUSR2
 MOST_TASKS: Final = 100
@@ -36,13 +38,14 @@ def install(loop: asyncio.AbstractEventLoop, tell: Callable[[str], None]) -> Non
     def dump_tasks(_signum: int, frame: FrameType | None) -> None:
         tell("".join(traceback.format_stack(frame, limit=MOST_FRAMES)).rstrip())
         tasks = list(asyncio.all_tasks(loop))
-        print(f"{len(tasks)} asyncio tasks:", file=sys.stderr)
+        text = io.StringIO(f"{len(tasks)} asyncio tasks:\n")
+        text.seek(0, io.SEEK_END)
         for task in tasks[:MOST_TASKS]:
-            task.print_stack(limit=8, file=sys.stderr)
+            task.print_stack(limit=8, file=text)
         if len(tasks) > MOST_TASKS:
-            print(f"... and {len(tasks) - MOST_TASKS} more", file=sys.stderr)
-        sys.stderr.flush()
+            text.write(f"... and {len(tasks) - MOST_TASKS} more\n")
+        log.write(text.getvalue())
 
-    faulthandler.enable()
+    log.show_fatal_signals()
     signal.signal(SIGNAL, dump_tasks)
-    faulthandler.register(SIGNAL, all_threads=True, chain=True)
+    faulthandler.register(SIGNAL, file=log.standard_error().fileno(), all_threads=True, chain=True)

@@ -58,11 +58,22 @@ async def echo(receive: Any, send: Any) -> None:
     print(f"websocket {message['code']} {message['reason']}", flush=True)
 
 
+async def keys(receive: Any, send: Any) -> None:
+    """Say what each message has in it."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": " ".join(sorted(message))})
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         raise RuntimeError("no lifespan here")
     if scope["path"] == "/echo":
         await echo(receive, send)
+        return
+    if scope["path"] == "/keys":
+        await keys(receive, send)
         return
     if scope["path"] == "/exit":
         leave()

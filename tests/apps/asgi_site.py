@@ -20,6 +20,11 @@ async def lifespan(receive: Any, send: Any) -> None:
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     await receive()
+    if scope["path"] == "/never-accepts":
+        print(f"websocket {(await receive())['code']} before it was accepted", flush=True)
+        return
+    if scope["path"] == "/listens-to-nobody":
+        await asyncio.sleep(60)
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "text": f"{VERSION} {message['text']}"})
@@ -29,7 +34,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 async def ticks(scope: Any, receive: Any, send: Any) -> None:
     """Stream until told to end, by `http.disconnect` or by the draining event, and then end in order."""
     await receive()
-    draining = scope["extensions"]["preforkd.draining"]
+    draining = scope["preforkd.draining"]
     by_event = scope["path"] == "/ticks-by-event"
 
     async def told() -> None:

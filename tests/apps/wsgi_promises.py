@@ -101,12 +101,20 @@ def late(environ: Environ, start_response: StartResponse, folder: Path) -> Itera
     return Closing([b"ok"], close)
 
 
+def lingering(environ: Environ, start_response: StartResponse, folder: Path) -> Iterable[bytes]:
+    """Parts of an unknown length in all; their `close()` takes until the test has the response."""
+    start_response("200 OK", PLAIN)
+    return Closing([b"one ", b"two"], lambda: wait_for(folder / "answered"))
+
+
 def leave(environ: Environ, start_response: StartResponse, folder: Path) -> Iterable[bytes]:
     """Raises what asyncio raises to end a coroutine."""
     raise GeneratorExit
 
 
-PATHS = {function.__name__: function for function in (echo, listed, nothing, hints, file, endless, late, leave)}
+PATHS = {
+    function.__name__: function for function in (echo, listed, nothing, hints, file, endless, late, lingering, leave)
+}
 
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

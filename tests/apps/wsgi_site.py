@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -25,6 +26,11 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 def who(environ: Environ, argument: str) -> list[bytes]:
     """Who answers."""
     return [f"{VERSION} {os.getpid()}".encode()]
+
+
+def websocket(environ: Environ, argument: str) -> list[bytes]:
+    """What Flask-Sock and Socket.IO do when a server does not lend its sockets."""
+    raise RuntimeError("Cannot obtain socket from WSGI environment.")
 
 
 def slow(environ: Environ, seconds: str) -> list[bytes]:
@@ -61,6 +67,17 @@ def source(environ: Environ, argument: str) -> Iterable[bytes]:
     return wrapped
 
 
+def coroutine(environ: Environ, argument: str) -> Iterator[bytes]:
+    """Who answers, by coroutines that the app runs: in its call, and between the parts."""
+
+    async def part(number: int) -> bytes:
+        await asyncio.sleep(0)
+        return f"{number}\n".encode()
+
+    first = asyncio.run(part(0))
+    return (first if number == 0 else asyncio.run(part(number)) for number in range(3))
+
+
 def fail(environ: Environ, argument: str) -> list[bytes]:
     """A bug in the app."""
     raise RuntimeError("a bug in the app")
@@ -86,5 +103,6 @@ def describe(environ: Environ, argument: str) -> list[bytes]:
 
 
 NAMES: dict[str, Callable[[Environ, str], Iterable[bytes]]] = {
-    function.__name__: function for function in (who, slow, chunks, upload, large, source, fail, leave, note, describe)
+    function.__name__: function
+    for function in (who, slow, chunks, upload, large, source, coroutine, fail, leave, note, describe, websocket)
 }

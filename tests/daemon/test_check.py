@@ -80,3 +80,10 @@ def test_a_terminated_check_is_no_success(tmp_path: Path) -> None:
             time.sleep(0.01)
         subprocess.run(["kill", "-TERM", "--", f"-{process.pid}"], check=True)
         assert process.wait(10) == -15
+
+
+def test_a_process_that_the_import_forks_has_nothing_to_say_of_the_check(tmp_path: Path) -> None:
+    forks = "import os\nif (pid := os.fork()):\n    assert os.wait()[1] == 0\n"
+    done = check(tmp_path, HANDLER + forks, "--workers", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("is fine") == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from preforkd.daemon import command, master, signals
+from preforkd.daemon import command, master, signals, version
 from preforkd.daemon.config import Config, ConfigError
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.options import DECLARATIONS
@@ -105,6 +105,7 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "proc_name": "shop",
         "health_path": "/health",
         "root_path": "/shop",
+        "drain_streams": "late",
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
         "admin": f"unix:{folder}/admin.sock",
@@ -277,6 +278,7 @@ def test_the_compiled_parser_is_refused_where_it_was_not_built(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "parser_is_built", lambda: False)
+    monkeypatch.setattr(version, "parser_is_built", lambda: False)
     assert run("--parser", "compiled") == 2
     assert "--parser on the command line: the compiled parser was not built" in capsys.readouterr().err
     assert command.run(["--version"]) == 0

@@ -55,6 +55,31 @@ def test_port_and_web_concurrency_of_a_platform_are_obeyed() -> None:
     assert config.options.workers == 3
 
 
+@pytest.mark.parametrize("blanks", [" {}", "{} ", " {}\t", "{}\r\n", "\u00a0{}"])
+def test_blanks_around_the_value_of_any_variable_do_not_count(blanks: str) -> None:
+    config = configure(
+        environ={
+            "PORT": blanks.format("5000"),
+            "WEB_CONCURRENCY": blanks.format("3"),
+            "PREFORKD_KEEP_ALIVE": blanks.format("7"),
+            "PREFORKD_ACCESS_LOG": blanks.format("off"),
+            "PREFORKD_LIMIT_BODY": blanks.format("1M"),
+            "PREFORKD_PROC_NAME": blanks.format("shop web"),
+        }
+    )
+    options = config.options
+    assert options.bind == (TcpAddress("0.0.0.0", 5000),)
+    assert (options.workers, options.keep_alive, options.access_log) == (3, 7.0, False)
+    assert (options.limit_body, options.proc_name) == (1 << 20, "shop web")
+    [line] = errors(environ={"PREFORKD_CONFIG": blanks.format("/x.toml")})
+    assert line == "PREFORKD_CONFIG in the environment: /x.toml does not exist"
+
+
+def test_a_variable_of_blanks_alone_is_not_set() -> None:
+    config = configure(environ={"PORT": " ", "WEB_CONCURRENCY": "\t", "PREFORKD_KEEP_ALIVE": "  "})
+    assert {config.origins[name] for name in ("bind", "workers", "keep_alive")} == {"default"}
+
+
 def test_a_wrong_port_of_a_platform_is_an_error() -> None:
     [line] = errors(environ={"PORT": "http"})
     assert line.startswith("$PORT in the environment: ")

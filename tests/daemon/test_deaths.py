@@ -47,6 +47,7 @@ def test_one_that_was_never_ready_has_always_died_young() -> None:
         (death(code=1), "exited"),
         (death(signum=signal.SIGSEGV), "crashed"),
         (death(signum=signal.SIGKILL), "killed"),
+        (death(signum=signal.SIGTERM), "killed"),
         (death(signum=signal.SIGKILL, oom=True), "out of memory"),
     ],
 )

@@ -23,7 +23,7 @@ from preforkd.daemon.mold import Mold, Molds, serve
 from preforkd.daemon.spawn import Child, spawn
 from preforkd.workers import log
 from preforkd.workers.blame import AppError
-from preforkd.workers.channel import Decoder, Failed, Hello, Message, encode
+from preforkd.workers.channel import INTERNAL, Decoder, Failed, Hello, Message, encode
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="a preload needs subreapers, which only Linux has"),
@@ -340,6 +340,18 @@ def test_each_order_is_a_worker_that_says_its_pid_and_has_the_app() -> None:
 
 def test_a_mold_ends_when_the_master_is_gone() -> None:
     assert Running(lambda: "the app", live).end() == 0
+
+
+def test_a_failure_of_our_own_before_the_import_is_said_to_be_ours() -> None:
+    def load() -> str:
+        raise TypeError("x")
+
+    running = Running(load, live)
+    (answer,) = said(running.order(order(0)))
+    assert isinstance(answer, Failed)
+    assert (answer.stage, answer.text) == (INTERNAL, "TypeError: x")
+    assert "Traceback" in answer.details
+    assert running.end() == molding.INTERNAL_ERROR
 
 
 def test_every_order_for_an_app_that_cannot_be_imported_is_answered_with_the_reason() -> None:

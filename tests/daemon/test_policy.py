@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 
@@ -35,18 +36,18 @@ from preforkd.daemon.events import (
     Started,
     StopAsked,
     TimePassed,
-    WorkerDraining,
     WorkerExited,
     WorkerFailed,
+    WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
     WorkerStacks,
 )
-from preforkd.daemon.policy import MOST_WORKERS, SILENT_BOOTS, TABLE, next_deadline, step
+from preforkd.daemon.policy import _ROWS, MOST_WORKERS, SILENT_BOOTS, TABLE, next_deadline, step
 from preforkd.daemon.reconcile import PROBATION
 from preforkd.daemon.slots import Generation, WorkerState
 from preforkd.daemon.turn import Phase, State
-from preforkd.workers.channel import Drain, Pause, Reopen, Resume
+from preforkd.workers.channel import INTERNAL, Drain, Pause, Reopen, Resume
 
 KINDS: tuple[type, ...] = (
     Started,
@@ -60,7 +61,7 @@ KINDS: tuple[type, ...] = (
     ForkFailed,
     WorkerReady,
     WorkerFailed,
-    WorkerDraining,
+    WorkerGotTerm,
     WorkerRetiring,
     WorkerStacks,
     WorkerExited,
@@ -183,6 +184,23 @@ def test_an_app_that_ends_the_process_at_import_exits_3() -> None:
     assert play.exit_code == 3
 
 
+def test_a_failure_of_our_own_start_is_no_fault_of_the_app_and_exits_1() -> None:
+    play = Play(1)
+    play.happens(Started)
+    failed = text(play.happens(WorkerFailed, 0, INTERNAL, "TypeError: x", "Traceback ..."))
+    assert "this is a bug in preforkd: TypeError: x\nTraceback ..." in failed
+    play.exits(0, 1)
+    assert play.exit_code == 1
+
+
+def test_a_process_that_ends_where_no_code_of_the_app_runs_is_no_fault_of_the_app_and_exits_1() -> None:
+    play = Play(1)
+    play.happens(Started)
+    died = text(play.happens(WorkerExited, 0, code=7, signum=None, oom=False, in_flight=0, loading=False))
+    assert "the app ended" not in died
+    assert play.exit_code == 1
+
+
 def test_workers_that_signals_end_before_any_was_ready_are_tried_again_and_then_given_up_with_4() -> None:
     play = Play(1)
     play.happens(Started)
@@ -291,10 +309,89 @@ def test_a_worker_that_has_drained_is_not_lost() -> None:
     assert play.state.losses == {}
 
 
-def test_a_term_from_somebody_else_drains_a_worker_and_replaces_it_at_once() -> None:
+def test_a_worker_that_somebody_has_sent_a_term_serves_until_its_successor_is_ready() -> None:
     play = Play(1, graceful_timeout=25, shutdown_timeout=5).booted()
-    assert kinds(play.happens(WorkerDraining, 0, 25.0), Fork)
+    actions = play.happens(WorkerGotTerm, 0)
+    assert kinds(actions, Fork)
+    assert not kinds(actions, Send)
+    assert not kinds(play.happens(WorkerGotTerm, 0), Fork), "told twice is told once"
+    assert sent(play.happens(WorkerReady, 1), Drain) == [0]
     assert not kinds(play.exits(0, 0), Fork)
+
+
+@pytest.mark.parametrize("master_first", [True, False])
+def test_a_term_to_all_is_one_stop_with_one_clock_whoever_hears_it_first(master_first: bool) -> None:
+    play = Play(2, drain_delay=3).booted()
+    stopped = play.now
+    if master_first:
+        actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
+        assert not play.happens(WorkerGotTerm, 0, after=0.01)
+        assert not play.happens(WorkerGotTerm, 1)
+    else:
+        play.happens(WorkerGotTerm, 0)
+        play.happens(WorkerGotTerm, 1)
+        actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
+        assert Kill(2, signal.SIGTERM) in actions, "the successor that is booting"
+    told = {a.serial: a.message for a in actions if isinstance(a, Send)}
+    assert told == dict.fromkeys([0, 1], Drain(stopped + 3, stopped + 28, final=True))
+    assert not kinds(play.happens(WorkerGotTerm, 1), Fork)
+
+
+def test_an_old_worker_that_stands_by_goes_when_it_gets_a_term_and_comes_back_with_a_rollback() -> None:
+    play = Play(2).booted()
+    play.reload()
+    play.all_ready()
+    assert sent(play.happens(WorkerGotTerm, 0), Drain) == [0]
+    actions = play.exits(2, 1)
+    assert sent(actions, Resume) == [1]
+    assert [f.slot for f in actions if isinstance(f, Fork)] == [0], "the generation before has a worker less"
+
+
+def test_a_worker_of_the_old_generation_that_gets_a_term_serves_until_the_new_one_is_ready() -> None:
+    play = Play(1).booted()
+    play.reload()
+    assert not play.happens(WorkerGotTerm, 0) or not sent(play.done, Drain)
+    assert sent(play.happens(WorkerReady, 1), Pause) == [0]
+
+
+def test_a_term_to_a_worker_that_boots_has_it_replaced_and_is_no_reason_to_roll_back() -> None:
+    play = Play(1).booted()
+    play.reload()
+    assert "killed: 1" in text(play.exits(1, None, signal.SIGTERM))
+    assert play.is_in(Phase.RELOADING)
+    assert kinds(play.pass_time(0.1), Fork)
+
+
+def test_an_app_whose_boot_sends_itself_a_term_is_given_up_like_any_other_that_does_not_boot() -> None:
+    play = Play(1).booted()
+    play.reload()
+    for _ in range(SILENT_BOOTS):
+        (serial,) = play.in_state(WorkerState.STARTING)
+        play.exits(serial, None, signal.SIGTERM)
+        play.pass_time(5)
+    assert play.is_in(Phase.RELOADING)
+    play.exits(play.in_state(WorkerState.STARTING)[0], None, signal.SIGTERM)
+    assert play.is_in(Phase.SERVING)
+    assert play.state.target.number == 1
+
+    play = Play(1)
+    play.happens(Started)
+    while play.in_state(WorkerState.STARTING):
+        play.exits(play.in_state(WorkerState.STARTING)[0], None, signal.SIGTERM)
+        play.pass_time(31)
+    assert play.exit_code == 4
+
+
+def test_terms_to_workers_of_the_first_boot_do_not_make_the_daemon_give_up() -> None:
+    play = Play(8)
+    play.happens(Started)
+    for serial in range(8):
+        play.exits(serial, None, signal.SIGTERM)
+    assert play.is_in(Phase.BOOTING)
+    play.happens(StopAsked, signal.SIGTERM, delay=True)
+    for serial in play.in_state(WorkerState.DYING):
+        play.exits(serial, None, signal.SIGTERM)
+    assert play.exit_code == 0
 
 
 # Reload
@@ -585,6 +682,15 @@ def test_term_in_the_middle_of_a_reload_ends_the_booting_and_drains_the_rest() -
     assert sorted(sent(actions, Drain)) == [0, 1, 2]
 
 
+def test_an_old_worker_never_ends_the_listening_before_the_drain_delay_is_over() -> None:
+    play = Play(1, drain_delay=3).booted()
+    play.reload(drain_delay=3)
+    play.all_ready()
+    actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
+    finals = {a.serial: a.message.final for a in actions if isinstance(a, Send) and isinstance(a.message, Drain)}
+    assert finals == {0: False, 1: True}
+
+
 def test_a_drain_that_is_under_way_is_never_given_more_time() -> None:
     play = Play(2, graceful_timeout=25).booted()
     play.happens(ScaleAsked, -1)
@@ -658,7 +764,7 @@ NOTHING: dict[type, set[Phase]] = {
     ForkFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerReady: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
-    WorkerDraining: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerGotTerm: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerRetiring: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerStacks: {Phase.NEW, Phase.HALTING, Phase.GONE},
     WorkerExited: {Phase.NEW, Phase.GONE},
@@ -672,5 +778,12 @@ NOTHING: dict[type, set[Phase]] = {
 def test_every_pair_of_phase_and_event_has_a_rule_and_those_that_mean_nothing_are_known(
     phase: Phase, kind: type
 ) -> None:
-    rule = TABLE[phase, kind]
+    rule = TABLE[phase, kind]  # a KeyError: nobody has decided what it means
     assert (rule.__name__ == "_ignore") == (phase in NOTHING[kind])
+
+
+def test_the_table_has_exactly_one_rule_for_each_pair_and_each_kind_of_event() -> None:
+    assert set(KINDS) == set(get_args(Event))
+    given = [(phase, kind) for kind, rules in _ROWS for phases in rules for phase in phases]
+    assert len(given) == len(set(given)), "a pair with two rules"
+    assert set(given) == {(phase, kind) for phase in Phase for kind in get_args(Event)}

@@ -84,6 +84,12 @@ def test_the_watchdog_is_served_when_it_is_meant_for_this_process(environ: dict[
     assert (found.watchdog, found.warnings) == (seconds, ())
 
 
+def test_blanks_around_a_value_do_not_count() -> None:
+    found = take({"NOTIFY_SOCKET": " /n", "WATCHDOG_USEC": "1500000 ", "WATCHDOG_PID": " 42 "}, PID)
+    assert (found.notify, found.watchdog, found.warnings) == ("/n", 1.5, ())
+    assert "is '0'" in take({"LISTEN_FDS": " 0 ", "LISTEN_PID": "42"}, PID).activation.absence
+
+
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "x", "9" * 30, "٣"])
 def test_a_watchdog_time_that_is_none_is_named_in_a_warning(text: str) -> None:
     found = take({"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": text}, PID)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -20,6 +20,7 @@ import psutil
 from xprocess import ProcessStarter  # type: ignore[import-untyped] # pytest-xprocess has no type hints
 from xprocess.xprocess import XProcess  # type: ignore[import-untyped] # as above
 
+from preforkd.workers.scoreboard import Scoreboard
 from tests.e2e import client
 from tests.e2e.deadline import DeadlineError, until
 
@@ -309,3 +310,15 @@ def title(process: psutil.Process) -> str:
         return " ".join(process.cmdline()).rstrip()  # setproctitle fills what was there before with zeros
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return ""
+
+
+@contextmanager
+def scoreboard(daemon: Daemon) -> Iterator[Scoreboard]:
+    """The daemon's own page."""
+    for link in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        if "preforkd-scoreboard" in str(link.readlink()):
+            descriptor = os.open(link, os.O_RDWR)
+            yield Scoreboard(descriptor)
+            os.close(descriptor)
+            return
+    raise AssertionError("no scoreboard")

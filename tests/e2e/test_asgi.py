@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.apps import AppFile
-from tests.e2e.client import Connection, get
+from tests.e2e.client import HANDSHAKE, Connection, get
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import APPS, Daemon
 from tests.e2e.load import load
@@ -157,6 +157,34 @@ def test_websockets_are_told_1012_and_the_stop_is_quick(start: Start, stack: con
         assert (client.close_code, client.close_reason) == (1012, "service restart")
     assert daemon.wait_exit(8) == 0
     assert daemon.log().count("websocket 1012") == 6
+
+
+@pytest.mark.parallel
+def test_a_handshake_that_its_app_has_not_answered_when_the_worker_stops_is_answered_503(start: Start) -> None:
+    daemon = start("--graceful-timeout", "20", app=APP, workers=1)
+    with Connection(daemon.port) as waiting:
+        waiting.ask("/never-accepts", headers=HANDSHAKE)
+        assert get(daemon.port).status == 200, "the app has the handshake"
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        answer = waiting.answer()
+        assert (answer.status, answer.closes) == (503, True)
+    assert daemon.wait_exit(8) == 0
+    assert time.monotonic() - began < 8, "an app that can be told holds up nothing"
+    daemon.wait_log("^websocket 1012 before it was accepted$")
+
+
+@pytest.mark.parallel
+def test_an_app_that_never_answers_a_handshake_is_cancelled_and_its_client_answered(start: Start) -> None:
+    daemon = start("--graceful-timeout", "5", app=APP, workers=1)
+    with Connection(daemon.port) as waiting:
+        waiting.ask("/listens-to-nobody", headers=HANDSHAKE)
+        assert get(daemon.port).status == 200, "the app has the handshake"
+        daemon.signal(signal.SIGTERM)
+        answer = waiting.answer()
+        assert (answer.status, answer.closes) == (503, True)
+    assert daemon.wait_exit(8) == 0
+    assert "cutting" not in daemon.log()
 
 
 @pytest.mark.parallel

@@ -97,6 +97,18 @@ def test_messages_and_their_compression(daemon: Daemon, compression: str | None)
     daemon.wait_log("^websocket 4000 enough$")
 
 
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_message_has_the_key_of_its_kind_alone(daemon: Daemon, compression: str | None) -> None:
+    with websocket(daemon, "/keys", compression=compression) as client:
+        for text in ("hello", ""):
+            for message in (text, [text, text]):
+                client.send(message)
+                assert client.recv(5) == "text type"
+            for data in (text.encode(), [text.encode()] * 2):
+                client.send(data)
+                assert client.recv(5) == "bytes type"
+
+
 def test_a_message_above_the_limit_is_1009(daemon: Daemon) -> None:
     mark = daemon.mark()
     with websocket(daemon) as client:

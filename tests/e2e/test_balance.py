@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -16,7 +17,8 @@ from tests.e2e.daemon import Daemon
 
 WORKERS, CONNECTIONS = 4, 200
 Opening = Callable[[Daemon, ExitStack], Counter[int]]
-EVEN, EVEN_BESIDE_A_HUNG_ONE = 1.05, 1.1  # busiest over mean
+EVEN, EVEN_BESIDE_A_HUNG_ONE, EVEN_BEHIND_SHORT_ONES = 1.05, 1.1, 1.1  # busiest over mean
+SHORT = 400
 
 
 def one_after_another(daemon: Daemon, stack: ExitStack) -> Counter[int]:
@@ -62,6 +64,31 @@ def _unevenness(open_connections: Opening, daemon: Daemon, workers: Collection[i
 def test_connections_are_shared_evenly(start: Start, open_connections: Opening) -> None:
     daemon = start(workers=WORKERS)
     assert unevenness(open_connections, daemon, daemon.worker_pids()) <= EVEN
+
+
+@pytest.mark.parametrize("at_a_time", [1, 16])
+def test_a_burst_behind_short_connections_is_shared_evenly(start: Start, at_a_time: int) -> None:
+    daemon = start(workers=WORKERS)
+
+    def behind_short_ones(daemon: Daemon, stack: ExitStack) -> Counter[int]:
+        asyncio.run(short_connections(daemon.port, at_a_time))
+        return in_one_burst(daemon, stack)
+
+    assert unevenness(behind_short_ones, daemon, daemon.worker_pids()) <= EVEN_BEHIND_SHORT_ONES
+
+
+async def short_connections(port: int, at_a_time: int) -> None:
+    """Open 400 connections, so many at a time, each for one request."""
+    left = iter(range(SHORT))
+
+    async def take_turns() -> None:
+        for _ in left:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: tests\r\nConnection: close\r\n\r\n")
+            assert b" 200 OK" in await reader.read()
+            writer.close()
+
+    await asyncio.gather(*(take_turns() for _ in range(at_a_time)))
 
 
 def test_a_hung_worker_gets_no_share(start: Start) -> None:

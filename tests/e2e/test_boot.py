@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import get
 from tests.e2e.conftest import COMMAND, Start
-from tests.e2e.daemon import APPS, EXAMPLES, READY, free_port, title
+from tests.e2e.daemon import APPS, EXAMPLES, READY, free_port, listens, title
 
 pytestmark = pytest.mark.parallel
 
@@ -151,3 +151,23 @@ def test_the_console_script_is_the_same_command(start: Start) -> None:
     daemon = start("--bind", f"127.0.0.1:{port}", command=[script], port=None)
     assert get(port).status == 200
     assert daemon.stop() == 0
+
+
+def test_a_daemon_whose_standard_streams_are_closed_from_the_start_serves(start: Start) -> None:
+    closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND)
+    daemon = start(command=closed, wait=False)
+    daemon.until(lambda: listens(daemon.port), 10, "a connection")
+    assert get(daemon.port).status == 200
+    for process in daemon.processes():
+        opened = [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)]
+        assert opened == ["/dev/null"] * 3, title(process)
+    assert daemon.stop() == 0
+
+
+def test_a_stray_blank_in_a_settings_page_does_no_harm(start: Start) -> None:
+    port = free_port()
+    daemon = start(
+        workers=None, port=None, environment={"PORT": f" {port}", "WEB_CONCURRENCY": " 1 ", "PREFORKD_PID": " "}
+    )
+    assert get(port).status == 200
+    daemon.wait_log(rf"serving .* on http://0\.0\.0\.0:{port} with 1 worker \(\$WEB_CONCURRENCY in the environment\)")

@@ -7,12 +7,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.apps import AppFile
 from tests.e2e.client import AnswerError, Connection
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS, Daemon, catches, listens
+from tests.e2e.daemon import APPS, BOOT, Daemon, catches, listens
 
 AT_ONCE = 0.5  # seconds
 GRACE = 2.0  # --idle-grace: how long idle connections get
@@ -50,6 +51,26 @@ def test_a_stop_completes_everything_that_was_begun(start: Start, signum: signal
             connection.expect_close()
         assert daemon.wait_exit(GRACE + 1 - (time.monotonic() - began)) == 0
     daemon.wait_gone(AT_ONCE)
+
+
+def test_what_is_not_done_at_the_end_of_graceful_timeout_is_cut_to_the_tenth_of_a_second(start: Start) -> None:
+    daemon = start("--graceful-timeout", "0.7", "--idle-grace", "0.2")
+    with Connection(daemon.port) as slow:
+        slow.ask("/slow/20")
+        daemon.until(lambda: held_open(daemon, slow), BOOT, "a worker has the request")
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        with pytest.raises(AnswerError):
+            slow.answer()
+        assert 0.6 <= time.monotonic() - began < 0.7 + AT_ONCE, "not by a sweep that comes once a second"
+    assert daemon.wait_exit() == 0
+
+
+def held_open(daemon: Daemon, connection: Connection) -> bool:
+    """Whether a worker has accepted the connection."""
+    peer = connection.socket.getsockname()
+    workers = [psutil.Process(pid) for pid in daemon.worker_pids()]
+    return any(one.raddr == peer for worker in workers for one in worker.net_connections("tcp"))
 
 
 def test_a_stop_without_connections_is_quick(start: Start) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.e2e.apps import AppFile
-from tests.e2e.client import Connection, get
+from tests.e2e.client import HANDSHAKE, Connection, get
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import APPS
 from tests.e2e.load import load
@@ -34,11 +34,27 @@ def test_a_wsgi_app_is_found_by_itself_and_served(start: Start, threads: str) ->
         assert connection.get("/chunks/2/0").text.endswith("\n0\n1\n")
         assert connection.get("/large/3000000").body == b"x" * 3_000_000
         assert connection.get("/source").body == FILE.read_bytes()
+        assert connection.get("/coroutine").text == "0\n1\n2\n", "also where a loop runs already"
         connection.ask("/upload", method="POST", body=b"x" * 5_000_000)
         assert connection.answer().text.endswith(" 5000000")
     said = ast.literal_eval(get(daemon.port, "/describe?a=b").text)
     assert said["SERVER_PORT"] == str(daemon.port)
     assert (said["REMOTE_ADDR"], said["QUERY_STRING"], said["wsgi.multithread"]) == ("127.0.0.1", "a=b", threads == "3")
+
+
+@every_mode
+def test_a_websocket_is_refused_in_one_line_and_without_the_app(start: Start, threads: str) -> None:
+    daemon = start("--threads", threads, app=SITE, workers=1)
+    for _ in range(3):
+        with Connection(daemon.port) as connection:
+            connection.ask("/websocket", headers=HANDSHAKE)
+            answer = connection.answer()
+            assert (answer.status, answer.closes) == (501, True)
+    assert get(daemon.port).text.startswith("1 ")
+    daemon.wait_log(
+        "WARNING worker 0.* WebSocket is not served for WSGI apps: the handshake for /websocket is answered 501"
+    )
+    assert daemon.log().count("WebSocket is not served") == 1
 
 
 def test_one_thread_is_the_default_and_the_interface_can_be_given(start: Start) -> None:

@@ -147,6 +147,14 @@ def test_a_read_behind_the_response_never_looks_whole_and_holds_no_thread(
         assert other.request("/listed").text == "ok"
 
 
+def test_a_response_is_complete_before_close_returns(client: Client, daemon: Daemon, tmp_path: Path) -> None:
+    mark = daemon.mark()
+    assert client.request("/lingering").text == "one two"
+    (tmp_path / "answered").touch()
+    assert client.request("/listed").text == "ok"
+    assert "nobody has made" not in daemon.log()[mark:], "the response has waited for close()"
+
+
 def test_an_app_that_raises_whatever_is_answered_500(client: Client, daemon: Daemon, tmp_path: Path) -> None:
     workers = daemon.worker_pids()
     mark = daemon.mark()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 from urllib.parse import urlencode
 
 import pytest
@@ -99,6 +100,22 @@ def leaves(daemon: Daemon, path: str) -> None:
             told(daemon, "waiting")
     told(daemon, "left" if path == "/endless" else "left while the app worked")
     assert " ERROR " not in daemon.log(), "that is no error"
+
+
+def ends_events(daemon: Daemon, path: str = "/events") -> None:
+    """A quiet event stream learns that its client has left, and then another that its worker leaves."""
+    with Connection(daemon.port) as connection:
+        connection.ask(path)
+        connection.read_some()
+    told(daemon, "left the events")
+    with Connection(daemon.port, timeout=8) as stream:
+        stream.ask(path)
+        stream.read_some()
+        daemon.signal(signal.SIGTERM)
+        assert "first" in stream.answer().text, "and a last chunk, else this would have raised"
+    assert daemon.wait_exit(8) == 0
+    assert " ERROR " not in daemon.log()
+    assert "Traceback" not in daemon.log()
 
 
 def told(daemon: Daemon, event: str) -> None:

@@ -31,3 +31,8 @@ def test_an_error(daemon: Daemon) -> None:
 def test_a_client_that_leaves(daemon: Daemon) -> None:
     suite.leaves(daemon, "/waits")
     suite.leaves(daemon, "/endless")
+
+
+@pytest.mark.parallel
+def test_a_quiet_event_stream_learns_that_its_client_or_its_worker_leaves(daemon: Daemon) -> None:
+    suite.ends_events(daemon)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e.client import get
 from tests.e2e.daemon import Daemon
 from tests.frameworks import suite, wsgi_promises
 
@@ -13,6 +14,10 @@ FILE = suite.FOLDER / "django_wsgi_app.py"
 
 def test_get_forms_and_json(wsgi_daemon: Daemon) -> None:
     wsgi_promises.answers_get_form_and_json(wsgi_daemon)
+
+
+def test_options_of_the_server(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.knows_no_resource_for_the_whole_server(wsgi_daemon)
 
 
 def test_an_upload_of_50_mb(wsgi_daemon: Daemon) -> None:
@@ -29,6 +34,11 @@ def test_files(wsgi_daemon: Daemon) -> None:
 
 def test_clients_that_leave(wsgi_daemon: Daemon) -> None:
     wsgi_promises.survives_clients_that_leave(wsgi_daemon)
+
+
+def test_the_database_and_coroutines(wsgi_daemon: Daemon) -> None:
+    assert get(wsgi_daemon.port, "/database").text == "42"
+    assert get(wsgi_daemon.port, "/coroutine").text == "awaited"
 
 
 def test_errors(wsgi_daemon: Daemon) -> None:

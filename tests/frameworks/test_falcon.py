@@ -15,6 +15,10 @@ def test_get_forms_and_json(wsgi_daemon: Daemon) -> None:
     wsgi_promises.answers_get_form_and_json(wsgi_daemon, files=False)
 
 
+def test_options_of_the_server(wsgi_daemon: Daemon) -> None:
+    wsgi_promises.knows_no_resource_for_the_whole_server(wsgi_daemon)
+
+
 def test_an_upload_of_50_mb(wsgi_daemon: Daemon) -> None:
     wsgi_promises.takes_an_upload_of_50_mb(wsgi_daemon)
 

@@ -40,3 +40,8 @@ def test_websockets_that_are_refused(daemon: Daemon) -> None:
 
 def test_a_client_that_leaves_a_stream(daemon: Daemon) -> None:
     suite.leaves(daemon, "/endless")
+
+
+@pytest.mark.parallel
+def test_an_event_stream_learns_that_its_client_or_its_worker_leaves(daemon: Daemon) -> None:
+    suite.ends_events(daemon)

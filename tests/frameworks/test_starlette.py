@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.e2e.client import Connection
 from tests.e2e.daemon import Daemon
 from tests.frameworks import suite
@@ -68,3 +70,8 @@ def test_its_lifespan_ends_with_the_worker(daemon: Daemon) -> None:
     suite.told(daemon, "websocket 1000")
     assert daemon.stop() == 0
     daemon.wait_log("^shut down$")
+
+
+@pytest.mark.parallel
+def test_a_quiet_event_stream_learns_that_its_client_or_its_worker_leaves(daemon: Daemon) -> None:
+    suite.ends_events(daemon)

@@ -34,6 +34,15 @@ def answers_get_form_and_json(daemon: Daemon, *, files: bool = True) -> None:
         assert client.get(url(daemon, "/")).text == "Hello"
 
 
+def knows_no_resource_for_the_whole_server(daemon: Daemon) -> None:
+    """`OPTIONS *` (RFC 9110 section 9.3.7) is neither redirected to the root nor answered with the root's methods."""
+    with Connection(daemon.port) as connection:
+        connection.ask("*", method="OPTIONS")
+        said = connection.answer()
+        assert (said.status, said.header("Location"), said.header("Allow")) == (404, None, None)
+        assert connection.get("/").text == "Hello"
+
+
 def takes_an_upload_of_50_mb(daemon: Daemon, *, chunked: bool = True) -> None:
     block = b"x" * 1_000_000
 

@@ -14,10 +14,22 @@ from preforkd.workers.gateways.wsgi_environ import add_fields
 from preforkd.workers.http import compiled
 from tests.workers.http.heads import FIELDS, LINES, describe, parsed
 
+USUAL = [
+    b"Accept: */*", b"User-Agent: x (y; z) \xe9", b"X-Request-Id: 7f1c", b"accept-encoding:\tgzip \t",
+    b"Cookie: a=b; c",
+    b"Connection: keep-alive", b"Content-Length: 0005", b"x-odd_name: ", b"Via:1.1 a",
+]  # fmt: skip
+
 
 def mutated(random_: random.Random) -> bytes:
-    """Return a head, or something that looks like one."""
-    head = b"\r\n".join([random_.choice(LINES), *random_.choices(FIELDS, k=random_.randrange(9)), b"", b""])
+    """Return a head, mostly a usual one, or something that looks like one."""
+    is_usual = random_.random() < 0.7
+    line = random_.choice(LINES[:2] if is_usual else LINES)
+    fields = [b"Host: a", *random_.choices(USUAL, k=random_.randrange(9))]
+    if not is_usual:
+        fields = random_.choices([*FIELDS, *USUAL], k=random_.randrange(9))
+    random_.shuffle(fields)
+    head = b"\r\n".join([line, *fields, b"", b""])
     for _ in range(random_.choice((0, 0, 1, 1, 2, 5))):
         place = random_.randrange(len(head) + 1)
         head = random_.choice(

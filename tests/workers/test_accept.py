@@ -12,7 +12,8 @@ from typing import cast
 
 import pytest
 
-from preforkd.workers.accept import ALONE, TROUBLE_PAUSE, UNWANTED, YIELD, Acceptor, AcceptState
+from preforkd.workers.accept import AHEAD, ALONE, TROUBLE_PAUSE, YIELD, Acceptor, takes
+from preforkd.workers.scoreboard import NOBODY, AcceptState
 
 LENT = 4
 """The descriptor of a listener that is somebody else's."""
@@ -98,13 +99,15 @@ class World:
         self.taken: list[object] = []
         self.least: int | None = 10**6
         self.elsewhere = 0
+        self.shown: list[AcceptState] = []
         self.acceptor = Acceptor(
             cast(asyncio.AbstractEventLoop, self.loop),
             cast("list[socket.socket]", self.listeners),
             lent={LENT},
-            take=self.taken.append,
+            take=lambda connection, _address: self.taken.append(connection),
             held=lambda: len(self.taken) + self.elsewhere,
-            least=lambda: self.least,
+            others=lambda: None if self.least is None else (self.least, self.least),
+            show=self.shown.append,
             limit=limit,
             logger=logging.getLogger("preforkd.test"),
         )
@@ -147,37 +150,58 @@ def test_a_worker_with_more_than_the_least_loaded_leaves_the_socket_for_a_moment
     assert world.taken == [1], "for the next one it waits again"
 
 
-def test_while_connections_end_a_worker_does_not_wait_again_for_others_that_have_left_one_to_it() -> None:
-    world = World(tuple(range(9)))
+def test_who_has_waited_for_one_that_another_took_waits_for_the_next_one_too() -> None:
+    world = World((1,))
     world.elsewhere, world.least = 5, 4
     world.acceptor.accept()
-    world.acceptor.connection_ended()
+    world.loop.readable()
+    world.listeners[0].queue.clear()
+    world.loop.pass_time(YIELD)
+    world.loop.pass_time(1.0)
+    world.listeners[0].queue.append(2)
     world.loop.readable()
     assert world.taken == []
-    world.loop.pass_time(YIELD)
-    for expected in ([0], [0, 1], [0, 1, 2]):
-        world.loop.readable()
-        assert world.taken == expected, "they do not want them: they wait, too"
-    world.loop.pass_time(UNWANTED)
+
+
+@pytest.mark.parametrize(
+    ("held", "accepting", "least", "expected"),
+    [
+        (0, 0, 0, True),
+        (1, 0, 0, False),  # with few connections each counts
+        (5, 5, 5, True),
+        (6, 5, 5, False),
+        (5, 5, 5 - AHEAD, True),  # the least loaded one has left the socket, and does not know yet that it is that
+        (6, 9, 5 - AHEAD, False),  # but it is not left behind
+        (5, NOBODY, 5 - AHEAD, True),
+        (6, NOBODY, 5 - AHEAD, False),
+        (1050, 1050, 1000, True),
+        (1063, 1063, 1000, False),
+    ],
+)
+def test_who_holds_fewer_is_waited_for_if_it_takes_connections_or_falls_behind(
+    held: int, accepting: int, least: int, expected: bool
+) -> None:
+    assert takes(held, accepting, least) is expected
+
+
+def test_the_others_see_what_it_does_with_its_listeners() -> None:
+    world = World((1, 2, OSError(errno.EMFILE, "x")), limit=7)
+    world.elsewhere, world.least = 5, 4
+    world.acceptor.accept()
     world.loop.readable()
-    assert world.taken == [0, 1, 2], "it looks from time to time whether they do"
     world.loop.pass_time(YIELD)
+    world.least = 9
     for _ in range(3):
         world.loop.readable()
-    assert world.taken == [0, 1, 2, 3], "no connection has ended since: what it takes it will hold"
-
-
-def test_what_another_has_taken_meanwhile_says_that_others_want_connections() -> None:
-    world = World(())
-    world.elsewhere, world.least = 5, 4
-    world.acceptor.accept()
-    world.acceptor.connection_ended()
-    world.loop.readable()
-    world.loop.pass_time(YIELD)
-    world.loop.readable()
-    world.listeners[0].queue.append(1)
-    world.loop.readable()
-    assert world.taken == []
+    world.listeners[0].queue.insert(0, 2)
+    world.acceptor.stop()
+    assert world.shown == [
+        AcceptState.ACCEPTING,
+        AcceptState.YIELDING,
+        AcceptState.ACCEPTING,
+        AcceptState.FULL,
+        AcceptState.STOPPED,
+    ]
 
 
 def test_a_worker_that_is_alone_takes_several_per_wake_up_within_its_limit() -> None:
@@ -239,6 +263,7 @@ def test_stopping_ends_a_wait_too() -> None:
     world.loop.pass_time(60)
     assert world.loop.readers == {}
     world.acceptor.accept()
+    world.least = 5
     world.loop.readable()
     assert world.taken == [1]
 

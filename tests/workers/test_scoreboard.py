@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from itertools import pairwise
 
 from preforkd.workers.scoreboard import (
@@ -10,10 +11,13 @@ from preforkd.workers.scoreboard import (
     CLASSES,
     EXITS,
     FIELDS,
+    FRESH,
     METHODS,
+    NOBODY,
     REJECTIONS,
     ROWS,
     TEXT_BYTES,
+    AcceptState,
     Field,
     MasterField,
     RowState,
@@ -92,3 +96,29 @@ def test_the_parts_of_a_row_do_not_overlap() -> None:
         assert first + size <= following
     assert Field.TEXT + TEXT_BYTES // 8 == FIELDS
     assert MasterField.EXITS + len(EXITS) <= MasterField.QUEUES
+
+
+def test_the_least_loaded_are_those_that_take_connections() -> None:
+    board = Scoreboard()
+    board.used = 8
+
+    def show(index: int, held: int, accepting: AcceptState, *, state: int = RowState.READY, age: int = 0) -> None:
+        row = board.row(index)
+        row[Field.STATE], row[Field.CONNECTIONS], row[Field.ACCEPTING] = state, held, accepting
+        row[Field.HEARTBEAT] = time.monotonic_ns() - age
+
+    assert board.others(0) is None
+    show(0, 0, AcceptState.ACCEPTING)
+    assert board.others(0) is None, "its own row does not count"
+    show(1, 1, AcceptState.ACCEPTING, state=RowState.DRAINING)
+    show(2, 1, AcceptState.ACCEPTING, age=2 * FRESH)
+    show(3, 1, AcceptState.FULL)
+    show(4, 1, AcceptState.PAUSED)
+    show(5, 1, AcceptState.STOPPED)
+    assert board.others(0) is None
+    show(6, 5, AcceptState.YIELDING)
+    assert board.others(0) == (NOBODY, 5)
+    show(7, 7, AcceptState.ACCEPTING)
+    assert board.others(0) == (7, 5)
+    show(6, 9, AcceptState.YIELDING)
+    assert board.others(0) == (7, 7)

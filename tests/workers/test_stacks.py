@@ -11,7 +11,7 @@ import pytest
 CODE = """
 import asyncio, sys, time
 import uvloop
-from preforkd.workers import stacks
+from preforkd.workers import log, stacks
 
 async def waits_for_ever():
     await asyncio.Event().wait()
@@ -22,6 +22,7 @@ def hangs():
     print("over", flush=True)
 
 async def main():
+    log.configure("worker 0")
     stacks.install(asyncio.get_running_loop(), lambda _: None)
     task = asyncio.create_task(waits_for_ever())
     await asyncio.sleep(0)

@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.scoreboard import BOUNDS, CELLS, METHODS, TEXT_BYTES, Field, Scoreboard
-from preforkd.workers.tally import LONGEST_PATH, MOST_SHOWN, Tally, compiled_counter, in_flight, pure_counter
+from preforkd.workers.tally import (
+    LONGEST_PATH,
+    MOST_SHOWN,
+    Count,
+    Move,
+    Tally,
+    compiled_counter,
+    in_flight,
+    pure_counter,
+)
 
-Make = Callable[[memoryview], Callable[[str, int, float], None] | None]
+Make = Callable[[memoryview], tuple[Count, Move] | None]
 FORMS: tuple[Make, ...] = (pure_counter, compiled_counter)
 REQUESTS = st.lists(
     st.tuples(
@@ -31,11 +40,14 @@ REQUESTS = st.lists(
 
 def counted(make: Make, requests: list[tuple[str, int, float]]) -> list[int]:
     row = Scoreboard().row(0)
-    count = make(row.cells)
-    if count is None:
+    made = make(row.cells)
+    if made is None:
         pytest.skip("the compiled counter was not built")
+    count, move = made
     for request in requests:
         count(*request)
+    move(Scoreboard().row(0).cells)
+    count("GET", 201, 1.0)
     return row.cells.tolist()
 
 
@@ -58,9 +70,10 @@ def test_a_request_is_counted_by_method_class_and_duration(make: Make) -> None:
 
 
 def test_the_compiled_form_refuses_what_is_no_request() -> None:
-    count = compiled_counter(Scoreboard().row(0).cells)
-    if count is None:
+    made = compiled_counter(Scoreboard().row(0).cells)
+    if made is None:
         pytest.skip("the compiled counter was not built")
+    count, _ = made
     wrong: list[tuple[Any, ...]] = [
         ("GET",),
         ("GET", "200", 1.0),

@@ -110,6 +110,7 @@ class AdminServer:
             self._usage = self._processes.look([one.pid for one in snapshot.workers if one.pid], now)
             self._history.take(snapshot, time.time(), ready_workers(snapshot))
             self._statsd.push(snapshot)
+            log.flush()
             await asyncio.sleep(LOOK_EVERY)
 
     # The channel

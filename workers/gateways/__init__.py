@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
+from preforkd.workers import log
+
 if TYPE_CHECKING:
     from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.loader import LoadedApp
@@ -74,7 +76,7 @@ def gateway_for(loaded: LoadedApp, settings: WorkerSettings) -> Gateway | None:
     if loaded.interface == "asgi":
         from preforkd.workers.gateways.asgi import AsgiGateway, AsgiOptions
 
-        return AsgiGateway(loaded.app, AsgiOptions.from_settings(settings))
+        return AsgiGateway(loaded.app, AsgiOptions.from_settings(settings), log.LOGGER)
     if loaded.interface == "wsgi":
         from preforkd.workers.gateways.wsgi import WsgiGateway
 

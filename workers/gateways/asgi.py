@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from preforkd.workers.gateways.asgi_draining import DrainingEvent
 from preforkd.workers.gateways.asgi_exchange import COMPLETE, HttpExchange
-from preforkd.workers.gateways.asgi_failures import error_of, is_disconnect
+from preforkd.workers.gateways.asgi_failures import error_of, gives_up, is_disconnect
 from preforkd.workers.gateways.asgi_scope import Templates
+from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.lifespan import Lifespan
+from preforkd.workers.gateways.streams import StreamDrain
 from preforkd.workers.gateways.websocket_handshake import serve_websocket, wants_websocket
 from preforkd.workers.http.connections import connections_of
-from preforkd.workers.http.errors import ClientDisconnectedError
+from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
-from preforkd.workers.http.processing import NO_LOG
+from preforkd.workers.http.processing import LOG_MAY_FAIL, NO_LOG
 from preforkd.workers.http.protocol import ServerHttpProtocol
+from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_scope import AsgiApp
@@ -44,7 +47,7 @@ class AsgiOptions:
 
     Attributes:
         root_path: where the app is mounted; a proxy in front has stripped it from the paths.
-        drain_streams: tell streams of a drain at once, not only shortly before they are cut.
+        drain_streams: when streams are told of a drain: "auto", "all" or "late"; see `streams.py`.
         limit_websocket_message: bytes of a message; 0: no limit.
         websocket_ping: seconds between two pings; 0: none.
         websocket_ping_timeout: seconds that a client gets to answer one; 0: for ever.
@@ -52,7 +55,7 @@ class AsgiOptions:
     """
 
     root_path: str = ""
-    drain_streams: bool = False
+    drain_streams: str = "auto"
     limit_websocket_message: int = 16 * 1024 * 1024
     websocket_ping: float = 20.0
     websocket_ping_timeout: float = 20.0
@@ -75,11 +78,12 @@ class AsgiGateway:
 
     Attributes:
         app, options: as given.
-        streams_are_told: the worker leaves soon: an app that streams receives `http.disconnect`.
         handler: the protocol class of its connections.
-        draining: the event of the extension `preforkd.draining`.
+        draining: the event `scope["preforkd.draining"]`.
+        streams: which of its streams have been told that the worker leaves.
         lifespan: its startup and shutdown.
-        websockets: those that are open, or whose connection is still to be closed.
+        hop_by_hop: what is done with fields of its responses that are the server's.
+        websockets: from their handshake on until their connection is closed.
     """
 
     def __init__(self, app: AsgiApp, options: AsgiOptions | None = None, logger: logging.Logger = LOGGER) -> None:
@@ -87,11 +91,11 @@ class AsgiGateway:
         self.options = options or AsgiOptions()
         self.logger = logger
         self.lifespan = Lifespan(app, logger)
+        self.hop_by_hop = HopByHopFields(logger)
         self.draining = DrainingEvent()
         self.websockets: set[WebSocket] = set()
         self.drained_by: float | None = None
-        self.streams_are_told = False
-        self._telling: asyncio.TimerHandle | None = None
+        self.streams = StreamDrain(self.options.drain_streams, self._tell_streams)
         # What the gateway's own code sets in context variables would be seen by all requests: there is none of it.
         self.context = contextvars.Context()
         self.handler: type[AsgiProtocol] = type("AsgiHandler", (AsgiProtocol,), {"gateway": self, "__slots__": ()})
@@ -122,27 +126,21 @@ class AsgiGateway:
         loop = asyncio.get_running_loop()
         self.drained_by = deadline
         self.draining.set()
+        self.streams.begin(deadline, app_knows=self.draining.is_used)
         left = max(deadline - loop.time(), 0.0)
-        self._plan_to_tell_streams(0.0 if self.options.drain_streams else left - min(2.0, left / 5))
         for number, websocket in enumerate(list(self.websockets)):
             # Over the first half, so that they do not all come back at once; a few need no more than a second each.
             loop.call_later(number * min(1.0, left / 2 / len(self.websockets)), self._send_away, websocket)
 
-    def _plan_to_tell_streams(self, delay: float | None) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
-        if delay:
-            self._telling = asyncio.get_running_loop().call_later(delay, self._tell_streams)
-        elif delay is not None:
-            self._tell_streams()
-
     def _tell_streams(self) -> None:
-        """Have the apps that stream receive `http.disconnect`; what they still send goes out."""
-        self.streams_are_told = True  # also what begins to stream from now on: see HttpExchange
+        """Have the apps that stream end it. What begins to stream from now on is told when it does: `HttpExchange`."""
+        told = 0
         for exchange in self.exchanges():
-            if exchange.response is not None:
-                exchange.disconnect()
+            if not exchange.leaves and exchange.is_to_leave():
+                exchange.leave()
+                told += 1
+        if told:
+            self.logger.info("told %d stream%s that this worker leaves", told, "s" if told > 1 else "")
 
     def _send_away(self, websocket: WebSocket) -> None:
         if self.drained_by is not None:
@@ -152,8 +150,7 @@ class AsgiGateway:
         """The worker serves on after all: its successor was not good."""
         self.drained_by = None
         self.draining.clear()
-        self._plan_to_tell_streams(None)
-        self.streams_are_told = False
+        self.streams.end()
 
     def keep(self, task: asyncio.Task[Any] | None) -> None:
         """Hold on to a task that has outlived its response or its connection; asyncio does not."""
@@ -243,6 +240,8 @@ class AsgiProtocol(ServerHttpProtocol):
         if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.listener is not None:
             fault = exchange.payload_fault if exchange.response is None else None
             exchange.end()
+            if exchange.phase != COMPLETE and (exchange.leaves or self.gateway.drained_by is not None):
+                self._end_left_stream(exchange)
             if fault is not None:  # the app was told that its client is gone, but it is there, and sent a bad body
                 try:
                     raise fault
@@ -264,23 +263,48 @@ class AsgiProtocol(ServerHttpProtocol):
             return
         self.exchange = None
         exchange.end()
+        if exchange.leaves and exchange.phase != COMPLETE and self._ends_told_stream(exc):
+            return
         if not isinstance(exc, Exception):
             raise exc
-        if self._client_finished and is_disconnect(exc):
+        if self._client_finished and (gives_up(exc) if exchange.was_told else is_disconnect(exc)):
             exchange.was_told = True
             return
         if exchange.phase == COMPLETE:
             if not (exchange.is_gone and is_disconnect(exc)):  # the client left while the last part waited for it
-                self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
+                self._log_error("The app has answered %s and then raised", exchange.message, exc=exc)
             return
         if exchange.is_gone:
-            if not is_disconnect(exc):
+            if not gives_up(exc):
                 self._log_error("Error in the app for %s, whose client is gone", exchange.message, exc=exc)
             raise ClientDisconnectedError("the client is gone") from exc
         fault = exchange.payload_fault
         if fault is not None and exchange.response is None:
             raise fault  # the app has only told us that its body was bad: 400, 408 or 413 says it better than 500
         raise exc
+
+    def _ends_told_stream(self, exc: BaseException) -> bool:
+        """Whether an app has raised because it was told to end its stream, in one of the ways that apps have."""
+        if self.state is not ConnectionState.ACTIVE or self.transport is None or self._request_expired:
+            return False  # the client is gone, or it is cut
+        task = asyncio.current_task()
+        if isinstance(exc, asyncio.CancelledError) and task is not None:
+            while task.cancelling():
+                task.uncancel()  # what it has been told by has cancelled it
+            return True
+        return gives_up(exc)
+
+    def _end_left_stream(self, exchange: HttpExchange) -> None:
+        """The app has ended its stream because it was told that its worker leaves, as it should, or knew it itself."""
+        if self.state is not ConnectionState.ACTIVE or self.transport is None:
+            return
+        if exchange.end_stream() or not exchange.leaves:
+            return
+        if self.writer.response is None:
+            raise HttpProcessingError(503, headers={"Retry-After": "1"})
+        self.keep_alive_wish = False  # nobody is to blame for an unfinished response
+        with LOG_MAY_FAIL:
+            self.logger.warning("The response to %s is cut: its app ends it, for its worker leaves", exchange.message)
 
     async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
         if self._nobody_waits:
@@ -339,14 +363,18 @@ class AsgiProtocol(ServerHttpProtocol):
         super().connection_lost(exc)
         if exchange is not None:
             self.keep_alive_wish = False  # nobody is to blame for an unfinished response
+            self.log_abandoned(exchange.message, exchange.started)  # now: the app may go on for as long as it likes
             exchange.lose()
         elif websocket is not None:
             websocket.lose()
-        if exchange is not None or websocket is not None:
-            self.gateway.keep(self._task)
+        task = self._task
+        if task is not None and (exchange is not None or websocket is not None):
+            self.gateway.keep(task)
+            if self.limits.disconnect_timeout and (exchange is None or exchange.phase != COMPLETE):
+                self._loop.call_later(self.limits.disconnect_timeout, task.cancel)
 
     def lose_handler(self) -> None:
-        """An app is not cancelled when its client is gone: it receives `http.disconnect`."""
+        """An app is told when its client is gone, and cancelled only after `disconnect_timeout`."""
 
     def eof_received(self) -> bool:
         """The client will send no more (asyncio's call).

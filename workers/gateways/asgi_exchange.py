@@ -9,7 +9,7 @@ The rules (ASGI HTTP message format):
 * COMPLETE: nothing more. What is sent all the same is an error of the app and changes nothing on the wire.
 
 An error of the app is raised into the app. Once the client is gone `send()` raises `ClientDisconnectedError`, an
-`OSError`.
+`OSError`, and `receive()` says `http.disconnect`: some apps wait for the one, some for the other.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from preforkd.workers.gateways.asgi_file import send_file
+from preforkd.workers.gateways.asgi_file import send_path
 from preforkd.workers.gateways.asgi_response import AsgiResponse, as_bytes, pairs_of
+from preforkd.workers.gateways.streams import comes_back, is_event_stream
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
@@ -54,7 +55,8 @@ class HttpExchange:
         message, payload: the request.
         response: None until the app has sent `http.response.start`.
         phase: what the app has to send next.
-        is_gone: the client is gone: `send()` raises.
+        is_gone: the client is gone, or the app would not hear otherwise that the worker leaves: `send()` raises.
+        leaves: the app has been told to end its stream, for the worker leaves.
         is_disconnected: `receive()` says `http.disconnect` from now on.
         was_told: it has said so.
         has_waited: the app was not done in its first step: the rest of it is awaited by the connection's task.
@@ -67,6 +69,7 @@ class HttpExchange:
     started = 0.0
     has_waited = False
     is_detached = False
+    leaves = False
     is_disconnected = False
     was_told = False
     _body_was_read = False
@@ -98,8 +101,8 @@ class HttpExchange:
                 return {"type": "http.disconnect"}
             self._body_was_read = payload.at_eof()
             return {"type": "http.request", "body": data, "more_body": not self._body_was_read}
-        if self.response is not None and self._protocol.gateway.streams_are_told:
-            self.is_disconnected = True
+        if self.is_to_leave():
+            self.is_disconnected = self.leaves = True
         if not self.is_disconnected and self.phase != COMPLETE:
             if self.listener is None:
                 self.listener = asyncio.Event()
@@ -148,7 +151,7 @@ class HttpExchange:
     async def _send_body(self, response: AsgiResponse, body: bytes, message: Message) -> None:
         """A part of the body, or all of it, that `AsgiResponse.send_whole()` leaves to the rules."""
         if self.is_gone:
-            raise ClientDisconnectedError("the client is gone")
+            raise self._gone()
         if self.phase != BODY:
             self._refuse(message["type"])  # a task may run long after it was made
         if body.__class__ is not bytes:
@@ -176,8 +179,8 @@ class HttpExchange:
             if self._wants_trailers and self._may_have_trailers():
                 response.enable_chunked_encoding()
             response.send_headers()
-            if self._protocol.gateway.streams_are_told:
-                self.disconnect()  # it begins to stream when the others have been told already
+            if self.is_to_leave():
+                self.leave()  # it begins to stream when the others have been told already
         if body:
             response.write(body)
         if message.get("more_body", False):
@@ -194,7 +197,7 @@ class HttpExchange:
             raise ClientDisconnectedError("the client has got all that it gets, and has closed its side")
         await asyncio.sleep(0)
         if self.is_gone:
-            raise ClientDisconnectedError("the client is gone")
+            raise self._gone()
 
     def _may_have_trailers(self) -> bool:
         """Whether the client takes trailers: ASGI has them sent to those only that say `TE: trailers`."""
@@ -204,7 +207,7 @@ class HttpExchange:
     async def _send_unusual(self, kind: str, message: Message) -> None:
         response = self.response
         if self.is_gone and self.phase != COMPLETE:
-            raise ClientDisconnectedError("the client is gone")
+            raise self._gone()
         if kind == "http.response.trailers" and self.phase == TRAILERS and response is not None:
             if self._may_have_trailers():
                 response.add_trailers(pairs_of(message))
@@ -224,12 +227,12 @@ class HttpExchange:
         name = os.fspath(path)  # type: ignore[call-overload]  # refuses an integer, which open() takes for a descriptor
         self.phase = FILE
         try:
-            await send_file(response, self._protocol, name)
+            await send_path(response, self._protocol, name)
         finally:
             if not response.headers_sent:
                 self.phase = BODY  # it could not be read: the app may send something else
         if self.is_gone:
-            raise ClientDisconnectedError("the client is gone")
+            raise self._gone()
         await self._complete(response.write_eof())
 
     def _send_early_hint(self, links: Any) -> None:
@@ -240,6 +243,9 @@ class HttpExchange:
         hint.add_pairs([(b"Link", link) for link in links])
         hint.send_headers()
         self._protocol.writer.flush()
+
+    def _gone(self) -> ClientDisconnectedError:
+        return ClientDisconnectedError("the worker leaves" if self.leaves else "the client is gone")
 
     def _refuse_status(self, status: object) -> None:
         """An enum of integers is fine; what is no final status is not."""
@@ -269,9 +275,41 @@ class HttpExchange:
         if self.listener is not None:
             self.listener.set()
 
+    def is_to_leave(self) -> bool:
+        """Whether it streams, and streams of its kind are told that the worker leaves."""
+        response = self.response
+        return response is not None and self._protocol.gateway.streams.tells(self.message, response)
+
+    def leave(self) -> None:
+        """The worker leaves: tell the app to end its stream.
+
+        Who listens to `receive()` hears it there, and what it still sends goes out. Who does not can only be told by
+        `send()`; so is none whose stream may be half of an answer.
+        """
+        self.leaves = True
+        if self.listener is None and self.response is not None and comes_back(self.message, self.response):
+            self.is_gone = True
+        self.disconnect()
+
+    def end_stream(self) -> bool:
+        """The app has left its stream unfinished, as it was told to: end it so that the client sees no failure.
+
+        Returns:
+            Whether that is so: what is no event stream must not look whole, and what has promised a length cannot.
+        """
+        response = self.response
+        if response is None or not is_event_stream(response) or response.has_length():
+            return False
+        if not response.headers_sent:
+            response.send_headers()
+        response.end()
+        self.phase = COMPLETE
+        return True
+
     def lose(self) -> None:
         """The client is gone."""
         self.is_gone = True
+        self.leaves = False
         self.disconnect()
 
     def end(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from preforkd.workers import offspring
 from preforkd.workers.http.errors import ClientDisconnectedError
 
 
@@ -14,6 +15,7 @@ def error_of(exc: BaseException) -> BaseException:
     master), a `CancelledError` that nobody has asked for would cut the connection without a word. A real cancellation
     is returned as it is.
     """
+    offspring.end_if_strayed(exc)
     if isinstance(exc, Exception | GeneratorExit):  # GeneratorExit: the coroutine is being closed
         return exc
     if isinstance(exc, asyncio.CancelledError):
@@ -36,3 +38,8 @@ def is_disconnect(exc: BaseException | None) -> bool:
         exc = exc.__cause__ or exc.__context__
         seen += 1
     return False
+
+
+def gives_up(exc: BaseException) -> bool:
+    """Whether an app that was told that nobody waits any more has ended by that: as above, or by cancelling itself."""
+    return is_disconnect(exc) or isinstance(exc.__cause__, asyncio.CancelledError)

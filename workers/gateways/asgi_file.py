@@ -1,4 +1,4 @@
-"""A file as the body of a response, by sendfile where the kernel can, else read in a thread."""
+"""A file as the body of a response of an ASGI app."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from preforkd.workers.gateways.sendfile import can_send, send_by_kernel
+from preforkd.workers.gateways.sendfile import measured, send_file
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi_response import AsgiResponse
     from preforkd.workers.http.protocol import ServerHttpProtocol
 
-READ = 1 << 16  # bytes read at a time where there is no sendfile
 
-
-async def send_file(response: AsgiResponse, protocol: ServerHttpProtocol, path: str | bytes) -> None:
+async def send_path(response: AsgiResponse, protocol: ServerHttpProtocol, path: str | bytes) -> None:
     """Send the head of a response and a file as its body; the caller ends it.
 
     Args:
-        response: nothing of it has been sent yet. Without Content-Length it gets the file's size.
+        response: nothing of it has been sent yet. Without Content-Length it gets the file's size, if that can be told.
         protocol: the connection.
         path: of a regular file.
 
@@ -29,35 +27,26 @@ async def send_file(response: AsgiResponse, protocol: ServerHttpProtocol, path: 
         ResponseError: the file is shorter than Content-Length, or got shorter while it was sent.
         ClientDisconnectedError: the client is gone.
     """
-    loop = asyncio.get_running_loop()
-    file = await loop.run_in_executor(None, _open, path)
+    file = await asyncio.get_running_loop().run_in_executor(None, _open, path)
     try:
-        size = os.fstat(file.fileno()).st_size
-        if not response.has_length():
+        size = measured(os.fstat(file.fileno()))
+        if size is not None and not response.has_length():
             response.set_length(size)
         response.send_headers()
-        if not response.takes_body():
-            return
-        if response.is_chunked or not can_send(protocol):
-            await _send_by_reading(response, file, loop)
-        else:
-            await send_by_kernel(response, protocol, file.fileno(), 0)
+        if response.takes_body():
+            await send_file(response, protocol, file.fileno(), 0)
     finally:
         file.close()
 
 
 def _open(path: str | bytes) -> BinaryIO:
-    file = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- the caller closes it; bytes paths are paths too
+    file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 -- the caller closes it; bytes paths are paths too
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(f"{path!r} is not a regular file")
     return file
 
 
-async def _send_by_reading(response: AsgiResponse, file: BinaryIO, loop: asyncio.AbstractEventLoop) -> None:
-    while (left := response.body_left()) != 0:
-        data = await loop.run_in_executor(None, file.read, READ if left is None else min(READ, left))
-        if not data:
-            break
-        response.write(data)
-        await response.drain()
+def _without_waiting(path: str | bytes, flags: int) -> int:
+    """Open a file, also a pipe that nobody writes to, which would keep a thread for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)

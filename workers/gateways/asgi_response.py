@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from preforkd.workers.gateways.hop_by_hop import ASGI_NAMES
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.fields import BODILESS, meaning_of
 from preforkd.workers.http.head import length_line
 from preforkd.workers.http.response import Response
+
+if TYPE_CHECKING:
+    from preforkd.workers.gateways.asgi import AsgiProtocol
 
 # Fields that are the same in most responses of an app, checked and formatted once: a lookup costs 0.1 us, the checks
 # 0.8. Content-Length comes with its number. Bounded, oldest out first. Those of `_REPEATED` are kept at once, others
@@ -68,8 +72,8 @@ class AsgiResponse(Response):
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise TypeError(f"header names and values are bytes in ASGI, not {name!r}: {value!r}")
         lower = name.lower()
-        if lower == b"transfer-encoding":
-            return  # the framing is the server's business (ASGI: to be ignored)
+        if lower in ASGI_NAMES and not self._takes_hop_by_hop(lower, value):
+            return
         if not value.isascii():
             self._add_opaque(name, value)
             return
@@ -86,6 +90,18 @@ class AsgiResponse(Response):
                 _FIELDS[name, value] = self._lines[-1], None
         elif name in _LAST or len(_LAST) < _LAST_MAX:
             _LAST[name] = value
+
+    def _takes_hop_by_hop(self, name: bytes, value: bytes) -> bool:
+        """Deal with a field that belongs to the connection; true when it is sent all the same."""
+        connection = cast("AsgiProtocol | None", self._writer.connection)
+        if connection is None:
+            return False  # the client is gone
+        fields, text = connection.gateway.hop_by_hop, name.decode("ascii")
+        if fields.is_sent(text, self.status):
+            return True
+        if fields.asks_to_close(text, value.decode("latin-1")):
+            self.force_close()
+        return False
 
     def _add_opaque(self, name: bytes, value: bytes) -> None:
         """A value that is not ASCII goes out byte for byte as it is, whatever its encoding (RFC 9110 section 5.5)."""
@@ -139,6 +155,11 @@ class AsgiResponse(Response):
             if not _TOKEN(name) or _CONTROL(value) or name.lower() in _NO_TRAILERS:
                 raise ValueError(f"not a valid trailer: {name!r}: {value!r}")
             self._trailers += name + b": " + value + b"\r\n"
+
+    def end(self) -> None:
+        """End the body without waiting for the client."""
+        if not self.ended:
+            self._finish()
 
     def end_with_trailers(self) -> None:
         """End the body with the trailers; without chunks there is no place for them, and it just ends."""

@@ -1,8 +1,9 @@
-"""What an ASGI app is told of a request: the scope (HTTP and WebSocket message format 2.5, TLS extension 0.2)."""
+"""What an ASGI app is told of a request: the scope (HTTP and WebSocket message format, TLS extension 0.2)."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -22,7 +23,10 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Address = tuple[str, int | None]
 
-VERSIONS = {"version": "3.0", "spec_version": "2.5"}
+# Of HTTP an older one than is served: from 2.4 on Starlette does not listen to `receive()` while it streams, but waits
+# for an OSError from `send()`, which a quiet stream never calls. `send()` raises it all the same.
+VERSIONS = {"version": "3.0", "spec_version": "2.3"}
+WEBSOCKET_VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 
 _ORIGIN = re.compile(r"[A-Za-z]+://[^/?]*")
 
@@ -44,7 +48,7 @@ class Templates:
         transport: of the connection.
         root_path: where the app is mounted, without a slash at the end. As with other servers it is put before the
             path of the request: the proxy in front is expected to have stripped it.
-        draining: the event of the extension `preforkd.draining`.
+        draining: the event `preforkd.draining`. It is no value of the extension of that name: those are plain data.
         state: what the app's lifespan has left; each request gets a copy.
     """
 
@@ -60,11 +64,11 @@ class Templates:
         common = {
             "asgi": None, "http_version": "1.1", "path": "", "raw_path": b"", "query_string": b"", "headers": (),
             "root_path": root_path, "client": client_of(transport), "server": server_of(transport), "state": None,
-            "extensions": None,
+            "extensions": None, "preforkd.draining": draining,
         }  # fmt: skip
         self._http = {"type": "http", "scheme": "https" if tls else "http", "method": "", **common}
         self._websocket = {"type": "websocket", "scheme": "wss" if tls else "ws"}
-        extensions: dict[str, Any] = {"preforkd.draining": draining}
+        extensions: dict[str, Any] = {"preforkd.draining": {}}
         if tls is not None:
             extensions["tls"] = describe_tls(tls)
         self._http_extensions: dict[str, Any] = {
@@ -111,6 +115,7 @@ class Templates:
         scope = self.http(message)
         del scope["method"]
         scope.update(self._websocket)
+        scope["asgi"] = WEBSOCKET_VERSIONS.copy()
         scope["extensions"] = self._websocket_extensions.copy()
         offered = [value for name, value in message.fields if name == b"sec-websocket-protocol"]
         scope["subprotocols"] = [
@@ -131,11 +136,11 @@ def client_of(transport: asyncio.BaseTransport) -> Address | None:
 
 
 def server_of(transport: asyncio.BaseTransport) -> Address | None:
-    """Return host and port of our side; for a unix socket its path and None."""
+    """Return host and port of our side; for a unix socket its path, or its name with a leading `@`, and None."""
     sockname = transport.get_extra_info("sockname")
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
-        return (sockname.decode(errors="surrogateescape") if isinstance(sockname, bytes) else str(sockname or "")), None
+        return os.fsdecode(sockname or "").replace("\0", "@", 1), None
     return _address(sockname)
 
 

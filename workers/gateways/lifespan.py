@@ -8,6 +8,7 @@ import logging
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from preforkd.workers import offspring
 from preforkd.workers.blame import cause
 from preforkd.workers.gateways import StartupError
 
@@ -145,8 +146,12 @@ class Lifespan:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._receive, self._send)
-        except (SystemExit, KeyboardInterrupt) as exc:
-            raise _ExitError(f"the app raised {type(exc).__name__}") from exc
+        except BaseException as exc:
+            offspring.end_if_strayed(exc)
+            if isinstance(exc, SystemExit | KeyboardInterrupt):
+                raise _ExitError(f"the app raised {type(exc).__name__}") from exc
+            raise
+        offspring.end_if_strayed()
 
     async def _receive(self) -> Message:
         self._has_received = True

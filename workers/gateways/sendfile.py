@@ -1,28 +1,53 @@
-"""The kernel sends a part of a file as the body of a response, past the transport."""
+"""A part of a file as the body of a response: sent by the kernel, past the transport, or read in a thread."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import mmap
 import os
+import stat
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from preforkd.workers.http.errors import ClientDisconnectedError, ResponseError
 
 if TYPE_CHECKING:
     from preforkd.workers.http.protocol import ServerHttpProtocol
+    from preforkd.workers.http.writer import ResponseWriter
 
 PIECE = 1 << 19  # bytes that one sendfile() may take: the loop turns in between, and the file may not be in memory
-LOOK = 0.5  # seconds between two looks at a connection whose client does not read
+READ = 1 << 16  # bytes read at a time where there is no sendfile
+# What sendfile() says of a file that its file system cannot give it.
+_CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class CountedResponse(Protocol):
-    """A response whose body is not written through it."""
+class FileResponse(Protocol):
+    """A response whose head has been written, and whose body is a file."""
 
     def body_left(self) -> int | None:
         """Bytes of Content-Length that have not been sent; None: there is no Content-Length."""
 
     def count_sent(self, size: int) -> None:
-        """So many bytes of the body went out."""
+        """So many bytes of the body went out past `write()`."""
+
+    def write(self, chunk: bytes) -> None:
+        """Write a part of the body."""
+
+    def drain(self) -> Awaitable[None]:
+        """Wait while the client has too much to read."""
+
+
+def measured(status: os.stat_result) -> int | None:
+    """Return the size of a file; None: only reading tells.
+
+    Files that are made when they are read have no blocks on a disk, and a size of 0 (/proc, some FUSE file systems) or
+    of a page (/sys), whatever is in them.
+    """
+    size = status.st_size
+    if not stat.S_ISREG(status.st_mode) or not size or (size <= mmap.PAGESIZE and not status.st_blocks):
+        return None
+    return size
 
 
 def can_send(protocol: ServerHttpProtocol) -> bool:
@@ -31,75 +56,134 @@ def can_send(protocol: ServerHttpProtocol) -> bool:
     return transport is not None and transport.get_extra_info("sslcontext") is None
 
 
-async def send_by_kernel(response: CountedResponse, protocol: ServerHttpProtocol, descriptor: int, offset: int) -> None:
-    """Send as many bytes of a file as the response's Content-Length still wants; its head has been written.
-
-    The transport has to be empty for that and stays so: nobody else writes meanwhile. uvloop has no `loop.sendfile()`,
-    and its transports keep their descriptor to themselves, but a duplicate may be watched.
+async def send_file(response: FileResponse, protocol: ServerHttpProtocol, descriptor: int, offset: int) -> None:
+    """Send what a response's Content-Length still wants of a file; without Content-Length, all to the end of the file.
 
     Args:
-        response: with a Content-Length.
-        protocol: the connection; `can_send()` is true of it.
-        descriptor: of the file.
+        response: its head has been written.
+        protocol: its connection.
+        descriptor: of the file, which stays open meanwhile and can be read at any place.
         offset: where in the file to start.
 
     Raises:
-        ResponseError: the file ends too early; the client sees a cut response.
+        ResponseError: the file ends before Content-Length does; the client sees a cut response.
         ClientDisconnectedError: the client is gone.
+        OSError: the file cannot be read.
+    """
+    if response.body_left() is None or not can_send(protocol):
+        await _send_by_reading(response, descriptor, offset)
+    else:
+        await _send_by_kernel(response, protocol, descriptor, offset)
+
+
+async def _send_by_reading(response: FileResponse, descriptor: int, offset: int) -> None:
+    """In a thread: a disk, or whatever is behind the file, may take its time."""
+    loop = asyncio.get_running_loop()
+    while (left := response.body_left()) != 0:
+        size = READ if left is None else min(READ, left)
+        data = await loop.run_in_executor(None, os.pread, descriptor, size, offset)
+        if data:
+            offset += len(data)
+            response.write(data)
+            await response.drain()
+        elif left is None:
+            return
+        else:
+            raise _too_short(left)
+
+
+def _too_short(left: int) -> ResponseError:
+    return ResponseError(f"the file ended {left} bytes before the end of Content-Length")
+
+
+async def _send_by_kernel(response: FileResponse, protocol: ServerHttpProtocol, descriptor: int, offset: int) -> None:
+    """Past the transport, which has to be empty for that and stays so: nobody else writes meanwhile.
+
+    uvloop has no `loop.sendfile()`, and its transports keep their descriptor to themselves, but a duplicate may be
+    watched. It keeps the socket open: the end of the connection does not show in it, but in the writer. That a client
+    does not read is the sweep's business, as with every response.
     """
     loop = asyncio.get_running_loop()
-    protocol.writer.flush()
+    writer = protocol.writer
+    writer.flush()
     sock = protocol.transport.get_extra_info("socket") if protocol.transport is not None else None
     if sock is None:
         raise ClientDisconnectedError("the client is gone")
     connection = os.dup(sock.fileno())
     try:
-        while protocol.transport is not None and protocol.transport.get_write_buffer_size():
+        while writer.unsent():
             # A transport writes when the socket takes more, or at the end of the loop's turn: then it is empty soon.
-            await _writable(connection, protocol, loop)
-        while left := response.body_left():
-            try:
-                sent = os.sendfile(connection, descriptor, offset, min(left, PIECE))
-            except BlockingIOError:
-                await _writable(connection, protocol, loop)
-                continue
-            except (BrokenPipeError, ConnectionResetError):
-                raise ClientDisconnectedError("the client is gone") from None
-            if not sent:
-                raise ResponseError(f"the file ended {left} bytes before the end of Content-Length")
-            offset += sent
-            response.count_sent(sent)
-            protocol.writer.sent += sent
-            await asyncio.sleep(0)
-            if protocol.transport is None:
-                raise ClientDisconnectedError("the client is gone")
+            await _writable(connection, writer, writer.resume, loop)
+        sending = _Sending(response, writer, connection, descriptor, offset)
+        sending.send_piece()
+        while not sending.ended:
+            await _writable(connection, writer, sending.send_piece, loop)
     finally:
         os.close(connection)
+    error = sending.error
+    if isinstance(error, BrokenPipeError | ConnectionResetError):
+        raise ClientDisconnectedError("the client is gone") from None
+    if error is not None and error.errno not in _CANNOT:
+        raise error
+    left = response.body_left()
+    if error is not None:
+        await _send_by_reading(response, descriptor, sending.offset)
+    elif left:
+        raise _too_short(left)
 
 
-async def _writable(connection: int, protocol: ServerHttpProtocol, loop: asyncio.AbstractEventLoop) -> None:
-    """Wait until the socket takes more.
-
-    The sweep sees the transport's buffer only, which is empty, so a client that does not read is cut from here.
+async def _writable(
+    connection: int, writer: ResponseWriter, callback: Callable[[], None], loop: asyncio.AbstractEventLoop
+) -> None:
+    """Have a callback called whenever the socket takes more, until it resumes the writer.
 
     Raises:
-        ClientDisconnectedError: the client is gone, or does not read for `write_timeout` seconds.
+        ClientDisconnectedError: the client is gone, or was cut.
     """
-    waiter: asyncio.Future[None] = loop.create_future()
-    since = loop.time()
-    loop.add_writer(connection, _wake, waiter)
+    writer.pause()
+    loop.add_writer(connection, callback)
     try:
-        while not waiter.done():
-            # The duplicate keeps the socket open: the end of the connection does not show here, so look now and then.
-            await asyncio.wait([waiter], timeout=LOOK)
-            if 0 < protocol.limits.write_timeout <= loop.time() - since and not waiter.done():
-                protocol.abort()
-            if protocol.transport is None or protocol.transport.is_closing():
-                raise ClientDisconnectedError("the client is gone")
+        await writer.drain()
     finally:
         loop.remove_writer(connection)
+        writer.paused = False
 
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+class _Sending:
+    """A file on its way. Callbacks of the loop drive it: a future for each piece would cost as much as the piece.
+
+    Attributes:
+        offset: up to where the file is sent.
+        ended: nothing more can be sent: all is, or the file has ended, or there is an error.
+        error: of sendfile().
+    """
+
+    __slots__ = ("_connection", "_descriptor", "_response", "_writer", "ended", "error", "offset")
+
+    def __init__(
+        self, response: FileResponse, writer: ResponseWriter, connection: int, descriptor: int, offset: int
+    ) -> None:
+        self._response = response
+        self._writer = writer
+        self._connection = connection
+        self._descriptor = descriptor
+        self.offset = offset
+        self.ended = False
+        self.error: OSError | None = None
+
+    def send_piece(self) -> None:
+        """Send as much as the socket takes, within bounds; at the end, wake who waits for that."""
+        left = self._response.body_left() or 0
+        sent = 0
+        try:
+            sent = os.sendfile(self._connection, self._descriptor, self.offset, min(left, PIECE)) if left else 0
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self.error = exc
+        self.offset += sent
+        self._response.count_sent(sent)
+        self._writer.sent += sent
+        if sent == left or not sent:
+            self.ended = True
+            self._writer.resume()

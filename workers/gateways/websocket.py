@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from websockets.frames import Close, CloseCode
+
 from preforkd.workers.gateways import websocket_opening
 from preforkd.workers.gateways.asgi_exchange import HttpExchange
 from preforkd.workers.gateways.asgi_failures import is_disconnect
 from preforkd.workers.gateways.websocket_closing import ClosingHandshake
 from preforkd.workers.gateways.websocket_inbound import Inbound
 from preforkd.workers.gateways.websocket_keepalive import KeepAlive
-from preforkd.workers.gateways.websocket_messages import close_of, payload_of
+from preforkd.workers.gateways.websocket_messages import close_of, disconnected, payload_of
 from preforkd.workers.gateways.websocket_reader import MessageReader
 from preforkd.workers.gateways.websocket_states import (
     Command,
@@ -24,7 +26,7 @@ from preforkd.workers.gateways.websocket_states import (
     following,
 )
 from preforkd.workers.gateways.websocket_wire import Wire
-from preforkd.workers.http.errors import ClientDisconnectedError
+from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
 
 _OPEN = WebSocketState.OPEN
+_HANDSHAKE = WebSocketState.HANDSHAKE
+_RESTART = Close(CloseCode.SERVICE_RESTART, "service restart")
 
 
 class WebSocket:
@@ -53,8 +57,8 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_answer", "_closing", "_counted", "_denial", "_keepalive", "_message", "_wire", "connection", "inbound",
-        "receive", "state",
+        "_answer", "_closing", "_counted", "_denial", "_keepalive", "_last_call", "_message", "_wire", "connection",
+        "inbound", "receive", "state",
     )  # fmt: skip
 
     def __init__(self, connection: AsgiProtocol, message: RequestMessage) -> None:
@@ -66,12 +70,18 @@ class WebSocket:
         self._counted = False
         self.connection = connection
         self.state = WebSocketState.HANDSHAKE
-        self._wire = wire = Wire(connection, server)
+        compression = websocket_opening.compression_of(server)
+        deflater, inflater = compression or (None, None)
+        self._wire = wire = Wire(connection, server, deflater)
         self._closing = closing = ClosingHandshake(wire, self._end)
         self._keepalive = KeepAlive(wire, closing, options.websocket_ping, options.websocket_ping_timeout)
-        reader = MessageReader(server, options.limit_websocket_message)
+        reader = MessageReader(options.limit_websocket_message, inflater)
         self.inbound = Inbound(wire, reader, closing, self._keepalive, self._end)
         self.receive = self.inbound.receive
+        self._last_call: asyncio.TimerHandle | None = None  # for an app that has not answered the handshake in a drain
+        connection.gateway.websockets.add(self)
+        if connection.gateway.drained_by is not None:
+            asyncio.get_running_loop().call_soon(self.go_away)
 
     # What the app calls.
 
@@ -111,7 +121,7 @@ class WebSocket:
             raise ClientDisconnectedError("the client is gone")
         self._follow(WebSocketEvent.ACCEPTED)
         gateway = connection.gateway
-        gateway.websockets.add(self)
+        self.inbound.begin()
         connection.connections.active -= 1  # it may stay for days: it is no request that is being handled
         self._counted = True
         early = connection.take_over(self.inbound)
@@ -134,20 +144,28 @@ class WebSocket:
 
     # What the gateway calls.
 
-    def app_has_failed(self, exc: BaseException) -> bool:
-        """The app has raised, or was cancelled; whether the HTTP protocol has still to answer the handshake."""
-        if self.state in (WebSocketState.HANDSHAKE, WebSocketState.DENIAL):
-            return True
+    def app_has_failed(self, exc: BaseException) -> BaseException | None:
+        """The app has raised, or was cancelled; return what the HTTP protocol has still to answer the handshake for."""
+        if self.state is _HANDSHAKE and self._last_call is not None and _is_disconnect(exc):
+            return _leaving()
+        if self.state in (_HANDSHAKE, WebSocketState.DENIAL):
+            return exc
         # Whoever cuts a connection cancels its app: that says nothing of the app.
         transport = self.connection.transport
         is_cut = transport is None or transport.is_closing()
         if not is_disconnect(exc) and (isinstance(exc, Exception) or not is_cut):
             self.connection._log_error("Error in the app for the WebSocket %s", self._message, exc=exc)
         self._close_for(1011)
-        return False
+        return None
 
     def app_has_returned(self) -> None:
-        """The app has returned: its WebSocket ends with it."""
+        """The app has returned: its WebSocket ends with it.
+
+        Raises:
+            HttpProcessingError: it was told of a drain, and has rightly not answered the handshake: 503.
+        """
+        if self.state is _HANDSHAKE and self._last_call is not None:
+            raise _leaving()
         self._close_for(1000)
 
     def app_has_ended(self) -> None:
@@ -157,16 +175,37 @@ class WebSocket:
             self.connection.connections.active += 1  # start() counts it down again
 
     def go_away(self) -> None:
-        """The worker leaves: close with 1012. What the client has sent until it knows is still received."""
+        """The worker leaves: close with 1012. What the client has sent until it knows is still received.
+
+        An app that has not answered the handshake receives that it is over. It may accept all the same.
+        """
         if self.state is _OPEN:
-            self._close_for(1012, "service restart")
+            self._close_for(_RESTART.code, _RESTART.reason)
+        elif self.state in (_HANDSHAKE, WebSocketState.DENIAL):
+            self._plan_last_call()
+            self.inbound.refuse(disconnected(_RESTART))
         else:
             self._closing.hurry()  # it has been asked before, but now there is less time
+
+    def _plan_last_call(self) -> None:
+        """Have the handshake answered before the connection is cut, as late as streams are told."""
+        if self._last_call is not None:
+            self._last_call.cancel()
+        loop = asyncio.get_running_loop()
+        drained_by = self.connection.gateway.drained_by
+        left = max(drained_by - loop.time(), 0.0) if drained_by is not None else 0.0
+        self._last_call = loop.call_later(left - min(2.0, left / 5), self._give_up)
+
+    def _give_up(self) -> None:
+        if self.state is _HANDSHAKE and self.connection.gateway.drained_by is not None:
+            self.connection.expire_request()  # cancels the app, and answers 503
 
     def lose(self) -> None:
         """The connection is gone; what has come by it is still received."""
         self._closing.stop()
         self._keepalive.stop()
+        if self._last_call is not None:
+            self._last_call.cancel()
         self.connection.gateway.websockets.discard(self)
         if self._denial is not None:
             self._denial.lose()
@@ -176,6 +215,7 @@ class WebSocket:
 
     def _close_for(self, code: int, reason: str = "") -> None:
         """Close without having been asked by the app, if it is open."""
+        self.inbound.conclude()  # the client may have closed it already
         if self.state is _OPEN:
             self._closing.begin(code, reason)
             self._follow(WebSocketEvent.CLOSED_BY_SERVER)
@@ -189,3 +229,12 @@ class WebSocket:
         self.state = following(self.state, event)
         if self.state is not _OPEN:
             self._keepalive.stop()
+
+
+def _leaving() -> HttpProcessingError:
+    return HttpProcessingError(503, "The server is restarting", headers={"Retry-After": "1"})
+
+
+def _is_disconnect(exc: BaseException) -> bool:
+    """Whether an app gives up because `receive()` has told it to, as Starlette says that."""
+    return is_disconnect(exc) or type(exc).__name__ == "WebSocketDisconnect"

@@ -47,8 +47,9 @@ async def serve_websocket(protocol: AsgiProtocol, message: RequestMessage, scope
         await protocol.gateway.app(scope, websocket.receive, websocket.send)
     except BaseException as exc:
         error = error_of(exc)
-        if websocket.app_has_failed(error):
-            raise error  # noqa: B904 -- it has its cause already, if it has one
+        answer = websocket.app_has_failed(error)
+        if answer is not None:
+            raise answer  # noqa: B904 -- it has its cause already, if it has one
         if not isinstance(error, Exception):
             raise  # it is cancelled
     else:

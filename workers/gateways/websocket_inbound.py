@@ -3,6 +3,9 @@
 Two bounds, and a turn: above `HIGH_WATER` bytes of messages that wait for the app nothing is decoded and the socket is
 not read; what was read and is not decoded is held back as it is, for compressed it may be a thousand times smaller; and
 a client that floods us leaves the loop to the other connections after `TURN_FRAMES` or `TURN_BYTES`.
+
+What the client has sent before its Close, or before it broke the protocol, reaches the app first, and the app may
+answer it: the end waits until the app has received that and asks for more, `ANSWER_GRACE` seconds at most.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from websockets.frames import Opcode
+from websockets.protocol import State
 
-from preforkd.workers.gateways.websocket_closing import outcome
+from preforkd.workers.gateways.websocket_frames import CLOSE, PING, WebSocketFault
 from preforkd.workers.gateways.websocket_messages import disconnected, size_of
 from preforkd.workers.gateways.websocket_plain import plain_message, plain_size
-from preforkd.workers.gateways.websocket_reader import MessageReader, Reading
+from preforkd.workers.gateways.websocket_reader import Control, MessageReader
 from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.waiter import Wakeup
 
@@ -30,19 +33,18 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 65536  # bytes of messages that wait for the app before the socket is not read any more
 LOW_WATER = 16384  # and before it is read again
-SLICE = 4096  # bytes that are decoded at a time: compressed ones may become a thousand times as many, or 700 frames
 TURN_FRAMES = 256  # and so many frames, or bytes of them, before the other connections get their turn: 2 ms
 TURN_BYTES = 1 << 18
+ANSWER_GRACE = 1.0  # seconds that the app gets to answer what came right before a Close, or a fault
+_PONG = 0x8A  # FIN, and the opcode
 _MESSAGE_COST = 64  # bytes that an empty message counts for in what waits: a queue of empty ones has to end, too
-_BETWEEN = Reading.BETWEEN
-_PONG = Opcode.PONG
 
 
 class Inbound(asyncio.Protocol):
     """The `receive` of an app, and the receiver of its client's bytes.
 
     Args:
-        wire: the way out, for what the library answers by itself.
+        wire: the way out, for the Pongs.
         reader: makes messages of bytes.
         closing: ends the WebSocket when the client has closed it, or has broken the protocol.
         keepalive: gets the Pongs.
@@ -54,8 +56,8 @@ class Inbound(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_begun", "_closing", "_connection", "_ended", "_held", "_held_from", "_keepalive", "_loop", "_missing",
-        "_queue", "_reader", "_turn", "_wakeup", "_wire", "disconnect", "queued",
+        "_closing", "_connection", "_end", "_ended", "_grace", "_held", "_held_from", "_is_over", "_keepalive", "_loop",
+        "_pongs", "_queue", "_reader", "_turn", "_wakeup", "_wire", "disconnect", "queued",
     )  # fmt: skip
 
     def __init__(
@@ -80,11 +82,11 @@ class Inbound(asyncio.Protocol):
         self.disconnect: Message | None = None
         self._held = b""  # what has come and is not decoded from the offset `_held_from` on
         self._held_from = 0
-        self._begun = (
-            bytearray()
-        )  # a plain message whose rest is still to come; an object for each read costs 50 times a byte
-        self._missing = 0  # bytes of it
         self._turn: asyncio.Handle | None = None  # the next one, in which more of it is decoded
+        self._pongs = bytearray()  # of a turn: one write, and not a system call each
+        self._is_over = False  # a Close or a fault has come: nothing behind it is read
+        self._end: Control | WebSocketFault | None = None  # which, while it waits for the app to answer what was before
+        self._grace: asyncio.TimerHandle | None = None
 
     # What the app calls.
 
@@ -96,6 +98,9 @@ class Inbound(asyncio.Protocol):
         """
         queue = self._queue
         while not queue:
+            if self._end is not None:
+                self.conclude()
+                continue
             if self._held:
                 self._decode_soon()
             elif self.disconnect is not None:
@@ -115,15 +120,8 @@ class Inbound(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of frames."""
         # Flat: every message passes here.
-        if self._missing:
-            self._missing -= len(data)
-            self._begun += data
-            if self._missing > 0:
-                return
-            data, self._begun = bytes(self._begun), bytearray()
-            self._missing = 0
         reader = self._reader
-        if reader.state is _BETWEEN and not reader.owed and not self._held and self.disconnect is None:
+        if reader.between and not self._held and self.disconnect is None:
             message = plain_message(data, reader.limit)
             if message is not None:
                 self._put(message, len(data))
@@ -131,6 +129,8 @@ class Inbound(asyncio.Protocol):
                 if self.queued > HIGH_WATER:  # the app does not wait for it
                     self._connection._pause_reading()
                 return
+        if self._is_over:
+            return
         self._held = self._held[self._held_from :] + data if self._held else data
         self._held_from = 0
         if self._turn is None:
@@ -155,14 +155,36 @@ class Inbound(asyncio.Protocol):
         """The connection is gone; what has come by it is still received."""
         if self._held:
             self._wakeup.wake()
-        else:
-            self._ended()
+            return
+        self.conclude()
+        self._ended()
+
+    def refuse(self, message: Message) -> None:
+        """Have the app receive a `websocket.disconnect` although it has not answered the handshake."""
+        self.disconnect = message
+        self._wakeup.wake()
+
+    def begin(self) -> None:
+        """The app has accepted: messages may come, whatever it was told before."""
+        self.disconnect = None
 
     def end(self) -> None:
         """Have the app receive `websocket.disconnect` behind the messages that have come."""
         if self.disconnect is None:
-            self.disconnect = disconnected(outcome(self._wire.server))
+            self.disconnect = disconnected(self._closing.outcome)
+        self.conclude()
         self._wakeup.wake()
+
+    def conclude(self) -> None:
+        """Act on the client's Close, or its fault, if it still waits for the app."""
+        end, self._end = self._end, None
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        if isinstance(end, Control):
+            self._closing.take(end.payload)
+        elif end is not None:
+            self._closing.fail(end.code, end.reason)
 
     def _put(self, message: Message, size: int) -> None:
         cost = size + _MESSAGE_COST
@@ -172,7 +194,11 @@ class Inbound(asyncio.Protocol):
     # Decoding, as far as the app keeps up, and no more than the loop has time for.
 
     def _decode(self) -> None:
-        if self._decode_held():
+        all_read = self._decode_held()
+        if self._pongs:
+            self._wire.write(bytes(self._pongs))
+            self._pongs.clear()
+        if all_read:
             self._read_on()
         else:
             self._connection._pause_reading()
@@ -183,54 +209,64 @@ class Inbound(asyncio.Protocol):
 
     def _decode_held(self) -> bool:
         """Decode what is held back; whether that was all, and not only what one turn has time for."""
-        server, reader = self._wire.server, self._reader
+        reader, is_open = self._reader, self.disconnect is None
         data, at = self._held, self._held_from
         end = len(data)
-        frames = size = 0
-        while at < end and self.queued <= HIGH_WATER and frames < TURN_FRAMES and size < TURN_BYTES:
-            if reader.state is _BETWEEN and not reader.owed and self.disconnect is None:
-                plain = plain_size(data, at, reader.limit)
-                if plain > end - at:  # collected here: the library would be given it in slices
-                    self._begun += data[at:]
-                    self._missing = plain - (end - at)
-                    at = end
-                    break
-                whole = plain_message(data[at : at + plain], reader.limit) if plain else None
+        frames, enough = 0, reader.made + TURN_BYTES
+        while at < end and self.queued <= HIGH_WATER and frames < TURN_FRAMES and reader.made < enough:
+            frames += 1
+            if reader.between and is_open:
+                size = plain_size(data, at, reader.limit)
+                whole = plain_message(data[at : at + size], reader.limit) if 0 < size <= end - at else None
                 if whole is not None:
-                    self._put(whole, plain)
-                    frames += 1
-                    size += plain
-                    at += plain
+                    self._put(whole, size)
+                    reader.made += size
+                    at += size
                     continue
-            for frame in reader.frames(data[at : at + SLICE]):
-                frames += 1
-                size += len(frame.data)
-                message = reader.take(frame)
-                if message is not None and self.disconnect is None:
-                    self._put(message, size_of(message))
-                elif frame.opcode is _PONG:
-                    self._keepalive.take_pong(frame.data)
-            at += SLICE
-            if server.writes:
-                self._wire.flush()
-            if server.eof_sent:
-                at = end  # nothing behind its Close, or its fault, is read
+            try:
+                event, at = reader.read(data, at)
+            except WebSocketFault as fault:
+                self._end = fault.with_traceback(None)  # its frames would keep this alive
+            else:
+                if event is None:
+                    continue
+                if isinstance(event, Control):
+                    self._take_control(event)
+                elif is_open:
+                    self._put(event, size_of(event))
+            if self._end is not None:
+                self._is_over = True
+                reader.between = False
+                at = end
         if at < end:
             self._held, self._held_from = data, at
             return False
         self._held, self._held_from = b"", 0
         return True
 
+    def _take_control(self, frame: Control) -> None:
+        if frame.opcode == CLOSE:
+            self._end = frame
+        elif frame.opcode == PING:
+            self._pongs += bytes((_PONG, len(frame.payload)))
+            self._pongs += frame.payload
+        else:
+            self._keepalive.take_pong(frame.payload)
+
     def _read_on(self) -> None:
         """All that has come is decoded: it has ended with it, or more may come."""
         connection = self._connection
-        if self._wire.server.eof_sent:
-            self._closing.end(linger=True)
+        is_lost = connection.transport is None
+        if self._end is not None:
+            if self._queue and self.disconnect is None and not is_lost and self._wire.server.state is State.OPEN:
+                self._grace = self._loop.call_later(ANSWER_GRACE, self.conclude)
+            else:
+                self.conclude()
         elif self.queued > HIGH_WATER:
             connection._pause_reading()
         elif connection._reading_paused and not connection.writer.paused:
             connection._resume_reading()
-        if connection.transport is None:
+        if is_lost:
             self._ended()
 
     def _decode_soon(self) -> None:

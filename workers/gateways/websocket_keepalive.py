@@ -47,7 +47,7 @@ class KeepAlive:
             self._timer.cancel()
             self._timer = None
 
-    def take_pong(self, data: bytes | bytearray | memoryview) -> None:
+    def take_pong(self, data: bytes) -> None:
         """Take a Pong; one that answers no Ping of ours, or an earlier one, means nothing (RFC 6455 section 5.5.3)."""
         if data == self._awaited:
             self.stop()
@@ -69,4 +69,4 @@ class KeepAlive:
         if self._wire.connection._reading_paused:
             self._wait_for_pong()  # it is we who do not read: the Pong may have come
         else:
-            self._closing.fail(1011, "keepalive ping timeout")
+            self._closing.fail(1011, "keepalive ping timeout", linger=False)

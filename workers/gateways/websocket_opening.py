@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
-from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
+from websockets.extensions.permessage_deflate import PerMessageDeflate, enable_server_permessage_deflate
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from preforkd.workers import log
 from preforkd.workers.gateways.asgi_exchange import AsgiProtocolError
 from preforkd.workers.gateways.asgi_response import AsgiResponse, pairs_of
+from preforkd.workers.gateways.websocket_deflate import Deflater, Inflater
 from preforkd.workers.http.errors import HttpProcessingError
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _OURS = frozenset(
     (b"connection", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol", b"upgrade")
 )
-_logger = logging.getLogger("preforkd.websocket")  # the library tells it of each connection at level INFO
+_logger = log.ServerLogger("preforkd.websocket", log.LOGGER)  # the library tells it of each connection at level INFO
 _logger.setLevel(logging.WARNING)
 
 
@@ -37,7 +39,6 @@ def server_protocol(options: AsgiOptions) -> ServerProtocol:
         extensions=enable_server_permessage_deflate(None) if options.websocket_compression else None,
         select_subprotocol=_no_subprotocol,
         state=State.OPEN,  # the handshake's bytes are read and written by the HTTP protocol
-        max_size=options.limit_websocket_message or None,
         logger=_logger,
     )
 
@@ -63,6 +64,19 @@ def check(server: ServerProtocol, message: RequestMessage) -> HandshakeResponse:
     if answer.status_code != 101:
         raise HttpProcessingError(answer.status_code, "Invalid WebSocket handshake")
     return answer
+
+
+def compression_of(server: ServerProtocol) -> tuple[Deflater, Inflater] | None:
+    """Return what compresses the messages of both sides, as was agreed upon; None: they are not compressed."""
+    for extension in server.extensions:
+        if isinstance(extension, PerMessageDeflate):
+            deflater = Deflater(extension.local_max_window_bits, keeps_context=not extension.local_no_context_takeover)
+            inflater = Inflater(
+                extension.remote_max_window_bits, keeps_context=not extension.remote_no_context_takeover
+            )
+            server.extensions = []  # and with it 30 kB that nobody would use
+            return deflater, inflater
+    return None
 
 
 def response_to(

@@ -1,104 +1,208 @@
 """From the bytes of a WebSocket to messages (RFC 6455 sections 5.4 and 5.6); no I/O, and no waiting.
 
-The library `websockets` makes frames of bytes and checks them; here fragments become messages, and it is known whether
-the next byte is the first of a message: only there may a plain one be taken without the library.
-
-The states: BETWEEN two messages; in a TEXT or a BINARY message that came in fragments so far; FAILED: the client has
-sent text that is none, and none of what follows is for the app.
+A message is checked as its bytes come: text that can be none, or that becomes too long, fails with the byte that makes
+it so, whatever frame and whatever read that is in.
 """
 
 from __future__ import annotations
 
-import enum
+import codecs
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-
+from preforkd.workers.gateways.websocket_frames import (
+    CLOSE,
+    CONT,
+    HEAD_MAX,
+    INVALID_DATA,
+    PROTOCOL_ERROR,
+    TEXT,
+    TOO_BIG,
+    FrameHead,
+    WebSocketFault,
+    apply_mask,
+    frame_head,
+)
 from preforkd.workers.gateways.websocket_messages import received
-from preforkd.workers.gateways.websocket_plain import wire_size
 
 if TYPE_CHECKING:
-    from websockets.server import ServerProtocol
-
     from preforkd.workers.gateways.asgi_scope import Message
+    from preforkd.workers.gateways.websocket_deflate import Inflater
+
+_SURROGATE, _BEHIND_SURROGATES = b"\xed\xa0", b"\xee"  # what half a surrogate begins with, which UTF-8 has not
 
 
-class Reading(enum.IntEnum):
-    """Where in a message a reader is."""
+class Control(NamedTuple):
+    """A control frame (RFC 6455 section 5.5).
 
-    BETWEEN = 0
-    TEXT = 1
-    BINARY = 2
-    FAILED = 3
+    Attributes:
+        opcode: CLOSE, PING or PONG.
+        payload: 125 bytes at most.
+    """
+
+    opcode: int
+    payload: bytes
 
 
-# Looked up once: a member of an enum costs 0.04 us each time in Python 3.11, and every frame asks for several.
-_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
-_FAILED = Reading.FAILED
+class TextCheck:
+    """Whether bytes that come one after the other are UTF-8, said with the first byte that makes them none."""
+
+    __slots__ = ("_checked", "_rest")
+
+    def __init__(self) -> None:
+        self._checked = 0
+        self._rest = b""  # a character that has begun
+
+    def feed(self, data: bytes, *, is_last: bool) -> None:
+        """Check the next bytes.
+
+        Raises:
+            WebSocketFault: they make it no text.
+        """
+        data = self._rest + data
+        try:
+            _, used = codecs.utf_8_decode(data, "strict", is_last)
+        except UnicodeDecodeError as exc:
+            raise no_text(self._checked + exc.start) from None
+        self._checked += used
+        self._rest = rest = data[used:]
+        if _SURROGATE <= rest < _BEHIND_SURROGATES:  # Python's decoder waits for the third byte
+            raise no_text(self._checked)
+
+
+def no_text(at: int) -> WebSocketFault:
+    """Return the fault of text that is not UTF-8 (RFC 6455 section 8.1).
+
+    Args:
+        at: where in the message.
+    """
+    return WebSocketFault(INVALID_DATA, f"invalid UTF-8 at byte {at}")
 
 
 class MessageReader:
     """The messages of one client.
 
     Args:
-        server: the library's protocol, for the bytes behind the handshake.
         limit: bytes that a message may have; 0: any number.
+        inflater: for compressed ones; None: there are none.
 
     Attributes:
         limit: bytes of the longest message.
-        owed: bytes that the library has and that belong to no frame yet; 0: the next is the first of a frame.
-        state: see above.
+        between: the next byte is the first of a message, or of a control frame between two.
+        made: bytes of payload since the start, inflated, and what else that has cost.
     """
 
-    __slots__ = ("_fragments", "_server", "limit", "owed", "state")
+    __slots__ = (
+        "_compressed", "_control", "_fragments", "_frame", "_head", "_inflater", "_is_text", "_left", "_mask",
+        "_open", "_text", "between", "limit", "made",
+    )  # fmt: skip
 
-    def __init__(self, server: ServerProtocol, limit: int) -> None:
-        self._server = server
+    def __init__(self, limit: int, inflater: Inflater | None = None) -> None:
+        self._inflater = inflater
+        self.limit = limit or sys.maxsize - HEAD_MAX
+        self.between = True
+        self.made = 0
+        # The frame.
+        self._head = b""  # of a head that has not come to its end
+        self._frame: FrameHead | None = None
+        self._left = 0  # bytes of its payload
+        self._mask = b""  # from the next byte on
+        self._control = b""  # what has come of a control frame's payload
+        # The message.
+        self._open = False  # one has begun
+        self._is_text = self._compressed = False
         self._fragments = bytearray()  # one, whatever number they came in: an object each costs 60 times a byte
-        self.owed = 0
-        self.limit = limit or sys.maxsize
-        self.state = Reading.BETWEEN
+        self._text = TextCheck()
 
-    def frames(self, data: bytes) -> list[Frame]:
-        """Return the frames that end in `data`, each to be given to `take()`. What the library answers is to be sent.
+    def read(self, data: bytes, at: int) -> tuple[Message | Control | None, int]:
+        """Read on, not further than to the end of a frame.
 
         Args:
-            data: the next bytes of the client.
+            data: what has come.
+            at: where in it to read on.
+
+        Returns:
+            The message or the control frame that ends there, if one does; and the offset behind what was read.
+
+        Raises:
+            WebSocketFault: the client has broken the protocol; nothing may be read behind that.
         """
-        server = self._server
-        server.receive_data(data)
-        self.owed += len(data)
-        frames = cast("list[Frame]", server.events_received())  # there are no other events behind the handshake
-        if not server.extensions:  # they change sizes: behind one, plain messages are the library's too
-            self.owed -= sum(map(wire_size, frames))
-        return frames
+        frame = self._frame
+        if frame is None:
+            frame, at = self._take_head(data, at)
+            if frame is None:
+                self.between = False
+                return None, at
+        end = min(at + self._left, len(data))
+        if self._compressed:
+            end = min(end, at + self._inflater.slice)  # type: ignore[union-attr]  # no frame is compressed without it
+        piece = apply_mask(data[at:end], self._mask)
+        size = end - at
+        self._left -= size
+        if self._left:
+            self._mask = self._mask[size % 4 :] + self._mask[: size % 4]
+        else:
+            self._frame = None
+        event = self._take_control(piece, frame) if frame.opcode >= CLOSE else self._take_data(piece, frame)
+        self.between = self._frame is None and not self._open
+        return event, end
 
-    def take(self, frame: Frame) -> Message | None:
-        """Take a frame that the library has checked; return the message that ends with it, if one does."""
-        opcode = frame.opcode
-        if self.state is _FAILED:
+    def _take_head(self, data: bytes, at: int) -> tuple[FrameHead | None, int]:
+        known = len(self._head)
+        head = self._head + data[at : at + HEAD_MAX - known]
+        frame = frame_head(head, may_compress=self._inflater is not None)
+        if frame is None:
+            self._head = head
+            return None, at + len(head) - known
+        self._head = b""
+        self._begin(frame)
+        self._frame, self._left, self._mask = frame, frame.size, frame.mask
+        return frame, at + frame.length - known
+
+    def _begin(self, frame: FrameHead) -> None:
+        if frame.opcode >= CLOSE:
+            return
+        if (frame.opcode == CONT) != self._open:
+            expected = "the next fragment of a message" if self._open else "the first frame of a message"
+            raise WebSocketFault(PROTOCOL_ERROR, f"expected was {expected}")
+        if not self._open:
+            self._open = True
+            self._is_text, self._compressed = frame.opcode == TEXT, frame.compressed
+        if not self._compressed and frame.size > self.limit - len(self._fragments):
+            raise WebSocketFault(TOO_BIG, f"a message has {self.limit} bytes at most")
+
+    def _take_control(self, piece: bytes, frame: FrameHead) -> Control | None:
+        payload = self._control + piece
+        if self._left:
+            self._control = payload
             return None
-        if opcode is _TEXT or opcode is _BINARY:
-            state = Reading.TEXT if opcode is _TEXT else Reading.BINARY
-            if frame.fin:
-                return self._message(frame.data, state)
-            self.state = state
-            self._fragments = bytearray(frame.data)
-        elif opcode is _CONT:
-            self._fragments += frame.data
-            if frame.fin:
-                data, self._fragments = self._fragments, bytearray()
-                state, self.state = self.state, Reading.BETWEEN
-                return self._message(data, state)
-        return None
+        self._control = b""
+        return Control(frame.opcode, payload)
 
-    def _message(self, data: bytes | bytearray | memoryview, state: Reading) -> Message | None:
+    def _take_data(self, piece: bytes, frame: FrameHead) -> Message | None:
+        is_last = frame.fin and not self._left
+        fragments = self._fragments
+        if self._compressed:
+            room = self.limit - len(fragments)
+            piece = self._inflater.inflate(piece, fragments, room, is_last=is_last)  # type: ignore[union-attr]  # as above
+            self.made += self._inflater.cost  # type: ignore[union-attr]  # as above
+        else:
+            self.made += len(piece)
+        if is_last:
+            self._open = False
+            if not fragments:
+                return self._message(piece)
+        if self._is_text:
+            self._text.feed(piece, is_last=is_last)
+        fragments += piece
+        if not is_last:
+            return None
+        self._fragments, self._text = bytearray(), TextCheck()
+        return received(fragments, self._is_text)
+
+    def _message(self, data: bytes) -> Message:
+        """Return a message that has come in one piece."""
         try:
-            return received(data, state is Reading.TEXT)
+            return received(data, self._is_text)
         except UnicodeDecodeError as exc:
-            self.state = Reading.FAILED
-            if self._server.state is State.OPEN:
-                self._server.fail(1007, f"invalid UTF-8 at byte {exc.start}")
-            return None
+            raise no_text(exc.start) from None

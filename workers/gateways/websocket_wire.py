@@ -1,15 +1,16 @@
-"""The frames that a WebSocket sends: the protocol without I/O of the library `websockets`, and the transport."""
+"""The frames that a WebSocket sends: messages, the control frames of the library `websockets`, and the transport."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from preforkd.workers.gateways.websocket_plain import plain_frame
+from preforkd.workers.gateways.websocket_plain import COMPRESSED, message_frame
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
 
     from preforkd.workers.gateways.asgi import AsgiProtocol
+    from preforkd.workers.gateways.websocket_deflate import Deflater
 
 
 class Wire:
@@ -18,16 +19,18 @@ class Wire:
     Args:
         connection: the HTTP connection that it comes by.
         server: the library's protocol, which knows what may be sent.
+        deflater: compresses messages; None: they are sent as they are.
 
     Attributes:
         connection, server: as given.
     """
 
-    __slots__ = ("connection", "server")
+    __slots__ = ("_deflater", "connection", "server")
 
-    def __init__(self, connection: AsgiProtocol, server: ServerProtocol) -> None:
+    def __init__(self, connection: AsgiProtocol, server: ServerProtocol, deflater: Deflater | None) -> None:
         self.connection = connection
         self.server = server
+        self._deflater = deflater
 
     def send(self, payload: bytes, is_text: bool) -> None:
         """Write a whole message.
@@ -36,15 +39,11 @@ class Wire:
             payload: what it says, any number of bytes.
             is_text: it is UTF-8, not binary.
         """
-        server = self.server
-        if not server.extensions:
-            self.write(plain_frame(payload, is_text))
-            return
-        if is_text:
-            server.send_text(payload)
+        deflater = self._deflater
+        if deflater is None:
+            self.write(message_frame(payload, is_text))
         else:
-            server.send_binary(payload)
-        self.flush()
+            self.write(message_frame(deflater.deflate(payload), is_text, COMPRESSED))
 
     def flush(self) -> None:
         """Write what the library has to send."""

@@ -12,19 +12,25 @@ from collections.abc import Awaitable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from preforkd.workers import log
+from preforkd.workers.gateways.hop_by_hop import HopByHopFields
+from preforkd.workers.gateways.streams import StreamDrain, Told, comes_back
 from preforkd.workers.gateways.wsgi_answer import Answer
+from preforkd.workers.gateways.wsgi_draining import DrainingFlag
 from preforkd.workers.gateways.wsgi_environ import EnvironSource, connection_environ
 from preforkd.workers.gateways.wsgi_file import FileWrapper
 from preforkd.workers.gateways.wsgi_input import READ_AT_ONCE, READ_FIRST, streamed_input
 from preforkd.workers.gateways.wsgi_loop import serve_buffered, serve_now
 from preforkd.workers.gateways.wsgi_thread_call import ThreadCall
 from preforkd.workers.gateways.wsgi_threads import ThreadPool
+from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.protocol import ServerHttpProtocol
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_call import WsgiApp
+    from preforkd.workers.gateways.wsgi_response import WsgiResponse
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
     from preforkd.workers.settings import WorkerSettings
@@ -39,23 +45,40 @@ class WsgiGateway:
         app: the application.
         threads: calls at a time; 0: they run in the event loop itself.
         root_path: where the app is mounted (SCRIPT_NAME), without a slash at its end.
+        drain_streams: when event streams are ended in a drain: "auto" or "all": at its beginning, "late": shortly
+            before they would be cut.
+        logger: where trouble is reported.
 
     Attributes:
         app, threads, root_path: as given.
         handler: the protocol class of its connections.
+        hop_by_hop: what is done with fields of its responses that are the server's.
+        draining: the event `environ["preforkd.draining"]`.
+        streams: which streams are to end, for the worker leaves.
     """
 
-    def __init__(self, app: WsgiApp, threads: int = 1, root_path: str = "") -> None:
+    def __init__(
+        self,
+        app: WsgiApp,
+        threads: int = 1,
+        root_path: str = "",
+        drain_streams: str = "auto",
+        logger: logging.Logger = LOGGER,
+    ) -> None:
         self.app = app
+        self._logger = logger
+        self.draining = DrainingFlag()
+        self.streams = StreamDrain(drain_streams, self._end_streams)
         self.threads = threads
         self.root_path = root_path.rstrip("/").encode().decode("latin-1")
         self.handler: type[WsgiProtocol] = type("WsgiHandler", (WsgiProtocol,), {"gateway": self, "__slots__": ()})
+        self.hop_by_hop = HopByHopFields(logger)
         self._pool: ThreadPool | None = None
 
     @classmethod
     def from_settings(cls, app: WsgiApp, settings: WorkerSettings) -> WsgiGateway:
         """Return that of a worker."""
-        return cls(app, settings.threads, settings.root_path)
+        return cls(app, settings.threads, settings.root_path, settings.drain_streams, log.LOGGER)
 
     def pool(self, loop: asyncio.AbstractEventLoop) -> ThreadPool:
         """Return the threads, which serve one loop; started when first asked for, so never before a fork."""
@@ -71,10 +94,25 @@ class WsgiGateway:
             self.pool(asyncio.get_running_loop())
 
     def drain(self, deadline: float) -> None:
-        """The worker leaves: nothing to tell a WSGI app."""
+        """The worker leaves: have the event streams end. Other responses are finished.
+
+        Args:
+            deadline: when what is left is cut, seconds of the loop's clock.
+        """
+        self.draining.set()
+        self.streams.begin(deadline, app_knows=self.draining.is_used)
 
     def resume(self) -> None:
-        """The worker serves on: nothing to tell a WSGI app."""
+        """The worker serves on after all."""
+        self.draining.clear()
+        self.streams.end()
+
+    def _end_streams(self) -> None:
+        """End those that threads have; on the loop (`wsgi_loop.py`) they end before their next part."""
+        answers = [getattr(connection, "_answer", None) for connection in connections_of(asyncio.get_running_loop())]
+        ended = sum(answer.end_stream() for answer in answers if answer is not None)
+        if ended:
+            self._logger.info("ended %d event stream%s, for this worker leaves", ended, "s" if ended > 1 else "")
 
     async def finish(self, deadline: float) -> None:
         """Wait for calls whose clients have left: what they do may matter to others.
@@ -88,7 +126,9 @@ class WsgiGateway:
             async with asyncio.timeout_at(deadline):
                 await self._pool.wait_finished()
         except TimeoutError:
-            LOGGER.warning("%d calls of the app are still at work: they end with this process", self._pool.unfinished)
+            self._logger.warning(
+                "%d calls of the app are still at work: they end with this process", self._pool.unfinished
+            )
 
     async def shutdown(self, timeout: float) -> None:  # noqa: ASYNC109, ARG002 -- the gateways' common signature
         """Let the threads end."""
@@ -129,10 +169,10 @@ class WsgiProtocol(ServerHttpProtocol):
         environ = environs.environ(message)
         if payload is EMPTY_PAYLOAD:
             environ["wsgi.input"] = BytesIO()
-            return serve_now(self, self.gateway.app, environ)
+            return serve_now(self, self.gateway.app, environ, self._loop)
         if payload.is_complete:
             environ["wsgi.input"] = BytesIO(payload.take_arrived())
-            return serve_now(self, self.gateway.app, environ)
+            return serve_now(self, self.gateway.app, environ, self._loop)
         return serve_buffered(self, self.gateway.app, environ, payload)
 
     def _first(self) -> EnvironSource:
@@ -142,10 +182,17 @@ class WsgiProtocol(ServerHttpProtocol):
             raise ClientDisconnectedError("the client is gone")
         base = connection_environ(self.transport, threads=gateway.threads)
         base["wsgi.file_wrapper"] = FileWrapper
+        base["preforkd.draining"] = gateway.draining
         if gateway.threads:
             self._answer = Answer(self, gateway.pool(self._loop))
         environs = self._environs = EnvironSource(base, gateway.root_path)
         return environs
+
+    def stream_is_over(self, response: WsgiResponse) -> bool:
+        """Whether a response is an event stream that has to end, for the worker leaves."""
+        if self.gateway.streams.told is Told.NONE or self.request is None:
+            return False
+        return comes_back(self.request, response)
 
     async def _serve_upload(
         self, call: ThreadCall, answer: Answer, message: RequestMessage, payload: PayloadStream

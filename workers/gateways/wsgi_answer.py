@@ -8,17 +8,18 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
+from preforkd.workers.gateways.sendfile import send_file
+from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.waiter import Deferred
 
 if TYPE_CHECKING:
+    from preforkd.workers.gateways.wsgi import WsgiProtocol
     from preforkd.workers.gateways.wsgi_file import Range
     from preforkd.workers.gateways.wsgi_thread_call import ThreadCall
     from preforkd.workers.gateways.wsgi_threads import ThreadPool
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
-    from preforkd.workers.http.protocol import ServerHttpProtocol
 
 _FLUSH_FIRST = 32768  # bytes of a body above which it is looked at whether the client takes it before the request ends
 
@@ -46,7 +47,7 @@ class Answer(Deferred):
         "protocol",
     )
 
-    def __init__(self, protocol: ServerHttpProtocol, pool: ThreadPool) -> None:
+    def __init__(self, protocol: WsgiProtocol, pool: ThreadPool) -> None:
         super().__init__(pool.loop)
         self.protocol = protocol
         self.pool = pool
@@ -170,6 +171,8 @@ class Answer(Deferred):
         error = call.error
         if call.parts:
             self._write_parts(call.parts, self._response or self._begin(call, None))
+            if not complete and self.end_stream():  # it has begun when the others had been ended already
+                return
         file = call.file
         call.settled = complete
         if complete and file is not None:
@@ -210,6 +213,25 @@ class Answer(Deferred):
             call.wake()
         if self._response is not None and self._response.ended:
             self._end(None)
+
+    def end_stream(self) -> bool:
+        """End an event stream, for the worker leaves; its thread ends the iteration at its next part.
+
+        Returns:
+            Whether one was ended.
+        """
+        call, response, protocol = self._call, self._response, self.protocol
+        if call is None or response is None or response.ended or response.length is not None:
+            return False
+        if not protocol.stream_is_over(response):
+            return False
+        if call.parts:
+            self._write_parts(call.parts, response)
+        call.abandon()
+        call.settled = True
+        response.end()
+        self._end_when_read()
+        return True
 
     def _end_when_read(self) -> None:
         self._writer.flush()
@@ -259,7 +281,7 @@ class Answer(Deferred):
             size = file.size if begun is None or begun.length is None else begun.length
             response = self._begin(call, size)
             if response.takes_body():
-                await send_range(response, self.protocol, file)
+                await send_file(response, self.protocol, file.descriptor, file.offset)
             response.end()
         except Exception as exc:  # noqa: BLE001 -- it is the task's to answer
             self._finish_file(call, exc)

@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.wsgi_environ import Environ
-from preforkd.workers.gateways.wsgi_headers import Fields, check_field
+from preforkd.workers.gateways.wsgi_headers import HOP_BY_HOP, Fields, check_field
 from preforkd.workers.gateways.wsgi_response import WsgiResponse
 from preforkd.workers.http.errors import ResponseError
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.protocol import ServerHttpProtocol
+    from preforkd.workers.gateways.wsgi import WsgiProtocol
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 Write = Callable[[bytes], None]
@@ -32,7 +32,7 @@ class Call:
     """
 
     app: WsgiApp
-    protocol: ServerHttpProtocol
+    protocol: WsgiProtocol
     begun: WsgiResponse | None = None
     committed = False
 
@@ -50,7 +50,7 @@ class Call:
         Raises:
             ResponseError: called again without `exc_info`.
             TypeError: wrong types.
-            ValueError: values that would break the response, or fields that belong to the connection.
+            ValueError: values that would break the response.
             BaseException: the error of `exc_info`, when it is too late for another response.
         """
         if exc_info is not None:
@@ -105,9 +105,7 @@ class Call:
             TypeError: wrong types.
             ValueError: as for `start_response`.
         """
-        headers = list(headers)
-        for field in headers:
-            check_field(field)
+        headers = [field for field in headers if check_field(field)[1] != HOP_BY_HOP]
         if not self.committed:
             self.send_hints(headers)
 

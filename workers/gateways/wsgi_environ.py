@@ -55,11 +55,12 @@ def add_fields(environ: Environ, fields: Fields) -> None:
 def split_target(target: str) -> tuple[str, str]:
     """Return path and query of a request target in any form (RFC 9112 section 3.2), the path percent-decoded.
 
-    The path's bytes are decoded as latin-1, as PEP 3333 wants all strings. For `OPTIONS *` it is empty.
+    The path's bytes are decoded as latin-1, as PEP 3333 wants all strings. That of `OPTIONS *` is `*`, as in gunicorn,
+    uWSGI, waitress and granian: an empty one means the root, to which Flask redirects and whose methods Django answers.
     """
     path, _, query = target.partition("?")
-    if path[:1] != "/":
-        path = "" if path == "*" else "/" + path.partition("://")[2].partition("/")[2]
+    if path[:1] not in ("/", "*"):
+        path = "/" + path.partition("://")[2].partition("/")[2]
     if "%" in path:
         path = unquote_to_bytes(path).decode("latin-1")
     return path, query
@@ -82,7 +83,7 @@ def connection_environ(transport: asyncio.BaseTransport, *, threads: int) -> Env
         "REMOTE_ADDR": "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.errors": sys.stderr,
+        "wsgi.errors": sys.stderr or sys.__stderr__,  # an app may have put None there
         "wsgi.multithread": threads > 1,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
@@ -140,7 +141,9 @@ class EnvironSource:
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
         environ["QUERY_STRING"] = query
         root = self._root_path
-        if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("/", ""):
+        if root and path == "*":
+            environ["SCRIPT_NAME"] = ""  # it means the server, not a path in it
+        elif root and path.startswith(root) and path[len(root) : len(root) + 1] in ("/", ""):
             path = path[len(root) :]
         environ["PATH_INFO"] = path
         return environ

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import tempfile
 from typing import Any, NamedTuple
+
+from preforkd.workers.gateways.sendfile import measured
 
 
 class FileWrapper:
@@ -54,12 +55,12 @@ def sendable(wrapper: FileWrapper) -> Range | None:
     if type(raw) is not io.FileIO:
         return None
     try:
-        status = os.fstat(raw.fileno())
-        if not stat.S_ISREG(status.st_mode):
+        size = measured(os.fstat(raw.fileno()))
+        if size is None:
             return None
         if type(file) is io.BufferedRandom:
             file.flush()
         offset = file.tell()
     except (OSError, ValueError):
         return None
-    return Range(raw.fileno(), offset, max(0, status.st_size - offset))
+    return Range(raw.fileno(), offset, max(0, size - offset))

@@ -1,24 +1,34 @@
-"""A call that runs in the event loop itself: the fastest way for apps that never wait."""
+"""A call that runs in the event loop itself: the fastest way for apps that never wait.
+
+The app does not see that loop: Django's database layer refuses to work in a thread whose loop runs, and `asyncio.run()`
+and asgiref, by which Flask and Django run coroutines from WSGI, as well.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
+
+# Of asyncio, for event loops and what replaces them. They cost a request 0.3 us.
+from asyncio.events import _get_running_loop, _set_running_loop
 from collections.abc import Awaitable, Callable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from preforkd.workers import offspring
+from preforkd.workers.gateways.sendfile import send_file
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
-from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints, send_range
+from preforkd.workers.gateways.wsgi_response import WsgiResponse, send_hints
+from preforkd.workers.gateways.wsgi_websocket import refuse_websocket
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
+    from preforkd.workers.gateways.wsgi import WsgiProtocol
     from preforkd.workers.gateways.wsgi_environ import Environ
     from preforkd.workers.gateways.wsgi_headers import Fields
     from preforkd.workers.http.payload import PayloadStream
-    from preforkd.workers.http.protocol import ServerHttpProtocol
 
 T = TypeVar("T")
 
@@ -40,18 +50,21 @@ class LoopCall(Call):
         file: what the kernel is to send.
     """
 
+    protocol: WsgiProtocol
     response: WsgiResponse | None = None
     result: Any = None
     parts: Iterator[bytes] | None = None
     file: Range | None = None
 
-    def __init__(self, app: WsgiApp, protocol: ServerHttpProtocol) -> None:
+    def __init__(self, app: WsgiApp, protocol: WsgiProtocol) -> None:
         self.app = app
         self.protocol = protocol
 
     def run(self, environ: Environ) -> bool:
         """Call the app and send what it has ready; true: there is more, as `parts` or `file`."""
         # Flat: every request passes here.
+        if "HTTP_UPGRADE" in environ:
+            refuse_websocket(environ, self.protocol.logger)
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
         kind = type(result)
@@ -130,18 +143,30 @@ class LoopCall(Call):
             self.protocol.log_exception("Error in close() of what the app has returned")
 
 
-def serve_now(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ) -> Awaitable[None]:
-    """Call the app; when what it returns is ready, as mostly, the response is written when this returns."""
+def serve_now(
+    protocol: WsgiProtocol, app: WsgiApp, environ: Environ, loop: asyncio.AbstractEventLoop
+) -> Awaitable[None]:
+    """Call the app; when what it returns is ready, as mostly, the response is written when this returns.
+
+    Args:
+        protocol: the connection.
+        app, environ: what is called, and with what.
+        loop: the running one; asking for it costs as much as hiding it.
+    """
     call = LoopCall(app, protocol)
+    _set_running_loop(None)
     try:
         if call.run(environ):
             return _send_more(call)
     except BaseException as exc:
+        offspring.end_if_strayed(exc)
         if call.result is not None:
             call.close()
         if not isinstance(exc, Exception):  # nothing was awaited, so it is the app's: also a cancellation
             raise _wrapped(exc) from exc
         raise
+    finally:
+        _set_running_loop(loop)
     if call.result is not None:
         call.close()
     writer = protocol.writer
@@ -153,17 +178,22 @@ def serve_now(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ) -> A
 def _wrapped(exc: BaseException) -> RuntimeError:
     # SystemExit would end the worker, from any request that makes an app raise it. GeneratorExit would end the
     # connection's task, which takes it for its own.
+    offspring.end_if_strayed(exc)
     return RuntimeError(f"the app raised {type(exc).__name__}")
 
 
 def _guarded(function: Callable[..., T], *args: Any) -> T:
     """Call code of the app from where something is awaited: whatever comes out of it as an `Exception`."""
+    loop = _get_running_loop()
+    _set_running_loop(None)
     try:
         return function(*args)
     except Exception:
         raise
     except BaseException as exc:
         raise _wrapped(exc) from exc
+    finally:
+        _set_running_loop(loop)
 
 
 async def _send_more(call: LoopCall) -> None:
@@ -174,12 +204,14 @@ async def _send_more(call: LoopCall) -> None:
             size = call.file.size if call.begun is None or call.begun.length is None else call.begun.length
             response = call.begin(size)
             if response.takes_body():
-                await send_range(response, protocol, call.file)
+                await send_file(response, protocol, call.file.descriptor, call.file.offset)
         else:
             parts = call.parts
             while parts is not None:
                 await protocol.writer.drain()
                 await asyncio.sleep(0)  # also lets the end of the connection cancel this
+                if call.response is not None and protocol.stream_is_over(call.response):
+                    break
                 part = _guarded(next, parts, None)
                 if part is None:
                     break
@@ -187,11 +219,12 @@ async def _send_more(call: LoopCall) -> None:
                 if part:
                     call.send(part)
         await (call.response or call.begin(0)).write_eof()
+        protocol.writer.flush()  # before close(): the app may take its time
     finally:
         call.close()
 
 
-async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
+async def serve_buffered(protocol: WsgiProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
     """Call the app when all of the request's body is there: it cannot be waited for in the loop."""
     body = BytesIO()  # no list of parts: a client that dribbles would make a million objects of them
     while body.tell() <= SPOOL_MAX and not payload.at_eof():
@@ -199,7 +232,7 @@ async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: En
     if payload.at_eof():
         body.seek(0)
         environ["wsgi.input"] = body
-        await serve_now(protocol, app, environ)
+        await serve_now(protocol, app, environ, asyncio.get_running_loop())
         return
     with tempfile.TemporaryFile() as file:
         file.write(body.getbuffer())
@@ -208,4 +241,4 @@ async def serve_buffered(protocol: ServerHttpProtocol, app: WsgiApp, environ: En
             file.write(part)
         file.seek(0)
         environ["wsgi.input"] = file
-        await serve_now(protocol, app, environ)
+        await serve_now(protocol, app, environ, asyncio.get_running_loop())

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from preforkd.workers.gateways.sendfile import can_send, send_by_kernel
-from preforkd.workers.gateways.wsgi_headers import DATE, SERVER, check_field, known_field, known_status, parse_status
-from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.gateways.wsgi_headers import (
+    DATE,
+    HOP_BY_HOP,
+    SERVER,
+    check_field,
+    known_field,
+    known_status,
+    parse_status,
+)
 from preforkd.workers.http.fields import BODILESS, status_line
 from preforkd.workers.http.head import length_line
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.response import Response
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.wsgi_file import Range
+    from preforkd.workers.gateways.wsgi import WsgiProtocol
     from preforkd.workers.gateways.wsgi_headers import Fields
-    from preforkd.workers.http.protocol import ServerHttpProtocol
-
-_READ = 65536  # bytes of a file at a time, where the kernel cannot send it
 
 
 class WsgiResponse(Response):
@@ -34,7 +36,7 @@ class WsgiResponse(Response):
         ValueError: something has a value that would break the response.
     """
 
-    def __init__(self, protocol: ServerHttpProtocol, status: str, headers: Fields) -> None:
+    def __init__(self, protocol: WsgiProtocol, status: str, headers: Fields) -> None:
         # Flat, with both memos: every request passes here.
         code, reason = (known_status(status) if type(status) is str else None) or parse_status(status)
         Response.__init__(self, protocol.writer, code)  # super() costs 0.05 us
@@ -58,11 +60,20 @@ class WsgiResponse(Response):
                     raise ValueError("two different values of Content-Length")
                 self._length = mark
                 self._length_line = line
+            elif mark == HOP_BY_HOP:
+                self._take_hop_by_hop(*field, line)
             else:
                 self._plain = False
                 self._has_date |= mark == DATE
                 self._has_server |= mark == SERVER
                 lines.append(line)
+
+    def _take_hop_by_hop(self, name: str, value: str, line: bytes) -> None:
+        fields, lower = self._protocol.gateway.hop_by_hop, name.lower()
+        if fields.is_sent(lower, self.status):
+            self._lines.append(line)
+        elif fields.asks_to_close(lower, value):
+            self.force_close()
 
     @property
     def length(self) -> int | None:
@@ -146,7 +157,7 @@ class WsgiResponse(Response):
             self._left -= size
 
 
-def send_hints(protocol: ServerHttpProtocol, fields: Fields) -> None:
+def send_hints(protocol: WsgiProtocol, fields: Fields) -> None:
     """Send `103 Early Hints` (RFC 8297), unless the client speaks HTTP/1.0 or the response has begun."""
     request = protocol.request
     if request is None or request.version < HttpVersion11 or protocol.writer.response is not None:
@@ -156,24 +167,3 @@ def send_hints(protocol: ServerHttpProtocol, fields: Fields) -> None:
         hints.add_header(name, value)
     hints.send_headers()
     protocol.writer.flush()
-
-
-async def send_range(response: WsgiResponse, protocol: ServerHttpProtocol, file: Range) -> None:
-    """Send a part of a file as the body of a response whose head has been sent.
-
-    Raises:
-        ResponseError: the file is shorter than Content-Length.
-        ClientDisconnectedError: the client is gone.
-        OSError: the file cannot be read.
-    """
-    if can_send(protocol):
-        await send_by_kernel(response, protocol, file.descriptor, file.offset)
-        return
-    offset = file.offset
-    while left := response.body_left():
-        data = os.pread(file.descriptor, min(left, _READ), offset)
-        if not data:
-            raise ResponseError(f"the file ended {left} bytes before the end of Content-Length")
-        offset += len(data)
-        response.write(data)
-        await response.drain()

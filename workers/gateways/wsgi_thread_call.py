@@ -12,10 +12,12 @@ from contextvars import Context
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
+from preforkd.workers import offspring
 from preforkd.workers.gateways.wsgi_call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi_input import InputError
 from preforkd.workers.gateways.wsgi_threads import Signal
+from preforkd.workers.gateways.wsgi_websocket import refuse_websocket
 from preforkd.workers.http.errors import ClientDisconnectedError
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ class ThreadCall(Call):
         self._post(self)
 
     def _fail(self, exc: BaseException) -> None:
+        offspring.end_if_strayed(exc)
         is_ours = self._ours is not None and self._ours in _chain(exc)
         if not isinstance(exc, Exception):
             # SystemExit would end the worker, from any request that makes an app raise it.
@@ -131,6 +134,8 @@ class ThreadCall(Call):
     def _call(self) -> None:
         # Flat: every request passes here.
         environ = self._environs.environ(self._message)
+        if "HTTP_UPGRADE" in environ:
+            refuse_websocket(environ, self.protocol.logger)
         environ["wsgi.input"] = self.input or BytesIO()
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
@@ -198,6 +203,7 @@ class ThreadCall(Call):
 
     def _wait(self) -> None:
         """Wait until the loop has changed something; the caller looks again at what it waits for."""
+        offspring.end_if_strayed()
         if self._signal is None:
             self._signal = Signal()
         else:

@@ -18,6 +18,7 @@ from contextvars import Context
 from time import monotonic
 from typing import Protocol
 
+from preforkd.workers import offspring
 from preforkd.workers.http.connections import connections_of
 
 LOOK_AGAIN = 0.001
@@ -213,4 +214,6 @@ class ThreadPool:
                 if job.queue_seconds < 0.0:
                     job.queue_seconds += monotonic()
                 job.run()
+                if offspring.strayed:
+                    offspring.end()
                 del job  # not kept while this thread waits

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
-import select
-import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from preforkd.workers.http.access_log_format import (
     DEFAULT_FORMAT,
+    NOT_SENT,
     Environ,
+    WantedFields,
     compile_format,
     needs_seconds,
     protocol_of,
-    request_field,
+    text_of,
+    user_of,
 )
 from preforkd.workers.http.clock import clock
+from preforkd.workers.output import FINISH, Losses, Output, packed
+from preforkd.workers.ways import Way, way_to, way_to_file
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.response import Response
+
+
+LOGGER = logging.getLogger("preforkd.access")
+RETRY: Final = 0.01
+"""Seconds after which what could not be written is tried again; the double of it when nothing has gone out then."""
+LONGEST_RETRY: Final = 0.25
+
+_JSON_FIELDS = WantedFields(b"authorization", b"referer", b"user-agent")
 
 
 def _json_text(value: str | None) -> str | None:
@@ -30,6 +42,10 @@ def _json_text(value: str | None) -> str | None:
     if value is None or value.isascii():
         return value
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _json_field(value: bytes | None) -> str | None:
+    return None if value is None else _json_text(text_of(value))
 
 
 def json_line(
@@ -42,20 +58,23 @@ def json_line(
     """Make a line of JSON; values that are not there are null."""
     record: dict[str, object] = {"time": clock.iso_time, "remote": remote}
     if message is None:
-        record.update(dict.fromkeys(("method", "path", "query", "protocol", "referer", "user_agent")))
+        record.update(dict.fromkeys(("user", "method", "path", "query", "protocol", "referer", "user_agent")))
     else:
         path, _, query = message.path.partition("?")
+        field = _JSON_FIELDS.of(message).get
         record.update(
+            user=_json_text(user_of(field(b"authorization"))),
             method=message.method,
             path=path,
             query=query or None,
             protocol=protocol_of(message),
-            referer=_json_text(request_field(message, "referer")),
-            user_agent=_json_text(request_field(message, "user-agent")),
+            referer=_json_field(field(b"referer")),
+            user_agent=_json_field(field(b"user-agent")),
         )
     record.update(
-        status=response.status if response is not None else None,
+        status=response.status if response is not None else NOT_SENT,
         bytes=response.output_length if response is not None else 0,
+        cut=response.cut if response is not None else True,
         seconds=round(seconds, 6),
         pid=os.getpid(),
     )
@@ -66,13 +85,13 @@ class AccessLog:
     """Where the access log of a worker goes.
 
     Args:
-        target: an open file descriptor, or the path of a file to append to.
+        target: an open file descriptor, a way to one, or the path of a file to append to.
         access_log_format: see `compile_format()`.
         as_json: lines of JSON instead; the format is not used.
         loop: the loop whose turns the lines are collected in; None: the running one.
+        logger: is told of lines that are lost.
 
     Attributes:
-        dropped: lines that could not be written (disk full, the reader of the pipe has gone).
         needs_seconds: the lines say how long a request took.
 
     Raises:
@@ -82,26 +101,31 @@ class AccessLog:
 
     def __init__(
         self,
-        target: int | str | Path,
+        target: int | str | Path | Way,
         access_log_format: str = DEFAULT_FORMAT,
         as_json: bool = False,
         loop: asyncio.AbstractEventLoop | None = None,
+        logger: logging.Logger = LOGGER,
     ) -> None:
         self._make = json_line if as_json else compile_format(access_log_format)
         self.needs_seconds = as_json or needs_seconds(access_log_format)
         self._loop = loop
+        self._logger = logger
         self._lines: list[str] = []
-        self._path = None if isinstance(target, int) else Path(target)
-        self._fd = target if isinstance(target, int) else self._open()
-        self._examine()
-        self.dropped = 0
+        self._path = Path(target) if isinstance(target, str | Path) else None
+        if isinstance(target, int):
+            target = way_to(target)
+        self._output = Output(
+            way_to_file(self._path) if self._path is not None else target,  # type: ignore[arg-type]  # a way, then
+            Losses("the access log", str(self._path or "standard output")),
+        )
+        self._again: asyncio.TimerHandle | None = None
+        self._pause = RETRY
 
-    def _open(self) -> int:
-        return os.open(str(self._path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    def _examine(self) -> None:
-        # Several processes write to one pipe: only up to PIPE_BUF bytes are sure not to be torn apart (pipe(7)).
-        self._atomic = 0 if stat.S_ISREG(os.fstat(self._fd).st_mode) else select.PIPE_BUF
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written since the start, and for which there was no room to keep them."""
+        return self._output.lost
 
     def log(
         self,
@@ -125,24 +149,42 @@ class AccessLog:
         self._lines.append(self._make(message, response, environ, seconds, remote))
 
     def flush(self) -> None:
-        """Write what has been collected."""
+        """Write what has been collected, or keep it; never waits."""
         lines = self._lines
         if not lines:
             return
         self._lines = []
+        output = self._output
         data = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
-        if self._atomic and len(data) > self._atomic:
-            for line in data.splitlines(keepends=True):
-                self._write(line, 1)
+        if len(data) <= output.whole:
+            output.write(data, len(lines))
         else:
-            self._write(data, len(lines))
+            for piece, number in packed(data.splitlines(keepends=True), output.whole):
+                output.write(piece, number)
+        if output.error is not None and self._again is None:
+            self._try_again_later()
 
-    def _write(self, data: bytes, lines: int) -> None:
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:  # a full disk or a pipe whose reader has gone must not stop the service
-            self.dropped += lines
+    def _try_again_later(self) -> None:
+        """It is a timer that looks whether it can be written again: a loop cannot wait for room on a disk."""
+        self._say()
+        self._again = (self._loop or asyncio.get_running_loop()).call_later(self._pause, self._try_again)
+        self._pause = min(2 * self._pause, LONGEST_RETRY)
+
+    def _try_again(self) -> None:
+        self._again = None
+        waiting = self._output.size
+        if self._output.flush():
+            self._pause = RETRY
+            self._say()
+            return
+        if self._output.size < waiting:
+            self._pause = RETRY
+        self._try_again_later()
+
+    def _say(self) -> None:
+        news = self._output.news()
+        if news is not None:
+            self._logger.warning("%s", news)
 
     def reopen(self) -> None:
         """Open the file by its path again, after a rotation; a descriptor stays.
@@ -152,14 +194,17 @@ class AccessLog:
         """
         self.flush()
         if self._path is not None:
-            fd = self._open()
-            os.close(self._fd)
-            self._fd = fd
-            self._examine()
+            self._output.redirect(way_to_file(self._path))
 
     def close(self) -> None:
-        """Write the rest and close a file that was opened here."""
+        """Write the rest, for which this waits a second at most, and close what was opened here."""
         self.flush()
-        if self._path is not None and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._output.waits:
+            self._output.finish(FINISH)
+            self._output.error = None
+            self._say()
+        if self._path is not None:
+            self._output.close()

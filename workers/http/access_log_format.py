@@ -6,6 +6,7 @@ Every value that a client can choose is escaped, so that none can end its field 
 from __future__ import annotations
 
 import ast
+import binascii
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,11 +14,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.clock import clock
+from preforkd.workers.http.message import HttpVersion11
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.response import Response
 
+NOT_SENT = 499
+"""The status of a request that got no response, because its client has left or it was cut; nginx's."""
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 Environ = Mapping[str, object] | None
@@ -49,41 +53,89 @@ def _escape_character(char: str) -> str:
 
 def protocol_of(message: RequestMessage) -> str:
     """Return the version as it stands in a request line."""
-    return f"HTTP/{message.version[0]}.{message.version[1]}"
+    version = message.version
+    return "HTTP/1.1" if version is HttpVersion11 else f"HTTP/{version[0]}.{version[1]}"
 
 
-def request_field(message: RequestMessage, name: str) -> str | None:
-    """Return a field of the request as text; a dictionary of all fields would cost more than looking for two."""
-    wanted = name.lower().encode("latin-1", "replace")
-    for key, value in message.fields:
-        if key == wanted:
-            return value.decode("utf-8", "surrogateescape")
-    return None
+Found = dict[bytes, bytes]
+"""Values of fields as they were sent, by the lower-case name."""
 
 
-RequestAtom = Callable[["RequestMessage"], str]
+class WantedFields:
+    """Finds fields of requests: all of a line's in one pass; a dictionary of all that a request has would cost more.
+
+    Args:
+        names: lower-case; the first field of each name counts.
+    """
+
+    __slots__ = ("_names",)
+
+    def __init__(self, *names: bytes) -> None:
+        self._names = frozenset(names)
+
+    def of(self, message: RequestMessage) -> Found:
+        """Return those that the request has."""
+        found: Found = {}
+        names = self._names
+        for name, value in message.fields:
+            if name in names and name not in found:
+                found[name] = value
+        return found
 
 
-def _field_atom(name: str) -> RequestAtom:
-    return lambda message: escape(request_field(message, name) or "-")
+def text_of(value: bytes) -> str:
+    """Return the value of a field as text; bytes that are not UTF-8 as surrogates."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def user_of(authorization: bytes | None) -> str | None:
+    """Return the user that a client says to be by `Authorization: Basic` (RFC 7617); nothing has checked that."""
+    scheme, _, credentials = (authorization or b"").partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        user, colon, _ = binascii.a2b_base64(credentials.strip(b" "), strict_mode=True).partition(b":")
+    except ValueError:
+        return None
+    return user.decode("utf-8", "surrogateescape") if colon else None
+
+
+Field = Callable[[bytes], bytes | None]
+"""Gives the value of a field of the request by its lower-case name."""
+RequestAtom = Callable[["RequestMessage", Field], str]
+
+
+def _field_atom(name: bytes) -> RequestAtom:
+    def text(_: RequestMessage, field: Field) -> str:
+        value = field(name)
+        # text_of(), without the call.
+        return escape(value.strip(b" \t").decode("utf-8", "surrogateescape") or "-") if value else "-"
+
+    return text
+
+
+def _user(_: RequestMessage, field: Field) -> str:
+    value = field(b"authorization")
+    return "-" if value is None else escape(user_of(value) or "-")
 
 
 # The atoms that look at the request alone.
 _REQUEST_ATOMS: dict[str, RequestAtom] = {
-    "r": lambda message: f"{message.method} {escape(message.path)} {protocol_of(message)}",
-    "m": lambda message: escape(message.method),
-    "U": lambda message: escape(message.path.partition("?")[0]),
-    "q": lambda message: escape(message.path.partition("?")[2]),
-    "H": protocol_of,
-    "f": _field_atom("referer"),
-    "a": _field_atom("user-agent"),
+    "r": lambda message, _: f"{message.method} {escape(message.path)} {protocol_of(message)}",
+    "m": lambda message, _: escape(message.method),
+    "U": lambda message, _: escape(message.path.partition("?")[0]),
+    "q": lambda message, _: escape(message.path.partition("?")[2]),
+    "H": lambda message, _: protocol_of(message),
+    "u": _user,
+    "f": _field_atom(b"referer"),
+    "a": _field_atom(b"user-agent"),
 }
+_FIELDS_OF_ATOMS = {"u": b"authorization", "f": b"referer", "a": b"user-agent"}
 
 # The other atoms, as expressions: all of a line's are evaluated in one call, where a call for each cost 1 us a line.
 _EXPRESSIONS = {
     "h": "remote",
     "l": "'-'",
-    "u": "'-'",
     "t": "clock.log_time",
     "s": "(response or no_response).status",
     "b": "(response or no_response).output_length or '-'",
@@ -93,17 +145,20 @@ _EXPRESSIONS = {
     "D": "int(seconds * 1_000_000)",
     "L": "format(seconds, '.6f')",
     "p": "f'<{getpid()}>'",
+    "X": "'X' if (response or no_response).cut else '+' if response.keeps else '-'",
 }
 _KNOWN = " ".join(
     f"%({name})s"
-    for name in ["h", "l", "u", "t", "r", *"mUqH", *"sbB", *"faTMDLp", "{name}i", "{name}o", "{name}e"]
+    for name in ["h", "l", "u", "t", "r", *"mUqH", *"sbB", *"faTMDLpX", "{name}i", "{name}o", "{name}e"]
 )  # fmt: skip
 
 
 class _NoResponse:
     """What a line says of a response that does not exist."""
 
-    status = output_length = "-"
+    status = NOT_SENT
+    output_length = "-"
+    cut = True
     headers: Mapping[str, str] = {}
 
 
@@ -111,10 +166,12 @@ def compile_format(access_log_format: str) -> LineMaker:
     """Turn a format into a function that makes lines (without the line feed).
 
     Args:
-        access_log_format: text with atoms `%(X)s`: h client, l and u `-`, t time, r request line, m method, U path,
-            q query, H protocol, s status, b size or `-`, B size, f referer, a user agent, T seconds, M milliseconds,
-            D microseconds, L seconds with six digits, p process; `{name}i`, `{name}o`, `{name}e`: a field of the
-            request, of the response, a value of the environ. `%%` is a percent sign.
+        access_log_format: text with atoms `%(X)s`: h client, l `-`, u the user of `Authorization: Basic`, t time,
+            r request line, m method, U path, q query, H protocol, s status, b size or `-`, B size, f referer,
+            a user agent, T seconds, M milliseconds, D microseconds, L seconds with six digits, p process,
+            X what became of the connection: `X` it ended before the response was complete, `+` it stays open, `-` it
+            ends behind the response; `{name}i`, `{name}o`, `{name}e`: a field of the request, of the response, a value
+            of the environ. `%%` is a percent sign. A request that got no response has the status 499.
 
     Raises:
         ValueError: an atom is unknown.
@@ -131,6 +188,7 @@ def needs_seconds(access_log_format: str) -> bool:
 def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
     parts: list[ast.expr] = []
     request_atoms: list[RequestAtom] = []
+    fields: list[bytes] = []  # of the request
     names: list[str] = []  # of fields; they are data, and never become a part of an expression
     says_seconds = False
     position = 0
@@ -142,7 +200,12 @@ def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
             continue
         atom = match[1] or ""
         header = _HEADER_ATOM.fullmatch(atom)
-        request_atom = _field_atom(header[1]) if header is not None and header[2] == "i" else _REQUEST_ATOMS.get(atom)
+        request_atom, field = _REQUEST_ATOMS.get(atom), _FIELDS_OF_ATOMS.get(atom)
+        if header is not None and header[2] == "i":
+            field = header[1].lower().encode("latin-1", "replace")
+            request_atom = _field_atom(field)
+        if field is not None:
+            fields.append(field)
         if request_atom is not None:
             pieces = "pieces" if request_atoms else "(pieces := pieces_of(message))"
             expression = f"{pieces}[{len(request_atoms)}]"
@@ -164,18 +227,23 @@ def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
     tree = ast.parse("lambda message, response, environ, seconds, remote: ''", mode="eval")
     tree.body.body = ast.JoinedStr(parts)  # type: ignore[attr-defined]  # a lambda's
     code = compile(ast.fix_missing_locations(tree), "<access log format>", "eval")
+    pieces_of = _pieces_maker(request_atoms, WantedFields(*fields))
     known: dict[str, Any] = {
-        "pieces_of": _pieces_maker(request_atoms), "names": names, "clock": clock, "escape": escape,
+        "pieces_of": pieces_of, "names": names, "clock": clock, "escape": escape,
         "no_response": _NoResponse, "getpid": os.getpid,
     }  # fmt: skip
     make: LineMaker = eval(code, known)  # noqa: S307 -- of the expressions above, see there
     return make, says_seconds
 
 
-def _pieces_maker(atoms: list[RequestAtom]) -> Callable[[RequestMessage | None], tuple[str, ...]]:
+def _pieces_maker(atoms: list[RequestAtom], wanted: WantedFields) -> Callable[[RequestMessage | None], tuple[str, ...]]:
     dashes = ("-",) * len(atoms)
+    fields_of = wanted.of
 
     def pieces_of(message: RequestMessage | None) -> tuple[str, ...]:
-        return dashes if message is None else tuple([atom(message) for atom in atoms])
+        if message is None:
+            return dashes
+        field = fields_of(message).get
+        return tuple([atom(message, field) for atom in atoms])
 
     return pieces_of

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from preforkd.workers.http.connections import cut_in_time
 from preforkd.workers.http.deadlines import Allowance, Deadline, Marks, Sight, expired
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.limits import Limits
@@ -37,8 +38,14 @@ HALF_HEAD_GRACE = 1.0
 # Seconds for the next request behind a response that said keep-alive before the worker was about to exit: its client
 # may have it ready. Half of the time that is left, if that is less.
 NEXT_REQUEST_GRACE = 1.0
-# Seconds between two looks whether all of the last response is sent when its connection is to be closed.
+# Seconds to the first look whether all of the last response is taken when its connection is to be closed; twice that
+# to the next, and so on.
 LOOK_AGAIN = 0.02
+LOOK_AGAIN_MAX = 0.5
+# Bytes at most that a close leaves to the kernel, unless they are known to be taken. It sends them as well as we would,
+# but keeps them for minutes for a client that does not read, where no limit of ours counts; and to wait for the
+# client's acknowledgement costs a short connection a turn of the loop.
+LEFT_TO_KERNEL = 16384
 
 # The intake: what is done with bytes that arrive, a detail within a state.
 HEAD = 0  # they belong to a request's head
@@ -63,7 +70,8 @@ class ClosingConnection(asyncio.Protocol):
         keep_alive_wish: what the handler has said by `keep_alive()` for the current request, None: nothing.
         persistent: whether the connection may stay open after this request at all; not any more when it drains.
         limits: what the client may cost.
-        rest_is_long: more of the current body is still to come than would be drained if the handler does not read it.
+        rest_may_be_long: more of the current body is still to come than would be drained if the handler does not read
+            it, or nobody knows how much.
         continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
         deferred: the request that is being handled, if its handler has returned that.
     """
@@ -74,7 +82,7 @@ class ClosingConnection(asyncio.Protocol):
         "__weakref__", "_allowed", "_bad", "_client_finished", "_context", "_discarded", "_given_loop",
         "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_rest",
         "_tail", "_task", "_wakeup", "connections", "continue_is_due", "deferred", "keep_alive_wish", "limits",
-        "persistent", "reader", "request", "requests", "rest_is_long", "state", "transport", "writer",
+        "persistent", "reader", "request", "requests", "rest_may_be_long", "state", "transport", "writer",
     )  # fmt: skip
 
     reader: RequestParser
@@ -103,7 +111,7 @@ class ClosingConnection(asyncio.Protocol):
         self._rest: Rest | Coroutine[Any, Any, None] | None = None
         self.deferred: Deferred | None = None
         self._reading_paused = self._client_finished = self.continue_is_due = False
-        self.rest_is_long = False
+        self.rest_may_be_long = False
         self._discarded = 0
         self._remote: str | None = None
         self._receiver: asyncio.Protocol | None = None
@@ -120,6 +128,10 @@ class ClosingConnection(asyncio.Protocol):
 
     def expire_request(self) -> None:
         """The request takes longer than `request_timeout`."""
+        raise NotImplementedError
+
+    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
+        """Log an error, whatever becomes of the log."""
         raise NotImplementedError
 
     # The end.
@@ -145,11 +157,11 @@ class ClosingConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        half = (
-            transport.can_write_eof()
-        )  # asyncio's TLS transports cannot: there the client closes, or the time is over
+        # asyncio's TLS transports cannot: there the client closes, or the time is over.
+        half = transport.can_write_eof()
         self._marks.linger = monotonic()
-        if not linger or self._client_finished or transport.is_closing() or not (half or has_unread):
+        stays = (linger and not self._client_finished) or (half and self._may_leave_much())
+        if not stays or transport.is_closing() or not (half or has_unread):
             transport.close()  # with TLS it waits half a minute for the client's close_notify: the linger cuts that
             return
         if half:
@@ -159,9 +171,33 @@ class ClosingConnection(asyncio.Protocol):
                 transport.abort()
                 return
         self._resume_reading()
+        if self._marks.cut and not has_unread:
+            self._look_later()
+
+    def _may_leave_much(self) -> bool:
+        """Whether the kernel may have more of what was written than it should keep for us. Costs no system call."""
+        return self.writer.sent - self._marks.delivered > LEFT_TO_KERNEL
+
+    def cut(self) -> None:
+        """End for a deadline, and leave nothing in the kernel for a client that does not read.
+
+        What is complete, and is being taken by its client, the kernel may finish.
+        """
+        if self._cuts_response():
+            self.reset()
+        else:
+            self.abort()
+
+    def _cuts_response(self) -> bool:
+        """Whether the client does not get all of the response by an end here and now, or does not take it."""
+        response = self.writer.response
+        if response is not None and response.ends_with_connection and not response.is_complete:
+            return True
+        is_over = self.state in (ConnectionState.IDLE, ConnectionState.CLOSING)
+        return self.untaken() > 0 and (not is_over or self.writer.unsent() > 0 or self._marks.stalls(monotonic()))
 
     def reset(self) -> None:
-        """End a response that only the end of the connection would end, and that is not complete: by a reset."""
+        """Close at once by a reset: the client sees that something is missing, and the kernel keeps nothing."""
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -185,35 +221,54 @@ class ClosingConnection(asyncio.Protocol):
             timeout: seconds.
         """
         self.persistent = False
-        if self.state in (ConnectionState.NEW, ConnectionState.IDLE) and not self._has_unread():
-            self._marks.cut = monotonic() + timeout
-            if timeout > 0 and self.writer.unsent():
-                # The close would come some turns of the loop behind the last byte, and the next request before it.
-                self._loop.call_later(LOOK_AGAIN, _look_again, ref(self))
-                return
-            self._finish_sending()
-            self.close(linger=False)
-        elif self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial:
+        idles = self.state in (ConnectionState.NEW, ConnectionState.IDLE)
+        if self.state is ConnectionState.CLOSED:
+            return
+        if self._only_waits() if self.state is ConnectionState.CLOSING else idles and not self._has_unread():
+            self._close_behind_last(timeout)
+        elif idles and self.reader.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
-            self._marks.cut = monotonic() + timeout
+            self._cut_in(timeout)
             if timeout > 0:
                 self._loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _refuse_half_a_head, ref(self))
             else:
                 self._refuse_half_a_head()
-        elif self.state is ConnectionState.CLOSING and self._only_waits():
-            # For the client's end, which may be long in coming: that must not hold up a drain.
-            if self.transport is not None:
-                self.transport.close()
-        elif self.state is not ConnectionState.CLOSED:
-            self._marks.cut = monotonic() + timeout
+        else:
+            self._cut_in(timeout)
             if timeout <= 0:
                 self.cancel_slow_request()
+            elif self._intake == DRAIN:
+                self.close_when_idle()
+
+    def _close_behind_last(self, timeout: float) -> None:
+        """Close a connection on which nothing is to come, behind the last response, when the client has taken it."""
+        if timeout > 0 and self.untaken():
+            # The close would come some turns of the loop behind the last byte, and the next request before it.
+            self._cut_in(timeout)
+            self._look_later()
+        elif self.state is not ConnectionState.CLOSING:
+            self._cut_in(timeout)
+            self._finish_sending()
+            self.close(linger=False)
+        elif self.transport is not None:
+            self.transport.close()  # for the client's end, which may be long in coming: that must not hold up a drain
+
+    def _cut_in(self, timeout: float) -> None:
+        """Have what is left cut in so many seconds, to the moment: drains are rare, a timer each is no cost."""
+        at = monotonic() + timeout
+        # A look at the same deadline again, or one that is later: the timer that runs sees to it.
+        if timeout > 0 and (not self._marks.cut or at < self._marks.cut - 0.001):
+            self._loop.call_later(timeout, cut_in_time, ref(self))
+        self._marks.cut = at
+
+    def _look_later(self) -> None:
+        self._loop.call_later(LOOK_AGAIN, _look_again, ref(self), LOOK_AGAIN)
 
     def close_when_idle(self) -> None:
         """The worker is about to exit, and a response is complete that has said keep-alive: close if nothing comes."""
         left = self._marks.cut - monotonic()
         if left > 0:
-            self._loop.call_later(min(NEXT_REQUEST_GRACE, left / 2), _look_again, ref(self), True)
+            self._loop.call_later(min(NEXT_REQUEST_GRACE, left / 2), _look_again, ref(self), 0.0)
         else:
             self.closing(left)
 
@@ -234,14 +289,14 @@ class ClosingConnection(asyncio.Protocol):
     def _refuse_half_a_head(self) -> None:
         waits = self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial
         if waits and self._marks.cut:  # else the worker serves on
-            # A sweep must not come between this and the answer, which is written some turns of the loop later.
-            self._marks.cut = max(self._marks.cut, monotonic() + HALF_HEAD_GRACE)
+            # The cut must not come between this and the answer, which is written some turns of the loop later.
+            self._cut_in(max(self._marks.cut - monotonic(), HALF_HEAD_GRACE))
             self._marks.head = 0.0
             self._refuse(BadRequestError("Request timeout", code=408))
 
     def _only_waits(self) -> bool:
-        """Whether a lingering connection is quiet: all is sent, and nothing comes whose arrival would cause a reset."""
-        return not self.writer.unsent() and not self._discarded and not self._has_unread()
+        """Whether a lingering connection is quiet: nothing comes whose arrival would cause a reset."""
+        return not self._discarded and not self._has_unread()
 
     def _has_unread(self) -> bool:
         """Whether bytes of a request have come, in the parser or still in the socket."""
@@ -257,7 +312,7 @@ class ClosingConnection(asyncio.Protocol):
     def cancel_slow_request(self) -> None:
         """Cancel the handler and close the transport (the seed's contract)."""
         self.cancel_handler()
-        self.abort()
+        self.cut()
 
     def cancel_handler(self) -> None:
         """Cancel the handler of the current request, if there is one."""
@@ -266,17 +321,26 @@ class ClosingConnection(asyncio.Protocol):
 
     def check_deadlines(self, now: float) -> None:
         """Act on what has run out; called by the sweep."""
-        unsent = self.writer.unsent()
+        untaken = self.untaken()
         waits_for_body = self._intake in (BODY, DRAIN) and not self._reading_paused and not self.continue_is_due
         received = self.reader.body_received if waits_for_body else None
-        taken = self.writer.sent - unsent - self._in_flight() if unsent else 0
-        sight = Sight(self.state, self.requests, received, taken, unsent)
+        sight = Sight(self.state, self.requests, received, self.writer.sent - untaken, untaken)
         deadline = expired(sight, self._marks, self._allowed, now)
         if deadline is not None:
             self._act_on(deadline)
 
+    def untaken(self) -> int:
+        """Bytes written that the client's system has not acknowledged; costs a system call only if there may be any."""
+        sent = self.writer.sent
+        if sent == self._marks.delivered:
+            return 0
+        untaken = self.writer.unsent() + self._in_flight()
+        if not untaken:
+            self._marks.delivered = sent
+        return untaken
+
     def _in_flight(self) -> int:
-        """Bytes that the kernel has and the client has not: what the kernel takes comes in lumps of megabytes."""
+        """Bytes that the kernel has and the client's has not."""
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         if sock is None or sock.fileno() < 0:
             return 0
@@ -303,21 +367,31 @@ class ClosingConnection(asyncio.Protocol):
             self.close()
         elif deadline is Deadline.REQUEST:
             self.expire_request()
-        elif deadline is Deadline.CUT:
-            self.cancel_slow_request()
+        elif deadline is Deadline.WRITE:
+            self.reset()
         else:
             self.abort()
 
 
-def _look_again(connection: ref[ClosingConnection], was_sent: bool = False) -> None:
-    """All may be sent that the connection was to be closed behind. Timers hold no connection."""
+def _look_again(connection: ref[ClosingConnection], waited: float) -> None:
+    """The client may have taken all that the connection was to be closed behind. Timers hold no connection.
+
+    Args:
+        connection: the connection.
+        waited: seconds since the last look, if something was not taken then; 0: all was.
+    """
     protocol = connection()
-    if protocol is None or protocol.state is not ConnectionState.IDLE or not protocol._marks.cut:
+    if protocol is None or not protocol._marks.cut:
         return
-    if was_sent or protocol.writer.unsent():
+    if protocol.state is not ConnectionState.IDLE and protocol.state is not ConnectionState.CLOSING:
+        return
+    if protocol.untaken():
+        waited = min(2 * (waited or LOOK_AGAIN), LOOK_AGAIN_MAX)
+        protocol._loop.call_later(waited, _look_again, connection, waited)
+    elif waited:  # perhaps in this very moment: a timer of a loop that was busy is due at once
+        protocol._loop.call_later(LOOK_AGAIN, _look_again, connection, 0.0)
+    else:
         protocol.closing(protocol._marks.cut - monotonic())
-    else:  # perhaps in this very moment: a timer of a loop that was busy is due at once
-        protocol._loop.call_later(LOOK_AGAIN, _look_again, connection, True)
 
 
 def _refuse_half_a_head(connection: ref[ClosingConnection]) -> None:

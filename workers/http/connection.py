@@ -8,7 +8,9 @@ from asyncio.tasks import _enter_task, _leave_task
 from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, cast
+from weakref import ref
 
+from preforkd.workers import offspring
 from preforkd.workers.http.closing import BODY, DISCARD, DRAIN, HEAD, HOLD, RAW, ClosingConnection
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.decoding import DecodedPayload
@@ -56,10 +58,6 @@ class HttpConnection(ClosingConnection):
 
     def process_request(self, context: Context) -> Rest | None:
         """Process the request that has come, or answer what is wrong with it; return what has to wait."""
-        raise NotImplementedError
-
-    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
-        """Log an error, whatever becomes of the log."""
         raise NotImplementedError
 
     # The transport's calls.
@@ -129,7 +127,7 @@ class HttpConnection(ClosingConnection):
         else:
             self._payload = PayloadStream(self, self._loop)
         self.continue_is_due = message.expect_continue
-        self.rest_is_long = (message.content_length or 0) > UNREAD_BODY_MAX
+        self.rest_may_be_long = message.content_length is None or message.content_length > UNREAD_BODY_MAX
         self._marks.body = 0.0
 
     def _receive_body(self, data: bytes) -> None:
@@ -146,8 +144,9 @@ class HttpConnection(ClosingConnection):
         for part in parser.body:
             payload.feed(part, not parser.in_body)
         parser.body.clear()
-        if self.rest_is_long:
-            self.rest_is_long = (parser.body_left() or 0) > UNREAD_BODY_MAX
+        if self.rest_may_be_long:
+            left = parser.body_left()
+            self.rest_may_be_long = parser.in_body and (left is None or left > UNREAD_BODY_MAX)
         if not parser.in_body:
             self._intake = HOLD
             payload.feed_eof()
@@ -155,28 +154,16 @@ class HttpConnection(ClosingConnection):
                 self._keep(data[parser.consumed :])
 
     def _drain_body(self) -> None:
-        """The handler is done and has not read all of the body."""
+        """The handler is done and has not read all of the body; the head has said keep-alive, so the rest is short."""
         self._intake = DRAIN
-        self._discarded = 0
-        left = self.reader.body_left()
-        if left is not None and left > UNREAD_BODY_MAX:
-            self.close()
-        else:
-            self._resume_reading()
+        self._resume_reading()
 
     def _receive_unread(self, data: bytes) -> None:
-        """The rest of a body that the handler did not read: thrown away, within bounds."""
+        """The rest of a body that the handler did not read, `UNREAD_BODY_MAX` at most: thrown away."""
         parser = self.reader
-        try:
-            parser.feed_body(data)
-        except BadRequestError:
-            self.close()
-            return
+        parser.feed_body(data)
         parser.body.clear()
-        self._discarded += parser.consumed
-        if self._discarded > UNREAD_BODY_MAX:
-            self.close()
-        elif not parser.in_body:
+        if not parser.in_body:
             self._intake = HEAD
             if parser.consumed != len(data):
                 self.data_received(data[parser.consumed :])
@@ -260,6 +247,8 @@ class HttpConnection(ClosingConnection):
             if writer.due:
                 writer.flush()
         if rest is not None:
+            if offspring.strayed:
+                offspring.end()
             self._rest = rest
             self.request_waits()
 
@@ -297,6 +286,8 @@ class HttpConnection(ClosingConnection):
                 writer.flush()
             if waiting is not DONE:
                 self.request_waits()
+        if offspring.strayed:
+            offspring.end()
         return waiting
 
     def request_waits(self) -> None:
@@ -390,10 +381,18 @@ class HttpConnection(ClosingConnection):
             self._intake = DISCARD
         if not self._tail:
             self.persistent = False
+        if self.limits.disconnect_timeout:
+            self._give_up_later()
         if self.state is ConnectionState.ACTIVE or self._message is not None or self._bad is not None:
             # A half-close; asyncio's TLS transports cannot keep one open and warn when they are asked to.
             return self.transport is not None and self.transport.can_write_eof()
+        if self._may_leave_much() and self.untaken():
+            self.close()  # but keep an eye on whether the client takes the response: the kernel would not
+            return self.transport is not None and self.transport.can_write_eof()
         return False
+
+    def _give_up_later(self) -> None:
+        self._loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone (asyncio's call): the one teardown, from every exit."""
@@ -465,13 +464,33 @@ class HttpConnection(ClosingConnection):
     def remote(self) -> str:
         """The client's address for the logs; `-` when it has none (a unix socket)."""
         if self._remote is None:
-            peer = self.transport.get_extra_info("peername") if self.transport is not None else None
-            self._remote = str(peer[0]) if isinstance(peer, tuple | list) and peer else "-"
-        return self._remote
+            self.remember_client(self.transport.get_extra_info("peername") if self.transport is not None else None)
+        return self._remote or "-"
+
+    def remember_client(self, address: object) -> None:
+        """Take the client's address, as sockets have it."""
+        self._remote = str(address[0]) if isinstance(address, tuple | list) and address else "-"
 
     # The response's questions.
 
     def _may_keep_alive(self) -> bool:
         """Whether the connection may stay open after the current request, as far as is known now."""
         request = self.request
-        return self.persistent and request is not None and not request.should_close and not self.continue_is_due
+        return (
+            self.persistent
+            and request is not None
+            and not request.should_close
+            and not self.continue_is_due
+            and not self.rest_may_be_long
+        )
+
+
+def _give_up(connection: ref[HttpConnection]) -> None:
+    """The client has left `disconnect_timeout` ago, as far as one can tell, and its request still goes on."""
+    protocol = connection()
+    if protocol is None or protocol.state is not ConnectionState.ACTIVE:
+        return
+    if protocol.writer.unsent():
+        protocol._give_up_later()  # one that had left would have reset what it gets: this one is slow to read
+    else:
+        protocol.cancel_slow_request()

@@ -7,12 +7,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.deadlines import SWEEP_SECONDS
+from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
 
 
@@ -87,7 +89,7 @@ class Connections:
 
     @property
     def responses(self) -> list[int]:
-        """Responses since the start by class: index 1 for 1xx ... 5 for 5xx; index 0: requests without one.
+        """Responses since the start by class: index 1 for 1xx ... 5 for 5xx; a request that got none is a 499.
 
         Only the others are counted one by one: what is left is 2xx.
         """
@@ -96,7 +98,7 @@ class Connections:
         return classes
 
     def count_other(self, status: int) -> None:
-        """Count a response that is not 2xx; 0: a request that got none."""
+        """Count a response that is not 2xx; 499: a request that got none."""
         self._classes[status // 100] += 1
 
     def add(self, connection: HttpConnection, loop: asyncio.AbstractEventLoop, interval: float) -> None:
@@ -189,7 +191,25 @@ class Connections:
             await waiter
 
 
-def _end(connection: HttpConnection, text: str, exc: BaseException) -> None:
+def cut_in_time(connection: ref[ClosingConnection]) -> None:
+    """The time is over that `closing()` has given a connection, unless it was given more since.
+
+    The timer holds no connection: it may have closed meanwhile, and the worker may serve on.
+    """
+    protocol = connection()
+    if protocol is None or protocol.state is ConnectionState.CLOSED or not protocol._marks.cut:
+        return
+    left = protocol._marks.cut - time.monotonic()
+    if left > 0:
+        protocol._loop.call_later(left, cut_in_time, connection)
+        return
+    try:
+        protocol.cancel_slow_request()
+    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- a subclass's own
+        _end(protocol, "Error in cancel_slow_request()", exc)
+
+
+def _end(connection: ClosingConnection, text: str, exc: BaseException) -> None:
     """Abort a connection that has failed, whatever it does, so that the others get their turn."""
     connection._log_error(text, exc=exc)
     with contextlib.suppress(Exception, asyncio.CancelledError):

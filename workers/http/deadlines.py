@@ -15,6 +15,7 @@ from preforkd.workers.http.states import ConnectionState
 SWEEP_SECONDS = 1.0
 LINGER_SECONDS = 2.0  # how long what still comes in is discarded before a close (RFC 9112 section 9.6)
 MIN_RATE = 240  # bytes a second that a body must make, either way, in each window of its timeout; as Kestrel has it
+UNTAKEN_SECONDS = 60.0  # for a response that is complete but not taken, where there is no write timeout
 
 
 class Deadline(enum.Enum):
@@ -27,7 +28,6 @@ class Deadline(enum.Enum):
     REQUEST = "request"  # the whole request takes too long
     WRITE = "write"  # the client does not read what was sent
     LINGER = "linger"  # the client does not close
-    CUT = "cut"  # closing(timeout) was called and its time is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,13 @@ class Marks:
     Attributes:
         head: accept, or the first byte of a later head.
         linger: the start of the lingering close.
-        cut: the time (not the start) at which `closing()` cuts what is left.
+        cut: the time (not the start) at which `closing()` cuts what is left; a timer sees to it, not the sweep.
         since, state, requests: since when the sweep has seen this state, after this number of requests.
         body, body_bytes: start of the window in which the body has to make progress, and bytes at that time.
-        write, write_bytes: the same for the bytes that the client has to take.
+        write, write_goal: start of the window in which the client has to take what is there for it, and the bytes that
+            it has to have taken at its end.
+        took, taken: since when the client has taken no more than this number of bytes.
+        delivered: bytes given to the transport when the client was last seen to have taken all of them.
     """
 
     head: float = 0.0
@@ -69,7 +72,14 @@ class Marks:
     body: float = 0.0
     body_bytes: int = 0
     write: float = 0.0
-    write_bytes: int = 0
+    write_goal: int = 0
+    took: float = 0.0
+    taken: int = 0
+    delivered: int = 0
+
+    def stalls(self, now: float) -> bool:
+        """Whether the client has taken nothing of what is there for it for a while."""
+        return self.write > 0 and now - self.took >= LINGER_SECONDS
 
 
 @dataclass(slots=True)
@@ -80,15 +90,16 @@ class Sight:
         state: where it is in its life.
         requests: how many requests it has had.
         body_bytes: of the current body so far; None: none is expected, or our own side does not read.
-        written: bytes that the client has taken since the connection was made; counted while there are `unsent` ones.
-        unsent: bytes that the kernel could not take yet.
+        taken: bytes that the client's system has acknowledged since the connection was made; counted while there are
+            `untaken` ones.
+        untaken: bytes that it has not: ours, and those that the kernel has and would keep for us.
     """
 
     state: ConnectionState
     requests: int = 0
     body_bytes: int | None = None
-    written: int = 0
-    unsent: int = 0
+    taken: int = 0
+    untaken: int = 0
 
 
 def expired(sight: Sight, marks: Marks, allowed: Allowance, now: float) -> Deadline | None:
@@ -98,12 +109,11 @@ def expired(sight: Sight, marks: Marks, allowed: Allowance, now: float) -> Deadl
         marks.state, marks.requests, marks.since = state, sight.requests, now
     if state is ConnectionState.CLOSED:
         return None
-    if 0 < marks.cut <= now:
-        return Deadline.CUT
-    if _write_stalls(sight, marks, allowed.write, now):
+    is_over = state in (ConnectionState.IDLE, ConnectionState.CLOSING)
+    if _write_stalls(sight, marks, allowed.write or (UNTAKEN_SECONDS if is_over else 0), now):
         return Deadline.WRITE
     if state is ConnectionState.CLOSING:
-        if marks.linger and sight.unsent:
+        if marks.linger and sight.untaken:
             marks.linger = now  # the client is still reading the response: lingering has not begun
         return Deadline.LINGER if marks.linger and now - marks.linger >= allowed.linger else None
     if state is ConnectionState.ACTIVE:
@@ -115,7 +125,10 @@ def expired(sight: Sight, marks: Marks, allowed: Allowance, now: float) -> Deadl
     if marks.head:
         return Deadline.HEAD if 0 < allowed.head <= now - marks.head else None
     if sight.body_bytes is not None:
-        return Deadline.REST if now - marks.since >= allowed.linger else None
+        # The head has said keep-alive: what is short and comes is waited for, or the next request would be lost.
+        return Deadline.REST if _body_stalls(sight, marks, allowed.body or allowed.keep_alive, now) else None
+    if sight.untaken:
+        marks.since = now  # the client is still reading the response: it is not idle, and has its time for that
     return Deadline.KEEP_ALIVE if 0 < allowed.keep_alive <= now - marks.since else None
 
 
@@ -131,11 +144,14 @@ def _body_stalls(sight: Sight, marks: Marks, seconds: float, now: float) -> bool
 
 
 def _write_stalls(sight: Sight, marks: Marks, seconds: float, now: float) -> bool:
-    if not sight.unsent or not seconds:
+    """Whether the client has not taken, within its time, all that was there for it, nor as much as the rate wants."""
+    taken = sight.taken
+    if not sight.untaken:
         marks.write = 0.0
         return False
-    progress = sight.written - marks.write_bytes
-    if not marks.write or progress < 0 or progress >= MIN_RATE * seconds:
-        marks.write, marks.write_bytes = now, sight.written
+    if not marks.write or taken > marks.taken:  # our FIN counts as a byte that is not taken yet
+        marks.taken, marks.took = taken, now
+    if not marks.write or taken >= marks.write_goal:
+        marks.write, marks.write_goal = now, taken + min(sight.untaken, int(MIN_RATE * seconds))
         return False
-    return now - marks.write >= seconds
+    return 0 < seconds <= now - marks.write

@@ -41,6 +41,8 @@ class ResponseHead:
     head_is_due = False
     keeps = False
 
+    cut = False
+
     # To be looked at only where `_plain` is false.
     _reason: str | None = None
     _own_headers: CIMultiDict[str] | None = None
@@ -222,7 +224,7 @@ class ResponseHead:
             and request is not None
             and not request.should_close
             and not connection.continue_is_due
-            and not (connection.rest_is_long and self.ended)
+            and not connection.rest_may_be_long
         )
         fields = clock.keep_alive_fields if keeps else clock.close_fields
         if not self._plain and (self._has_date or self._has_server or self.sent_status == 101):
@@ -232,7 +234,7 @@ class ResponseHead:
     def _unusual_fields(self, keeps: bool) -> bytes:
         """The default fields of a head that has some of them already, and the empty line."""
         date = "" if self._has_date else f"Date: {clock.date}\r\n"
-        server = "" if self._has_server else "Server: preforkd\r\n"
+        server = "" if self._has_server else clock.server_line
         if self.sent_status == 101:
             self.keeps = False  # the connection does not come back to HTTP
             return f"{date}{server}\r\n".encode()

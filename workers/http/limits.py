@@ -20,6 +20,7 @@ class Limits:
     body_timeout: float = 60
     write_timeout: float = 60
     request_timeout: float = 0
+    disconnect_timeout: float = 0
     keep_alive_requests: int = 0
 
     def __post_init__(self) -> None:

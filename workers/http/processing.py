@@ -9,6 +9,8 @@ from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from preforkd.workers import offspring
+from preforkd.workers.http.access_log_format import NOT_SENT
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.error_page import FINAL_STATUSES
@@ -47,11 +49,12 @@ class ProcessingConnection(HttpConnection):
 
     Attributes:
         access_log, allowed_methods: see `ServerHttpProtocol`.
+        access_was_logged: the current request needs no line of the access log any more.
     """
 
     __slots__ = (
-        "_access_was_logged", "_count_request", "_last_request", "_logging", "_request_expired", "_times_requests",
-        "access_log", "allowed_methods",
+        "_count_request", "_last_request", "_logging", "_request_expired", "_times_requests", "access_log",
+        "access_was_logged", "allowed_methods",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +71,7 @@ class ProcessingConnection(HttpConnection):
         self.access_log = access_log
         self._last_request = limits.keep_alive_requests
         self._logging = NO_LOG
-        self._request_expired = self._access_was_logged = self._times_requests = False
+        self._request_expired = self.access_was_logged = self._times_requests = False
         self._count_request: Callable[[str, int, float], None] | None = None
 
     # What `protocol.py` adds.
@@ -201,7 +204,7 @@ class ProcessingConnection(HttpConnection):
         waiting = next(steps, DONE)
         return None if waiting is DONE else Rest(self, message, steps, waiting, context)
 
-    def _after_handler(
+    def _after_handler(  # noqa: C901 -- flat: each request comes through here
         self, message: RequestMessage | None, payload: PayloadStream, started: float, exc: BaseException | None
     ) -> Steps | None:
         """The handler has returned, or raised `exc`: end its request.
@@ -212,8 +215,10 @@ class ProcessingConnection(HttpConnection):
         Raises:
             BaseException: `exc`, when it is for the loop.
         """
+        if offspring.strayed:
+            offspring.end(exc)
         if exc is not None:
-            if self.request is not message or self._is_for_the_loop(exc):
+            if self.request is not message or self._is_for_the_loop(exc, message, started):
                 try:
                     raise exc
                 finally:
@@ -243,7 +248,7 @@ class ProcessingConnection(HttpConnection):
         logging_way = self._logging
         if logging_way == NO_LOG:
             pass
-        elif logging_way == CALL or self._access_was_logged:
+        elif logging_way == CALL or self.access_was_logged:
             self._log_request(message, response, monotonic() - started)
         else:
             seconds = monotonic() - started if logging_way == TIMED_LINE else 0.0
@@ -273,6 +278,9 @@ class ProcessingConnection(HttpConnection):
             answered = await self._answer_failure(exc, message, payload)
         finally:
             del exc, traceback  # a frame and an exception that hold each other wait for the collector
+        if not answered:
+            self._count(self.writer.response)
+            self.log_abandoned(message, started)
         if not answered or self.request is not message:
             return
         if self.writer.due:
@@ -340,7 +348,7 @@ class ProcessingConnection(HttpConnection):
         if self.connections.counters is not None:
             self.connections.counters.rejected(status)
 
-    def _is_for_the_loop(self, exc: BaseException) -> bool:
+    def _is_for_the_loop(self, exc: BaseException, message: RequestMessage | None, started: float) -> bool:
         """Whether an exception of a handler ends the connection's task: the loop's own cancellation, KeyboardInterrupt.
 
         Nothing is raised here: a frame and an exception that hold each other wait for the collector.
@@ -353,6 +361,7 @@ class ProcessingConnection(HttpConnection):
         elif isinstance(exc, Exception):
             return False
         self._count(self.writer.response)
+        self.log_abandoned(message, started)
         self.abort()
         return True
 
@@ -364,7 +373,6 @@ class ProcessingConnection(HttpConnection):
             self.abort()
             return True
         if self.transport is None or self.state is not ConnectionState.ACTIVE:
-            self._count(self.writer.response)
             return False
         if self._request_expired and isinstance(exc, asyncio.CancelledError) and self._task is not None:
             self._task.uncancel()
@@ -406,12 +414,12 @@ class ProcessingConnection(HttpConnection):
         return response if response is not None and response.headers_sent else None
 
     def _count(self, response: Response | None) -> None:
-        status = response.sent_status if response is not None else 0
+        status = response.sent_status if response is not None else NOT_SENT
         if not 200 <= status < 300:
             self.connections.count_other(status)
         if self._count_request is not None:
-            request = self.request
-            self._count_request("" if request is None else request.method, status, monotonic() - self.request_began)
+            method = "" if self.request is None else self.request.method
+            self._count_request(method, 0 if response is None else status, monotonic() - self.request_began)
 
     async def _finish_request(self, message: RequestMessage | None, payload: PayloadStream, started: float) -> None:
         """End a request, whatever has become of it."""
@@ -420,22 +428,47 @@ class ProcessingConnection(HttpConnection):
             response = await self._answer_nothing(message, payload)
         else:
             self._count(response)
-            if self.writer.paused and response.keeps:
-                await self._wait_until_read()
+            if self.writer.paused:
+                await self._wait_until_read(response)
         self._end_request(message, response, started)
 
-    async def _wait_until_read(self) -> None:
-        """The next request has to wait: a client that sends and does not read must not fill the memory."""
+    async def _wait_until_read(self, response: Response) -> None:
+        """The next request has to wait: a client that sends and does not read must not fill the memory.
+
+        If there is to be none it is the line of the access log that waits: it says what of the response has gone out.
+        """
         try:
             await self.writer.drain()
         except ClientDisconnectedError:
-            pass
+            response.cut_short(self.writer.lost)
         except asyncio.CancelledError:
+            response.cut_short(self.writer.lost or self.writer.unsent())
             if self.transport is not None:
                 self.abort()  # and the task ends, as it was told to
 
+    def log_abandoned(self, message: RequestMessage | None, started: float) -> None:
+        """Write the line of a request that ends without the rest of its response: its client has left, or it was cut.
+
+        Whatever is done with the request later, it has had its line.
+
+        Args:
+            message: the request.
+            started: when it began, seconds of the monotonic clock; 0.0 when no line needs it.
+        """
+        writer = self.writer
+        response = writer.response
+        if response is not None and response.head_is_due:
+            response = writer.response = None  # it has not been sent, and will not be
+        if response is not None and (writer.paused or not response.is_complete):
+            response.cut_short(writer.lost or writer.unsent())
+        if self._logging != NO_LOG:
+            self._log_request(message, response, monotonic() - started)
+            self.access_was_logged = True
+
     def _end_request(self, message: RequestMessage | None, response: Response | None, started: float) -> None:
         """Go on to the next request, or close; what was to be sent has been written."""
+        if response is not None and not response.is_complete:
+            response.cut = True
         if self._logging != NO_LOG:
             self._log_request(message, response, monotonic() - started)
         self.writer.response = self.request = None
@@ -468,7 +501,7 @@ class ProcessingConnection(HttpConnection):
     def expire_request(self) -> None:
         """The request takes too long: cancel the handler and answer 503; abort when it does not end even then."""
         if self._request_expired:
-            self.abort()
+            self.cut()
         self._request_expired = True
         self.persistent = False  # also when the handler answers in spite of its cancellation
         self.cancel_handler()

@@ -71,6 +71,8 @@ class ServerHttpProtocol(ProcessingConnection):
             counters = self.connections.counters
             self._count_request = None if counters is None else counters.request
             self._times_requests = counters is not None or self._logging >= TIMED_LINE
+            if self._logging != NO_LOG:
+                self._remote = self.remote  # asked for now: behind a reset nobody knows
         super()._new_task()
 
     def _way_of_logging(self) -> int:
@@ -157,7 +159,7 @@ class ServerHttpProtocol(ProcessingConnection):
             response: what was sent, None when nothing was.
             time: seconds that it took.
         """
-        self._access_was_logged = True
+        self.access_was_logged = True
         log = self.access_log
         try:
             if isinstance(log, AccessLog):
@@ -168,14 +170,14 @@ class ServerHttpProtocol(ProcessingConnection):
             self._log_failure("Error in the access log")
 
     def _log_request(self, message: RequestMessage | None, response: Response | None, seconds: float) -> None:
-        if self._access_was_logged:
-            self._access_was_logged = False
+        if self.access_was_logged:
+            self.access_was_logged = False
             return
         try:
             self.log_access(message, None, response, seconds)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
             self._log_failure("Error in log_access()")
-        self._access_was_logged = False
+        self.access_was_logged = False
 
     def log_debug(self, *args: object) -> None:
         """Log for debugging when `debug` is on; arguments as for `logging.Logger.debug`."""

@@ -44,6 +44,7 @@ class Response(ResponseHead):
         head_is_due: the head has been fixed, but not been written yet.
         keeps: the head has told the client that the connection stays open.
         ended: `write_eof()` was called.
+        cut: the connection has ended, or will, before the client had all of it.
     """
 
     def enable_chunked_encoding(self) -> None:
@@ -287,6 +288,18 @@ class Response(ResponseHead):
     def ends_with_connection(self) -> bool:
         """Whether the end of the connection is what ends the body (HTTP/1.0 without a length)."""
         return self.headers_sent and not self._no_body and not self._chunked and self._left is None
+
+    def cut_short(self, unsent: int) -> None:
+        """The connection is gone before the client had all of it.
+
+        Args:
+            unsent: bytes that had been written and have not gone out.
+        """
+        self.cut = True
+        if self._left is not None and self._length is not None:
+            self._left = min(self._left + unsent, self._length)
+        else:
+            self._unframed = max(self._unframed - unsent, 0)
 
     def fail(self) -> None:
         """The response will not be complete: the connection ends without a last chunk, so that the client sees it."""

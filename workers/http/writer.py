@@ -66,12 +66,14 @@ class ResponseWriter:
         sent: bytes given to the transport since the connection was made.
         parts, due: what is kept back, and whether anything is (the head of the response is not in `parts`).
         paused: the client has to read before more should be written.
+        lost: bytes that the transport had not handed to the kernel when the connection was lost, as far as it is known:
+            uvloop's forgets them when a client resets the connection, then it is what they were when last looked at.
         flushed_by_caller: who called into the handler flushes when it returns; else the loop's next turn has to.
     """
 
     __slots__ = (
-        "_drained", "_flush_is_scheduled", "_loop", "_size", "_transport", "_turned_at", "connection", "due",
-        "flushed_by_caller", "parts", "paused", "response", "sent",
+        "_drained", "_flush_is_scheduled", "_held", "_held_at", "_loop", "_size", "_transport", "_turned_at",
+        "connection", "due", "flushed_by_caller", "lost", "parts", "paused", "response", "sent",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +81,7 @@ class ResponseWriter:
     ) -> None:
         self.connection: HttpConnection | None = connection
         self.response: Response | None = None
-        self.sent = self._turned_at = 0
+        self.sent = self._turned_at = self._held = self._held_at = self.lost = 0
         self.due = False
         self.flushed_by_caller = False
         self._transport: asyncio.Transport | None = transport
@@ -213,6 +215,7 @@ class ResponseWriter:
     def pause(self) -> None:
         """The transport's buffer is above its high-water mark."""
         self.paused = True
+        self.unsent()
 
     def resume(self) -> None:
         """The transport's buffer is below its low-water mark."""
@@ -223,10 +226,14 @@ class ResponseWriter:
 
     def unsent(self) -> int:
         """Bytes that the transport could not hand to the kernel yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        size = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if size:
+            self._held, self._held_at = size, self.sent
+        return size
 
     def lose(self) -> None:
         """The connection is gone: let go of everything, wake who waits."""
+        self.lost = self.unsent() or (self._held + self.sent - self._held_at if self.paused else 0)
         self._transport = None
         self.parts.clear()
         drained, self._drained = self._drained, None

@@ -63,6 +63,17 @@ async def endless(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(ticks(), content_type="text/plain")
 
 
+async def quiet_events(request: HttpRequest) -> StreamingHttpResponse:
+    async def quiet() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: first\n\n"
+            await asyncio.sleep(3600)
+        finally:
+            events.append("left the events")
+
+    return StreamingHttpResponse(quiet(), content_type="text/event-stream")
+
+
 async def error(request: HttpRequest) -> HttpResponse:
     raise LookupError("a bug in the app")
 
@@ -88,6 +99,7 @@ urlpatterns = [
     path("upload", upload),
     path("stream", stream),
     path("endless", endless),
+    path("events", quiet_events),
     path("error", error),
     path("waits", waits),
     path("told", told),

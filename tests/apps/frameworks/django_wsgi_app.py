@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.db import connection
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
@@ -18,6 +20,7 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     DATA_UPLOAD_MAX_MEMORY_SIZE=None,
     LOGGING_CONFIG=None,
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
 )
 
 
@@ -54,6 +57,17 @@ def file(request: HttpRequest) -> FileResponse:
     return FileResponse(Path(__file__).open("rb"), content_type="text/x-python")
 
 
+def database(request: HttpRequest) -> HttpResponse:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 6 * 7")
+        return HttpResponse(str(cursor.fetchone()[0]))
+
+
+async def coroutine(request: HttpRequest) -> HttpResponse:
+    await asyncio.sleep(0)
+    return HttpResponse("awaited")
+
+
 def fail(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("a bug in the app")
 
@@ -65,6 +79,8 @@ urlpatterns = [
     path("upload", upload),
     path("stream/<int:count>", stream),
     path("file", file),
+    path("database", database),
+    path("coroutine", coroutine),
     path("fail", fail),
 ]
 app = get_wsgi_application()

@@ -70,6 +70,19 @@ class Error:
         raise LookupError("a bug in the app")
 
 
+class Events:
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        async def ticks() -> AsyncIterator[falcon.asgi.SSEvent]:
+            try:
+                while True:  # Falcon looks whether its client is there behind each event
+                    yield falcon.asgi.SSEvent(text="first")
+                    await asyncio.sleep(0.02)
+            finally:
+                events.append("left the events")
+
+        resp.sse = ticks()
+
+
 class Echo:
     async def on_websocket(self, req: falcon.asgi.Request, ws: falcon.asgi.WebSocket) -> None:
         await ws.accept()
@@ -93,7 +106,7 @@ class Forbidden:
 app = falcon.asgi.App()
 for path, resource in {
     "/hello": Hello(), "/form": Form(), "/json": Json(), "/upload": Upload(), "/stream": Stream(),
-    "/endless": Endless(), "/told": Told(), "/error": Error(), "/echo": Echo(), "/closed": Closed(),
-    "/forbidden": Forbidden(),
+    "/endless": Endless(), "/events": Events(), "/told": Told(), "/error": Error(), "/echo": Echo(),
+    "/closed": Closed(), "/forbidden": Forbidden(),
 }.items():  # fmt: skip
     app.add_route(path, resource)

@@ -89,6 +89,18 @@ async def endless() -> StreamingResponse:
     return StreamingResponse(ticks(), media_type="text/plain")
 
 
+@app.get("/events")
+async def quiet_events() -> StreamingResponse:
+    async def quiet() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: first\n\n"
+            await asyncio.sleep(3600)
+        finally:
+            events.append("left the events")
+
+    return StreamingResponse(quiet(), media_type="text/event-stream")
+
+
 @app.get("/error")
 async def error() -> None:
     raise LookupError("a bug in the app")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import Iterator
@@ -45,6 +46,12 @@ def stream(count: int) -> Response:
     return Response(stream_with_context(parts()), mimetype="text/plain")
 
 
+@app.get("/coroutine")
+async def coroutine() -> str:
+    await asyncio.sleep(0)
+    return "awaited"
+
+
 @app.get("/file")
 def file() -> Response:
     return send_file(__file__, mimetype="text/x-python", conditional=True)
@@ -53,6 +60,20 @@ def file() -> Response:
 @app.get("/memory")
 def memory() -> Response:
     return send_file(io.BytesIO(b"x" * 100_000), mimetype="application/octet-stream")
+
+
+@app.get("/events")
+def ticking_events() -> Response:
+    @stream_with_context
+    def ticks() -> Iterator[str]:
+        try:
+            while True:
+                yield "data: first\n\n"
+                time.sleep(0.02)
+        finally:
+            print(f"{request.path} has ended", flush=True)
+
+    return Response(ticks(), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 @app.get("/fail")

@@ -10,7 +10,7 @@ from litestar import Litestar, MediaType, Request, WebSocket, get, post, websock
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
 from litestar.handlers import BaseRouteHandler
-from litestar.response import Stream
+from litestar.response import ServerSentEvent, Stream
 
 events: list[str] = []
 
@@ -61,6 +61,18 @@ async def endless() -> Stream:
     return Stream(ticks(), media_type="text/plain")
 
 
+@get("/events")
+async def quiet_events() -> ServerSentEvent:
+    async def quiet() -> AsyncIterator[bytes]:
+        try:
+            yield b"first"
+            await asyncio.sleep(3600)
+        finally:
+            events.append("left the events")
+
+    return ServerSentEvent(quiet())
+
+
 @get("/told")
 async def told() -> list[str]:
     return events
@@ -95,4 +107,4 @@ async def forbidden(socket: WebSocket[Any, Any, Any]) -> None:
     await socket.accept()
 
 
-app = Litestar([hello, form, json, upload, stream, endless, told, error, echo, closed, forbidden])
+app = Litestar([hello, form, json, upload, stream, endless, quiet_events, told, error, echo, closed, forbidden])

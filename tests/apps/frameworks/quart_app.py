@@ -59,6 +59,20 @@ async def endless() -> Response:
     return Response(ticks(), content_type="text/plain")
 
 
+@app.get("/events")
+async def quiet_events() -> Response:
+    async def quiet() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: first\n\n"
+            await asyncio.sleep(3600)
+        finally:
+            events.append("left the events")
+
+    response = Response(quiet(), content_type="text/event-stream")
+    response.timeout = None
+    return response
+
+
 @app.get("/told")
 async def told() -> list[str]:
     return events

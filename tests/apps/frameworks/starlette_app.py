@@ -65,6 +65,17 @@ async def endless(request: Request) -> Response:
     return StreamingResponse(ticks(), media_type="text/plain")
 
 
+async def quiet_events(request: Request) -> Response:
+    async def quiet() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: first\n\n"
+            await asyncio.sleep(3600)
+        finally:
+            events.append("left the events")
+
+    return StreamingResponse(quiet(), media_type="text/event-stream")
+
+
 async def waits(request: Request) -> Response:
     events.append("waiting")
     while not await request.is_disconnected():  # noqa: ASYNC110 -- how Starlette has it done
@@ -128,6 +139,7 @@ app = Starlette(
         Route("/error", error),
         Route("/endless", endless),
         Route("/waits", waits),
+        Route("/events", quiet_events),
         Route("/told", told),
         Route("/file", file),
         Route("/background", background),

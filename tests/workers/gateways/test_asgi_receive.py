@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from preforkd.workers.gateways.asgi import AsgiOptions
+from preforkd.workers.gateways.streams import Told
 from preforkd.workers.http.connections import connections_of
+from tests.e2e.client import TruncatedError
 from tests.workers.gateways.serving import Receive, Scope, Send, body, http, serve, start, text
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -369,8 +371,8 @@ def streams_begun(server: Any, number: int) -> bool:
     return sum(exchange.response is not None for exchange in server.gateway.exchanges()) == number
 
 
-@pytest.mark.parametrize("drain_streams", [True, False])
-def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: bool) -> None:
+@pytest.mark.parametrize("drain_streams", ["all", "auto", "late"])
+def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: str) -> None:
     app = Stream()
     with (
         serve(app, AsgiOptions(drain_streams=drain_streams)) as server,
@@ -388,14 +390,14 @@ def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: bool) ->
         server.call(app.go.set)
         assert later.answer().text == "tickend"
         assert app.told == 3
-        assert not server.log
+        assert server.log == ["told 1 stream that this worker leaves"], "of those that stream then"
 
 
 def test_streams_of_a_worker_that_serves_on_after_all_are_left_alone() -> None:
     app = Stream()
     with serve(app) as server, server.connect() as first, server.connect() as second:
         server.call(server.gateway.drain, server.loop.time() + 0.01)
-        server.until(lambda: server.gateway.streams_are_told, "the time has come")
+        server.until(lambda: server.gateway.streams.told is Told.ALL, "the time has come")
         server.call(server.gateway.drain, server.loop.time() + 0.05)
         server.call(server.gateway.resume)
         server.call(server.gateway.drain, server.loop.time() + 60)
@@ -408,6 +410,67 @@ def test_streams_of_a_worker_that_serves_on_after_all_are_left_alone() -> None:
         assert first.answer().text == "tickend"
         second.ask()
         assert second.answer().text == "tickend"
+
+
+@pytest.mark.parametrize("kind", [b"text/plain", b"text/event-stream"])
+def test_a_stream_that_is_told_before_anything_was_sent_ends_for_what_it_is(kind: bytes) -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(start(200, (b"content-type", kind)))
+        assert (await receive())["type"] == "http.disconnect"
+
+    with serve(app, AsgiOptions(drain_streams="all")) as server, server.connect() as connection:
+        connection.ask()
+        server.until(lambda: streams_begun(server, 1), "it has begun, though nothing can be sent yet")
+        server.call(server.gateway.drain, server.loop.time() + 10)
+        answer = connection.answer()
+        if kind == b"text/plain":
+            assert (answer.status, answer.header("Retry-After")) == (503, "1")
+        else:
+            assert (answer.status, answer.body) == (200, b"")
+        assert server.log == ["told 1 stream that this worker leaves"]
+
+
+def test_an_app_that_does_not_listen_is_told_by_an_error_that_says_why() -> None:
+    raised: list[str] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, (b"content-type", b"text/event-stream")))
+        try:
+            while True:
+                await send(body(b"data: x\n\n", more_body=True))
+                await asyncio.sleep(0.005)
+        except OSError as exc:
+            raised.append(str(exc))
+            raise RuntimeError("as apps wrap it") from exc
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask()
+        connection.read_some()
+        server.call(server.gateway.drain, server.loop.time() + 10)
+        assert connection.answer().text.startswith("data: x\n\n")
+        assert raised == ["the worker leaves"]
+        assert server.log == ["told 1 stream that this worker leaves"]
+
+
+def test_an_app_that_fails_when_it_is_told_has_failed() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(start(200, (b"content-type", b"text/event-stream")))
+        await send(body(b"data: x\n\n", more_body=True))
+        await receive()
+        raise LookupError("a bug")
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask()
+        connection.read_some()
+        server.call(server.gateway.drain, server.loop.time() + 10)
+        with pytest.raises(TruncatedError):
+            connection.answer()
+        assert any("LookupError" in line for line in server.log)
 
 
 @pytest.mark.parametrize(

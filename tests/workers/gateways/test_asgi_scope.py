@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from tests.workers.gateways.serving import Receive, Scope, Send, body, serve, st
 @text
 async def tell(scope: Scope, receive: Receive, send: Send) -> dict[str, Any]:
     shown = {key: value for key, value in scope.items() if key != "extensions"}
-    return {**shown, "extensions": sorted(scope["extensions"])}
+    assert isinstance(shown["preforkd.draining"], asyncio.Event)
+    return {**shown, "preforkd.draining": "an event", "extensions": sorted(scope["extensions"])}
 
 
 def told(answer_text: str) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def test_the_scope_is_complete() -> None:
         scope = told(connection.get("/a/b?x=1&y=%20", headers=[("X-One", "1"), ("x-one", " 2 ")]).text)
         assert scope == {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
             "method": "GET",
             "scheme": "http",
@@ -44,6 +46,7 @@ def test_the_scope_is_complete() -> None:
             "client": client,
             "server": ("127.0.0.1", server.port),
             "state": {},
+            "preforkd.draining": "an event",
             "extensions": [
                 "http.response.early_hint", "http.response.pathsend", "http.response.trailers", "preforkd.draining"
             ],

@@ -119,6 +119,13 @@ def test_a_transfer_encoding_of_the_app_is_ignored() -> None:
         assert (answer.text, answer.header("Transfer-Encoding")) == ("ok", None)
 
 
+def test_a_426_says_what_to_upgrade_to_and_no_other_response_does() -> None:
+    fields = ((b"upgrade", b"h2c"), (b"content-length", b"2"))
+    for status, said in ((426, "h2c"), (200, None)):
+        with serve(sends(start(status, *fields), body(b"ok"))) as server:
+            assert server.get().header("Upgrade") == said
+
+
 def test_an_apps_connection_close_is_kept_to() -> None:
     with serve(sends(start(200, (b"connection", b"close")), body(b"ok"))) as server, server.connect() as connection:
         assert connection.get().closes

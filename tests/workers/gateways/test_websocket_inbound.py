@@ -11,10 +11,13 @@ import time
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
+from preforkd.workers.gateways import websocket_inbound
 from preforkd.workers.gateways.websocket_inbound import Inbound
 from preforkd.workers.gateways.websocket_reader import MessageReader
+from tests.e2e.client import HANDSHAKE
 from tests.workers.gateways.serving import Receive, Scope, Send, http, serve
 from tests.workers.gateways.websocket_serving import Echo, client
 
@@ -56,8 +59,13 @@ def test_a_flood_of_small_frames_does_not_keep_the_loop_from_other_connections(
 ) -> None:
     turn = 0
     frames: collections.Counter[int] = collections.Counter()
-    # Text takes the way without the library, a control frame and a fragment the other.
-    owner, name = (Inbound, "_put") if opcode is Opcode.TEXT else (MessageReader, "take")
+    # Text takes the short way, a control frame and a fragment that of the reader.
+    ways: dict[Opcode, tuple[Any, str]] = {
+        Opcode.TEXT: (Inbound, "_put"),
+        Opcode.PING: (Inbound, "_take_control"),
+        Opcode.CONT: (MessageReader, "_take_data"),
+    }
+    owner, name = ways[opcode]
     original = getattr(owner, name)
 
     def count(*args: Any) -> Any:
@@ -76,11 +84,12 @@ def test_a_flood_of_small_frames_does_not_keep_the_loop_from_other_connections(
         server.call(tick)
         flood = Frame(opcode, b"", fin=opcode is not Opcode.CONT).serialize(mask=True) * 15_000
         first, last = Frame(Opcode.TEXT, b"a", fin=False), Frame(Opcode.CONT, b"z")
-        if opcode is Opcode.TEXT:
+        if opcode is not Opcode.CONT:
             first, last = Frame(Opcode.TEXT, b"a"), Frame(Opcode.TEXT, b"z")
         threading.Thread(target=lambda: list(connection), daemon=True).start()  # reads what comes back
         connection.socket.sendall(first.serialize(mask=True) + flood + last.serialize(mask=True))
-        server.until(lambda: frames.total() == 15_002, "all have come")
+        expected = 15_000 if opcode is Opcode.PING else 15_002
+        server.until(lambda: frames.total() >= expected, "all have come")
         assert max(frames.values()) < 2000, "a turn of uvloop's may have two of ours in it"
         server.until(lambda: str(app.events[-1].get("text")).endswith("z"), "the app has received them")
 
@@ -149,3 +158,173 @@ def test_what_was_held_back_when_the_client_left_is_still_received() -> None:
         server.call(go.set)
         server.until(lambda: len(events) == 11, "all have come")
         assert events == [f"{number:02d}" for number in range(10)] + [4000]
+
+
+# What stands before a Close, or a fault, in the same read: the app gets it first, and the time to answer it
+
+
+def burst(*frames: Frame) -> bytes:
+    return b"".join(frame.serialize(mask=True) for frame in frames)
+
+
+HELLO_AND_CLOSE = burst(Frame(Opcode.TEXT, b"hello"), Frame(Opcode.CLOSE, b"\x0f\xa0bye"), Frame(Opcode.TEXT, b"late"))
+HELLO_AND_FAULT = burst(Frame(Opcode.TEXT, b"hello"), Frame(Opcode.CONT, b"of nothing"), Frame(Opcode.TEXT, b"late"))
+
+
+def in_its_own_time(go: asyncio.Event, events: list[Any], *then: dict[str, Any]) -> Any:
+    """An app that receives "hello", waits, sends something, and receives to the end."""
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        events.append((await receive())["text"])
+        await go.wait()
+        try:
+            for message in then:
+                await send(message)
+        except OSError:
+            events.append("gone")
+        while True:
+            message = await receive()
+            events.append(message.get("text") or message.get("code"))
+            if message["type"] == "websocket.disconnect":
+                return
+
+    return app
+
+
+@pytest.mark.parametrize(("data", "code"), [(HELLO_AND_CLOSE, 4000), (HELLO_AND_FAULT, 1002)])
+def test_an_app_that_takes_its_time_may_still_answer(data: bytes, code: int) -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+    app = in_its_own_time(go, events, {"type": "websocket.send", "text": "an answer"})
+    with serve(app) as server, client(server, compression=None) as connection:
+        (one,) = server.gateway.websockets
+        connection.socket.sendall(data + burst(Frame(Opcode.PING, b"")) * 1000)
+        server.until(lambda: events == ["hello"] and one.inbound._is_over, "the end has come")
+        server.call(go.set)
+        assert connection.recv(5) == "an answer"
+        server.until(lambda: events == ["hello", code], "then the app is told of the end, and of nothing behind it")
+        with pytest.raises(ConnectionClosed):
+            connection.recv(5)
+        assert connection.close_code == code
+        assert not server.log
+
+
+@pytest.mark.parametrize(("data", "code"), [(HELLO_AND_CLOSE, 4000), (HELLO_AND_FAULT, 1002)])
+def test_but_not_for_ever(data: bytes, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_inbound, "ANSWER_GRACE", 0.05)
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    with serve(app) as server, client(server, compression=None) as connection:
+        connection.socket.sendall(data)
+        with pytest.raises(ConnectionClosed):
+            connection.recv(5)
+        assert connection.close_code == code
+        server.call(go.set)
+        server.until(lambda: len(events) == 3, "all that was before it is received")
+        assert [event.get("text") for event in events] == [None, "hello", None]
+        assert events[-1]["code"] == code
+        assert not server.log
+
+
+def test_the_app_may_close_before_the_close_that_waits_for_it_is_answered() -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+    app = in_its_own_time(go, events, {"type": "websocket.close", "code": 3000})
+    with serve(app) as server, client(server, compression=None) as connection:
+        (one,) = server.gateway.websockets
+        connection.socket.sendall(HELLO_AND_CLOSE)
+        server.until(lambda: one.inbound._is_over and events == ["hello"], "the Close has come")
+        server.call(go.set)
+        with pytest.raises(ConnectionClosed):
+            connection.recv(5)
+        assert connection.close_code == 3000
+        server.until(lambda: not server.gateway.websockets and len(events) == 2, "both have closed: nobody waits")
+        assert not server.log
+
+
+@pytest.mark.parametrize("end", ["client", "worker", "app"])
+def test_whoever_ends_it_while_a_close_waits_for_the_app_finds_it_closed(end: str) -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while end != "app" and (not events or events[-1]["type"] != "websocket.disconnect"):
+            events.append(await receive())
+
+    with serve(app) as server, client(server, compression=None) as connection:
+        (one,) = server.gateway.websockets
+        connection.socket.sendall(HELLO_AND_CLOSE)
+        server.until(lambda: one.inbound._is_over, "the Close has come")
+        if end == "client":
+            connection.socket.shutdown(2)
+        elif end == "worker":
+            server.call(server.gateway.drain, server.loop.time() + 5.0)
+        else:
+            server.call(go.set)
+        server.until(lambda: not server.gateway.websockets, "it is closed")
+        if end != "client":
+            with pytest.raises(ConnectionClosed):
+                connection.recv(5)
+            assert connection.close_code == 4000
+        if end != "app":
+            server.call(go.set)
+            server.until(lambda: len(events) == 3, "the app is told")
+            assert (events[1]["text"], events[2]["code"]) == ("hello", 4000)
+        assert not server.log
+
+
+def test_a_client_that_floods_with_pings_and_reads_nothing_is_not_read() -> None:
+    with serve(Echo()) as server, server.connect() as mute:
+        mute.ask(headers=HANDSHAKE)
+        mute.read_some()
+        (one,) = server.gateway.websockets
+        ping = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 1000
+        mute.socket.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 50_000_000:
+                sent += mute.socket.send(ping)
+        assert sent < 50_000_000, "it is stopped"
+        assert server.call(lambda: one.connection.writer.unsent()) < 1_000_000
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_thousand_fragments_are_one_message(compression: str | None) -> None:
+    with serve(Echo()) as server, client(server, compression=compression) as connection:
+        connection.send(["é"] * 1000)
+        assert connection.recv(5) == "é" * 1000
+        connection.send(["", *["ab"] * 1000, ""])
+        assert connection.recv(5) == "ab" * 1000
+
+
+def test_a_flood_of_final_blocks_leaves_the_loop_to_the_others() -> None:
+    with serve(Echo()) as server, client(server) as connection:
+        wire = Frame(Opcode.TEXT, b"\x03\x00" * 200_000).serialize(mask=True)
+        turns: list[float] = []
+
+        def tick() -> None:
+            turns.append(time.monotonic())
+            server.loop.call_soon(tick)
+
+        (one,) = server.gateway.websockets
+        connection.socket.sendall(bytes([wire[0] | 0x40]) + wire[1:4096])
+        server.until(lambda: one.inbound._reader.made > 1_000_000, "it is known that they are final")
+        made = server.call(lambda: one.inbound._reader.made)
+        server.call(tick)
+        connection.socket.sendall(wire[4096:])
+        server.until(lambda: one.inbound._reader.made > made + 400_000_000, "half of them is inflated")
+        assert len(turns) > 500, "no turn has taken more than some hundred of them"

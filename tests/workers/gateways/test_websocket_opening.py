@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -304,4 +305,133 @@ def test_an_app_that_streams_a_denial_is_told_at_once_of_a_client_that_leaves(lo
             connection.read_some()
         server.until(lambda: len(events) == 3, "the app is told")
         server.until(lambda: not len(connections_of(server.loop)), "the connection is closed")
+        assert not server.log
+
+
+# The worker leaves before the app has answered
+
+
+class WebSocketDisconnect(Exception):  # noqa: N818 -- Starlette's name
+    """What Starlette raises of a `websocket.disconnect`."""
+
+
+@pytest.mark.parametrize("end", ["return", "raise"])
+def test_an_app_that_waits_before_it_accepts_is_told_of_a_drain_and_its_client_is_answered_503(end: str) -> None:
+    events: list[Any] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+        if end == "raise":
+            raise WebSocketDisconnect
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        server.until(lambda: len(events) == 1, "the app waits")
+        server.call(server.gateway.drain, server.loop.time() + 60.0)
+        answer = connection.answer()
+        assert (answer.status, answer.header("Retry-After"), answer.closes) == (503, "1", True)
+        connection.expect_close()
+        assert events[1] == {"type": "websocket.disconnect", "code": 1012, "reason": "service restart"}
+        server.until(lambda: not server.gateway.websockets, "nothing is kept")
+        assert not server.log
+
+
+def test_an_app_that_fails_in_a_drain_for_another_reason_is_an_error() -> None:
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+        raise LookupError("a bug")
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        server.until(lambda: bool(server.gateway.websockets), "the app waits")
+        server.call(server.gateway.drain, server.loop.time() + 60.0)
+        assert connection.answer().status == 500
+        assert "LookupError" in server.log[0]
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_an_app_that_listens_to_nobody_is_cancelled_before_the_end_of_a_drain_and_its_client_answered(
+    stubborn: bool,
+) -> None:
+    ended: list[str] = []
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            if stubborn:
+                await asyncio.sleep(0)
+            raise
+
+    with serve(app) as server, server.connect() as connection:
+        connection.ask(headers=HANDSHAKE)
+        server.until(lambda: bool(server.gateway.websockets), "the app waits")
+        server.call(server.gateway.drain, server.loop.time() + 0.5)
+        answer = connection.answer()
+        assert (answer.status, answer.closes) == (503, True)
+        assert ended == ["cancelled"]
+        assert not server.log
+
+
+def test_an_app_that_accepts_in_a_drain_is_closed_with_1012_and_receives_what_was_sent_until_then() -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        events.append(await receive())
+        await go.wait()
+        await send({"type": "websocket.accept"})
+        while events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    with serve(app) as server, server.connect() as connection:
+        head = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE)
+        frame = Frame(Opcode.TEXT, b"early").serialize(mask=True)
+        connection.send(f"GET / HTTP/1.1\r\nHost: t\r\n{head}\r\n".encode() + frame)
+        server.until(lambda: len(events) == 1, "the app waits")
+        server.call(server.gateway.drain, server.loop.time() + 60.0)
+        server.call(go.set)
+        data = b""
+        while not data.endswith(b"\x03\xf4service restart"):
+            data += connection.socket.recv(1000)
+        assert data.startswith(b"HTTP/1.1 101 ")
+        connection.send(Frame(Opcode.CLOSE, b"\x03\xf4").serialize(mask=True))
+        server.until(lambda: len(events) == 3, "the app is told")
+        assert (events[1].get("text"), events[2]["code"]) == ("early", 1012)
+        assert not server.log
+
+
+def test_a_handshake_that_comes_in_a_drain_is_told_too_and_one_that_goes_on_behind_it_is_not() -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    @http
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        events.append(await receive())
+        if scope["path"] == "/slow":
+            await go.wait()
+            await send({"type": "websocket.accept"})
+        events.append(await receive())
+
+    with serve(app) as server, server.connect() as late, server.connect() as slow:
+        slow.ask("/slow", headers=HANDSHAKE)
+        server.until(lambda: len(events) == 1, "the app waits")
+        server.call(server.gateway.drain, server.loop.time() + 0.5)
+        late.ask(headers=HANDSHAKE)
+        assert late.answer().status == 503
+        assert events.pop()["code"] == 1012
+        server.call(server.gateway.resume)
+        time.sleep(0.6)
+        server.call(go.set)
+        slow.send(Frame(Opcode.TEXT, b"hello").serialize(mask=True))
+        server.until(lambda: len(events) == 3, "it goes on")
+        assert events[-1]["text"] == "hello"
         assert not server.log

@@ -142,7 +142,7 @@ def test_values_are_the_bytes_as_latin_1() -> None:
         ("http://example.com/x?y", "/x", "y"),
         ("HTTP://example.com", "/", ""),
         ("http://example.com?y", "/", "y"),
-        ("*", "", ""),
+        ("*", "*", ""),
     ],
 )
 def test_path_and_query_of_every_form_of_target(target: str, path: str, query: str) -> None:
@@ -159,6 +159,7 @@ def test_path_and_query_of_every_form_of_target(target: str, path: str, query: s
         ("/x", "/app", "/x"),  # the proxy strips its part
         ("/app", "/app", ""),
         ("/application", "/app", "/application"),
+        ("*", "", "*"),  # the server, not a path in it
     ],
 )
 def test_the_root_path_is_the_script_name_whether_a_proxy_strips_it_or_not(target: str, script: str, path: str) -> None:

@@ -185,7 +185,17 @@ def test_a_client_that_does_not_read_a_file_is_cut_at_the_write_timeout(threads:
 
 
 @every_mode
-def test_through_tls_a_file_is_read(threads: int, path: Path, tmp_path: Path) -> None:
+def test_through_tls_a_file_is_read_in_a_thread_not_in_the_loop(
+    threads: int, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = set()
+    pread = os.pread
+
+    def noted(*args: Any) -> bytes:
+        readers.add(threading.current_thread().name)
+        return pread(*args)
+
+    monkeypatch.setattr(os, "pread", noted)
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
@@ -196,6 +206,7 @@ def test_through_tls_a_file_is_read(threads: int, path: Path, tmp_path: Path) ->
         trusting = ssl.create_default_context(cafile=str(certificate))
         connection.socket = trusting.wrap_socket(connection.socket, server_hostname="localhost")
         assert connection.get().body == CONTENT
+    assert {name.partition("_")[0] for name in readers} == {"uvloop"}, "one of the loop's pool"
 
 
 def test_only_plain_files_are_sendable(path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from preforkd.workers.gateways import wsgi_headers
+from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.wsgi_headers import Fields, check_field, parse_status, wire_text
 from preforkd.workers.gateways.wsgi_response import WsgiResponse
 
-PROTOCOL: Any = SimpleNamespace(writer=None)
+GATEWAY = SimpleNamespace(hop_by_hop=HopByHopFields(logging.getLogger("tests")))
+PROTOCOL: Any = SimpleNamespace(writer=None, gateway=GATEWAY)
 
 
 def begin(status: str, headers: Fields) -> WsgiResponse:
@@ -44,10 +47,15 @@ def test_date_and_server_are_noticed_in_any_case() -> None:
     assert (head._has_date, head._has_server) == (True, True)
 
 
+def test_fields_of_the_connection_are_left_out_and_a_426_keeps_its_upgrade() -> None:
+    for _ in range(2):  # anew, and remembered
+        fields = [("Connection", "keep-alive"), ("UPGRADE", "h2c"), ("X-A", "b"), ("Transfer-Encoding", "chunked")]
+        assert begin("200 OK", fields)._lines == [b"X-A: b\r\n"]
+        assert begin("426 Upgrade Required", fields)._lines == [b"UPGRADE: h2c\r\n", b"X-A: b\r\n"]
+
+
 def test_what_was_refused_once_is_refused_again() -> None:
     for _ in range(2):
-        with pytest.raises(ValueError, match="belongs to the connection"):
-            begin("200 OK", [("Connection", "close")])
         with pytest.raises(TypeError, match="must be str"):
             begin("200 OK", [("X-A", ["unhashable"])])  # type: ignore[list-item]  # what is refused
         with pytest.raises(ValueError, match="invalid status"):

@@ -130,6 +130,20 @@ def test_early_hints_go_out_before_the_response(threads: int) -> None:
         assert connection.answer().interim == ()
 
 
+def test_early_hints_leave_out_what_belongs_to_the_connection(threads: int) -> None:
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload"), ("Transfer-Encoding", "chunked"), ("TE", "x")])
+        start_response("200 OK", PLAIN)
+        return [b"done"]
+
+    with serve(app, threads) as served, served.connect() as connection:
+        connection.ask()
+        while b"\r\n\r\n" not in connection.read_some():
+            assert connection._receive()
+        assert connection.read_some().startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")
+        assert connection.answer().body == b"done"
+
+
 def test_early_hints_refuse_what_would_break_them(threads: int) -> None:
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
         environ["wsgi.early_hints"]([("Link", "x\r\nX-Evil: 1")])

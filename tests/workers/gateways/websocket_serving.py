@@ -31,7 +31,7 @@ class Echo:
                 self.events.append(event)
                 if event["type"] == "websocket.disconnect":
                     return
-                await send({"type": "websocket.send", "text": event["text"], "bytes": event["bytes"]})
+                await send({**event, "type": "websocket.send"})
         except BaseException as exc:
             self.raised.append(exc)
             raise

@@ -32,6 +32,13 @@ class Waiting(Echo):
         await response.write_eof()
 
 
+async def cut(result: Talk) -> None:
+    """Wait until the connection is aborted."""
+    async with asyncio.timeout(10):
+        while not result.transport.aborted:  # noqa: ASYNC110 -- the transport has no event, and nothing else goes on
+            await asyncio.sleep(0.005)
+
+
 async def waiting(*portions: bytes) -> Talk:
     """A connection whose request, GET unless it is given, waits in the handler."""
     return await converse(Waiting(), portions or [GET], close=False)

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from preforkd.workers import HttpVersion11, RequestMessage
+from preforkd.workers import HttpVersion11, RequestMessage, Response
+from preforkd.workers.health import Health, with_health_path
 from preforkd.workers.http.access_log import AccessLog, json_line
+from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.processing import LINE
 from tests.workers.http.wire import GET, Echo, converse, talk, turns
 
 
@@ -28,6 +31,7 @@ def message(path: str = "/p?q=1", *fields: tuple[bytes, bytes]) -> RequestMessag
 class FakeResponse:
     status = 201
     output_length = 42
+    cut = keeps = False
     headers = CIMultiDict({"X-A": "out"})
 
 
@@ -68,7 +72,8 @@ def test_json_lines_come_from_an_encoder() -> None:
     assert (record["status"], record["bytes"], record["seconds"], record["remote"]) == (201, 42, 1.5, "h")
     nothing = json.loads(json_line(None, None, None, 0.0, "h"))
     assert nothing.keys() == record.keys()
-    assert nothing["method"] is nothing["status"] is None
+    assert (nothing["method"], nothing["status"], nothing["cut"]) == (None, 499, True)
+    assert record["cut"] is False
 
 
 def record_writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
@@ -140,10 +145,23 @@ def test_a_log_that_cannot_be_written_does_not_reach_the_client() -> None:
         result = await converse(Echo(access_log=log), [GET, GET])
         assert result.statuses == [200, 200]
         await turns()
-        assert log.dropped == 2
+        log.close()
+        assert log.lost == 2
         os.close(writable)
 
     asyncio.run(main())
+
+
+def test_a_health_path_leaves_all_other_requests_on_the_fast_way_and_is_not_logged_itself(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(path, "%(s)s %(U)s")
+    handler = with_health_path(Echo, "/health", Health())
+    health = GET.replace(b"/", b"/health", 1)
+    result = talk(health, GET, health, GET, handler=handler, access_log=log)
+    assert result.statuses == [200] * 4
+    assert result.protocol._logging == LINE
+    log.close()
+    assert path.read_text() == "200 /\n200 /\n"
 
 
 # log_access of the protocol.
@@ -228,3 +246,97 @@ def test_a_logger_that_is_set_before_the_first_request_is_used(behind: str, capl
     caplog.set_level(logging.INFO, logger="access")
     talk(GET, handler=Late)
     assert caplog.messages == ["200 /"]
+
+
+# Requests that are cut.
+
+WAYS = {
+    "the client is gone": lambda protocol: protocol.connection_lost(None),
+    "cut": lambda protocol: protocol.cancel_slow_request(),
+    "aborted": lambda protocol: protocol.abort(),
+}
+
+
+class Begun(Echo):
+    """Begins a response and waits."""
+
+    length: int | None = None
+    lines: list[tuple[int, int, bool]]
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        if message.path == "/silent":
+            await asyncio.Event().wait()
+        response = Response(self.writer, 206)
+        if self.length:
+            response.add_header("Content-Length", str(self.length))
+        response.send_headers()
+        response.write(b"12345")
+        await asyncio.Event().wait()
+
+    def log_access(self, message: Any, environ: Any, response: Response | None, time: float) -> None:
+        self.access_was_logged = True
+        status = response.status if response is not None else 499
+        self.lines.append((status, response.output_length if response else 0, response.cut if response else True))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("length", [None, 100])
+@pytest.mark.parametrize(
+    ("path", "unsent", "expected"),
+    [(b"/", 0, (206, 5, True)), (b"/", 3, (206, 2, True)), (b"/silent", 0, (499, 0, True))],
+)
+def test_a_request_that_is_cut_has_one_line(
+    way: str, length: int | None, path: bytes, unsent: int, expected: tuple[int, int, bool]
+) -> None:
+    async def main() -> None:
+        protocol = Begun()
+        protocol.length, protocol.lines = length, []
+        result = await converse(protocol, [GET.replace(b"/", path, 1)], close=False)
+        await turns()
+        result.transport.unsent = unsent
+        WAYS[way](protocol)
+        await turns()
+        assert protocol.lines == [expected]
+        counted = connections_of(asyncio.get_running_loop()).responses
+        assert (counted[2], counted[4]) == ((1, 0) if expected[0] == 206 else (0, 1))
+
+    asyncio.run(main())
+
+
+def test_a_handler_that_is_cut_and_logs_by_itself_is_not_logged_twice() -> None:
+    class Own(Begun):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            try:
+                await super().handle_request(message, payload)
+            finally:
+                self.log_access(message, {}, None, 0.0)
+
+    async def main() -> None:
+        protocol = Own()
+        protocol.lines = []
+        result = await converse(protocol, [GET], close=False)
+        result.protocol.connection_lost(None)
+        await turns()
+        assert protocol.lines == [(499, 0, True)]
+
+    asyncio.run(main())
+
+
+def test_the_clients_address_is_that_of_the_first_request_when_a_reset_has_made_it_unknown(tmp_path: Path) -> None:
+    class Forgetting(Begun):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            self.transport._extra.clear()  # type: ignore[union-attr]  # the fake's: uvloop asks the socket
+            await super().handle_request(message, payload)
+
+        log_access = Echo.log_access
+
+    async def main() -> None:
+        log = AccessLog(tmp_path / "log", "%(h)s")
+        protocol = Forgetting(access_log=log)
+        result = await converse(protocol, [GET], close=False)
+        result.protocol.connection_lost(None)
+        await turns()
+        log.close()
+
+    asyncio.run(main())
+    assert (tmp_path / "log").read_text() == "192.0.2.1\n"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from preforkd.workers.http.access_log_format import compile_format, escape, needs_seconds
+from preforkd.workers.http.access_log_format import WantedFields, compile_format, escape, needs_seconds, user_of
 from tests.workers.http.test_access_log import RESPONSE, message
 
 
@@ -15,7 +17,7 @@ from tests.workers.http.test_access_log import RESPONSE, message
     ("text", "expected"),
     [
         ("%(h)s", "192.0.2.1"),
-        ("%(l)s %(u)s", "- -"),
+        ("%(l)s %(u)s", "- Aladdin"),
         ("%(r)s", "GET /p?q=1 HTTP/1.1"),
         ("%(m)s %(U)s %(q)s %(H)s", "GET /p q=1 HTTP/1.1"),
         ("%(s)s %(b)s %(B)s", "201 42 42"),
@@ -28,7 +30,8 @@ from tests.workers.http.test_access_log import RESPONSE, message
     ],
 )
 def test_each_atom(text: str, expected: str) -> None:
-    request = message("/p?q=1", (b"Referer", b"from"), (b"user-agent", b"agent"), (b"X-A", b"in"))
+    user = (b"AUTHORIZATION", b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")  # of RFC 7617
+    request = message("/p?q=1", user, (b"Referer", b"from"), (b"user-agent", b"agent"), (b"X-A", b"in"))
     assert compile_format(text)(request, RESPONSE, {"WHO": "env"}, 1.234567, "192.0.2.1") == expected
 
 
@@ -40,7 +43,42 @@ def test_time_and_process() -> None:
 
 def test_what_is_not_there_is_a_dash() -> None:
     text = "%(r)s %(m)s %(U)s %(q)s %(H)s %(s)s %(b)s %(f)s %(a)s %({x}i)s %({x}o)s %({x}e)s"
-    assert compile_format(text)(None, None, None, 0.0, "-") == " ".join("-" * 12)
+    expected = "- - - - - 499 - - - - - -"
+    assert compile_format(text)(None, None, None, 0.0, "-") == expected
+
+
+@pytest.mark.parametrize(("cut", "keeps", "expected"), [(True, False, "X"), (False, True, "+"), (False, False, "-")])
+def test_x_is_apaches_state_of_the_connection(cut: bool, keeps: bool, expected: str) -> None:
+    response: Any = SimpleNamespace(cut=cut, keeps=keeps)
+    assert compile_format("%(X)s")(message(), response, None, 0.0, "-") == expected
+    assert compile_format("%(X)s")(message(), None, None, 0.0, "-") == "X"
+
+
+@pytest.mark.parametrize(
+    ("value", "user"),
+    [
+        (None, None),
+        (b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Aladdin"),
+        (b"basic  QTpiOmM=", "A"),
+        (b"Basic /zo=", "\udcff"),
+        (b"Basic Og==", ""),
+        (b"Basic QQ==", None),
+        (b"Basic QWxhZGRpbjpvcGVu!IHNlc2FtZQ", None),
+        (b"Basic \xff", None),
+        (b"Basic", None),
+        (b"", None),
+        (b"Bearer QTpi", None),
+    ],
+)
+def test_the_user_is_that_of_basic_authorization(value: bytes | None, user: str | None) -> None:
+    assert user_of(value) == user
+
+
+def test_wanted_fields_are_the_first_of_their_names() -> None:
+    request = message("/", (b"REFERER", b"1"), (b"referer", b"2"), (b"refered", b"3"), (b"user-agent", b"4"))
+    found = WantedFields(b"referer", b"user-agent", b"x").of(request)
+    assert [found.get(name) for name in (b"referer", b"user-agent", b"x")] == [b"1", b"4", None]
+    assert WantedFields().of(request) == {}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 
 from preforkd.workers import ConnectionState
 from preforkd.workers.http.connections import connections_of
-from tests.workers.http.closing import now, waiting
+from tests.workers.http.closing import cut, now, waiting
 from tests.workers.http.test_protocol import Hello
 from tests.workers.http.wire import GET, Echo, converse, on_a_socket, run, turns
 
@@ -141,14 +141,32 @@ def test_closing_answers_a_request_that_comes_between_a_response_and_the_close_b
 def test_closing_cuts_a_request_after_its_time() -> None:
     async def main() -> None:
         result = await waiting()
-        result.protocol.closing(10)
-        result.protocol.check_deadlines(now() + 9)
+        begun = now()
+        result.protocol.closing(0.05)
         await turns()
         assert not result.transport.closed
-        result.protocol.check_deadlines(now() + 11)
-        await turns()
-        assert result.transport.aborted
+        await cut(result)
+        assert 0.05 <= now() - begun < 0.8, "not by the sweep, which comes after a second"
         assert result.protocol.cancelled
+
+    run(main)
+
+
+def test_a_later_call_of_closing_gives_more_time_or_less() -> None:
+    async def main() -> None:
+        result = await waiting()
+        begun = now()
+        result.protocol.closing(0.05)
+        result.protocol.closing(0.2)
+        await cut(result)
+        assert 0.2 <= now() - begun < 0.8
+
+        result = await waiting()
+        begun = now()
+        result.protocol.closing(10)
+        result.protocol.closing(0.05)
+        await cut(result)
+        assert 0.05 <= now() - begun < 0.8
 
     run(main)
 

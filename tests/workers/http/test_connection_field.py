@@ -62,8 +62,36 @@ def test_an_invalid_chunk_in_a_body_that_nobody_reads_ends_the_connection() -> N
             await answer(self, b"unread")
 
     result = talk(CHUNKED, b"xyz\r\n" + GET, GET, handler=Unread)
-    assert [(reply.body, reply.headers["Connection"]) for reply in result.replies] == [(b"unread", "keep-alive")]
+    assert [(reply.body, reply.headers["Connection"]) for reply in result.replies] == [(b"unread", "close")]
     assert result.ended
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize(
+    ("framing", "said"),
+    [
+        ("Content-Length: 65536", "keep-alive"),
+        ("Content-Length: 65537", "close"),
+        ("Transfer-Encoding: chunked", "close"),
+    ],
+)
+def test_the_head_says_close_while_more_of_the_body_may_come_than_is_worth_reading(
+    framing: str, said: str, early: bool
+) -> None:
+    class Unread(Echo):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            self.keep_alive(True)
+            response = Response(self.writer, 200)
+            response.add_header("Content-Length", "2")
+            response.send_headers()
+            if early:
+                await asyncio.sleep(0)  # the head goes out, and nobody knows what the handler will read
+            response.write(b"ok")
+            assert response.keep_alive() is (said == "keep-alive")
+            await response.write_eof()
+
+    result = talk(f"POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n".encode(), handler=Unread)
+    assert [reply.headers["Connection"] for reply in result.replies] == [said]
 
 
 @pytest.mark.parametrize("status", [200, 101])

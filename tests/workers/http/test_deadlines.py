@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from preforkd.workers import ConnectionState, Response, ServerHttpProtocol
-from preforkd.workers.http.deadlines import MIN_RATE, Allowance, Deadline, Marks, Sight, expired
+from preforkd.workers.http.deadlines import MIN_RATE, UNTAKEN_SECONDS, Allowance, Deadline, Marks, Sight, expired
 from tests.workers.http.wire import GET, Echo, FakeTransport, converse, on_a_socket, turns
 
 NEW, ACTIVE, IDLE, CLOSING, CLOSED, UPGRADED = ConnectionState
@@ -35,16 +35,16 @@ def first_expiry(sights: dict[int, Sight], marks: Marks, allowed: Allowance = AL
         (Sight(IDLE), Marks(), (20, Deadline.KEEP_ALIVE)),
         (Sight(ACTIVE), Marks(), (40, Deadline.REQUEST)),
         (Sight(ACTIVE, body_bytes=5), Marks(), (30, Deadline.BODY)),
-        (Sight(IDLE, body_bytes=5), Marks(), (2, Deadline.REST)),
+        (Sight(IDLE, body_bytes=5), Marks(), (30, Deadline.REST)),
         (Sight(CLOSING), Marks(linger=100), (2, Deadline.LINGER)),
         (Sight(CLOSING), Marks(), None),
         (Sight(CLOSED), Marks(head=1, linger=1, cut=1), None),
         (Sight(UPGRADED), Marks(), None),
-        (Sight(UPGRADED, unsent=5), Marks(), (50, Deadline.WRITE)),
-        (Sight(IDLE, unsent=5), Marks(head=100), (10, Deadline.HEAD)),
-        (Sight(CLOSING, unsent=5), Marks(linger=100), (50, Deadline.WRITE)),
-        (Sight(ACTIVE), Marks(cut=115), (15, Deadline.CUT)),
-        (Sight(NEW), Marks(head=100, cut=105), (5, Deadline.CUT)),
+        (Sight(UPGRADED, untaken=5), Marks(), (50, Deadline.WRITE)),
+        (Sight(IDLE, untaken=5), Marks(head=100), (10, Deadline.HEAD)),
+        (Sight(CLOSING, untaken=5), Marks(linger=100), (50, Deadline.WRITE)),
+        (Sight(ACTIVE, untaken=5), Marks(), (40, Deadline.REQUEST)),
+        (Sight(IDLE, untaken=5), Marks(), (50, Deadline.WRITE)),
     ],
 )
 def test_each_state_runs_out_of_its_own_time(sight: Sight, marks: Marks, expected: object) -> None:
@@ -52,8 +52,22 @@ def test_each_state_runs_out_of_its_own_time(sight: Sight, marks: Marks, expecte
 
 
 def test_zero_is_for_ever() -> None:
-    for state in (NEW, ACTIVE, IDLE, UPGRADED):
-        assert first_expiry({100: Sight(state, body_bytes=None, unsent=1)}, Marks(head=100), Allowance()) is None
+    for state in (NEW, ACTIVE, UPGRADED):
+        assert first_expiry({100: Sight(state, body_bytes=None, untaken=1)}, Marks(head=100), Allowance()) is None
+    assert first_expiry({100: Sight(IDLE)}, Marks(head=100), Allowance()) is None
+
+
+@pytest.mark.parametrize("state", [IDLE, CLOSING])
+def test_a_complete_response_that_nobody_takes_has_its_end_also_where_there_is_no_write_timeout(
+    state: ConnectionState,
+) -> None:
+    sight, allowed = Sight(state, untaken=1), Allowance(keep_alive=20)
+    assert first_expiry({100: sight}, Marks(linger=100), allowed) == (int(UNTAKEN_SECONDS), Deadline.WRITE)
+
+
+def test_a_connection_is_not_idle_while_its_client_reads_the_response() -> None:
+    reading = {now: Sight(IDLE, taken=now * MIN_RATE, untaken=10**6) for now in range(100, 170)}
+    assert first_expiry({**reading, 170: Sight(IDLE)}, Marks()) == (69 + 20, Deadline.KEEP_ALIVE)
 
 
 def test_a_new_request_starts_the_time_anew() -> None:
@@ -74,15 +88,31 @@ def test_a_body_that_our_own_side_does_not_read_has_all_the_time() -> None:
 
 
 def test_a_client_that_reads_at_the_minimum_rate_has_all_the_time_and_one_that_drips_does_not() -> None:
-    slow = {now: Sight(ACTIVE, written=now // 20 * 40 * MIN_RATE, unsent=9) for now in range(100, 400)}
+    slow = {now: Sight(ACTIVE, taken=now // 20 * 40 * MIN_RATE, untaken=10**6) for now in range(100, 400)}
     assert first_expiry(slow, Marks(), Allowance(write=50)) is None
-    drip = {now: Sight(ACTIVE, written=now, unsent=9) for now in range(100, 400)}
+    drip = {now: Sight(ACTIVE, taken=now, untaken=10**6) for now in range(100, 400)}
     assert first_expiry(drip, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
-    assert first_expiry({100: Sight(ACTIVE, written=7, unsent=9)}, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
+    assert first_expiry({100: Sight(ACTIVE, taken=7, untaken=9)}, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
+
+
+def test_a_client_that_is_far_away_and_takes_little_because_there_is_little_has_all_the_time() -> None:
+    ticks = {now: Sight(ACTIVE, taken=now, untaken=9) for now in range(100, 400)}
+    assert first_expiry(ticks, Marks(), Allowance(write=50)) is None
+
+
+def test_who_has_taken_nothing_for_a_while_stalls() -> None:
+    marks = Marks()
+    assert not marks.stalls(100)
+    expired(Sight(ACTIVE, taken=5, untaken=9), marks, ALL, 100)
+    assert [marks.stalls(now) for now in (101, 102)] == [False, True]
+    expired(Sight(ACTIVE, taken=6, untaken=8), marks, ALL, 102)
+    assert [marks.stalls(now) for now in (103, 104)] == [False, True]
+    expired(Sight(ACTIVE), marks, ALL, 104)
+    assert not marks.stalls(200)
 
 
 def test_lingering_begins_when_all_is_sent() -> None:
-    sights = {100: Sight(CLOSING, unsent=9), 120: Sight(CLOSING)}
+    sights = {100: Sight(CLOSING, untaken=9), 120: Sight(CLOSING)}
     assert first_expiry(sights, Marks(linger=100), ALL) == (21, Deadline.LINGER)
 
 
@@ -332,6 +362,8 @@ def test_a_handler_that_answers_in_spite_of_its_cancellation_ends_the_connection
 def test_a_client_that_does_not_read_is_cut() -> None:
     async def main() -> None:
         result = await converse(Stuck(write_timeout=10), [GET], close=False)
+        result.protocol.writer.write(bytes(1000))
+        result.protocol.writer.flush()
         result.transport.unsent = 1000
         sweep(result.protocol, 0, 9)
         assert not result.transport.aborted
@@ -359,7 +391,7 @@ def test_a_client_that_does_not_close_is_not_waited_for_longer_than_the_linger()
     asyncio.run(main())
 
 
-def test_the_rest_of_an_unread_body_is_not_waited_for() -> None:
+def test_the_rest_of_an_unread_body_is_waited_for_as_long_as_a_body_is() -> None:
     class Unread(ServerHttpProtocol):
         async def handle_request(self, message: Any, payload: Any) -> None:
             self.keep_alive(True)
@@ -369,9 +401,11 @@ def test_the_rest_of_an_unread_body_is_not_waited_for() -> None:
 
     async def main() -> None:
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx"
-        result = await converse(Unread(), [head], close=False)
+        result = await converse(Unread(body_timeout=5), [head], close=False)
         assert not result.ended
-        sweep(result.protocol, 0, 3)
+        sweep(result.protocol, 0, 4)
+        assert not result.ended, "its client was told keep-alive, and the next request comes behind that rest"
+        sweep(result.protocol, 6)
         assert result.transport.half_closed
         result.protocol.connection_lost(None)
 

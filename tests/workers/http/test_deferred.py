@@ -136,7 +136,7 @@ def test_it_is_abandoned_with_its_connection_and_nothing_is_left(end: str, from_
         assert deferred.was_abandoned
         assert protocol.deferred is None
         assert (len(connections_of(loop)), connections_of(loop).active) == (0, 0)
-        assert protocol.logged == []
+        assert protocol.logged == [0], "one line, and no response"
         reference = weakref.ref(protocol)
         transport.protocol = None  # type: ignore[assignment]  # the fake's own reference
         del protocol, deferred

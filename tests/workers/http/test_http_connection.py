@@ -246,18 +246,20 @@ def test_an_answer_without_reading_needs_no_continue_and_closes() -> None:
 
 @ways
 @pytest.mark.parametrize(
-    "body",
+    ("body", "kept"),
     [
-        b"Content-Length: 27\r\n\r\n" + GET,
-        b"Transfer-Encoding: chunked\r\n\r\n1b\r\n" + GET + b"\r\n0\r\n\r\n",
+        (b"Content-Length: 27\r\n\r\n" + GET, True),
+        (b"Transfer-Encoding: chunked\r\n\r\n1b\r\n" + GET + b"\r\n0\r\n\r\n", False),
     ],
 )
-def test_an_unread_body_is_never_the_next_request(way: str, body: bytes) -> None:
+def test_an_unread_body_is_never_the_next_request(way: str, body: bytes, kept: bool) -> None:
     assert len(GET) == 27
     data = b"POST /p HTTP/1.1\r\nHost: a\r\n" + body
     portions, before = WAYS[way](data + b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
     result = talk(*portions, handler=Unread)
-    assert [path for _, path, _ in result.seen[before:]] == ["/p", "/next"]
+    # Where the end of a body is not known and has not come, the first response says close.
+    kept = kept or "byte by byte" not in way
+    assert [path for _, path, _ in result.seen[before:]] == (["/p", "/next"] if kept else ["/p"])
 
 
 def test_a_large_unread_body_closes_instead() -> None:

@@ -85,7 +85,7 @@ def test_a_connection_whose_start_ends_is_logged_aborted_and_freed(
             assert (len(connections), connections.active) == (0, 0)
             if handler is StartRaisesWithTheRest:
                 assert result.protocol.was_closed
-                assert connections.responses[0] == 1
+                assert connections.responses[4] == 1
             references.append(weakref.ref(result.protocol))
             result.transport.protocol = None  # type: ignore[assignment]  # the fake's own reference
             assert said in caplog.text
@@ -133,7 +133,7 @@ def test_a_call_in_a_thread_ends_with_the_task_of_its_connection() -> None:
         result.protocol._task.cancel()
         await turns()
         assert result.transport.aborted
-        assert (len(connections), connections.active, connections.responses[0]) == (0, 0, 1)
+        assert (len(connections), connections.active, connections.responses[4]) == (0, 0, 1)
         go_on.set()
         async with asyncio.timeout(10):
             await gateway.finish(asyncio.get_running_loop().time() + 10)
@@ -300,7 +300,7 @@ def test_what_is_overridden_may_call_the_original(caplog: pytest.LogCaptureFixtu
     run(main)
     assert calls == [
         "handle_error", "log_exception", "eof_received", "log_debug", "log_exception", "closing",
-        "cancel_slow_request", "keep_alive_timeout",
+        "cancel_slow_request", "keep_alive_timeout", "log_exception",
     ]  # fmt: skip
     assert "a broken log" in caplog.text
 

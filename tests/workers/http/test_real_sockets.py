@@ -232,6 +232,56 @@ def test_a_tls_client_that_does_not_answer_our_close_does_not_hold_up_a_drain(lo
     RUNNERS[loop](main())
 
 
+@pytest.mark.parametrize("name", RUNNERS)
+def test_closing_cuts_a_request_at_its_time_and_not_with_the_next_sweep(name: str) -> None:
+    class Slow(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            begun.set()
+            await asyncio.sleep(0.3)
+            response = Response(self.writer, 200)
+            response.send_headers()
+            await response.write_eof()
+
+    begun = asyncio.Event()
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Slow, "127.0.0.1", 0)
+        with closing(server):
+            async with asyncio.timeout(10):
+                asking = asyncio.ensure_future(ask(port_of(server), GET))
+                await begun.wait()
+                for connection in connections_of(asyncio.get_running_loop()):
+                    connection.closing(timeout=0.05)
+                assert await asking == b"", "the handler takes longer than that"
+
+    RUNNERS[name](main())
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+def test_a_response_that_only_the_close_would_end_is_reset_when_it_is_cut(name: str) -> None:
+    class Endless(ServerHttpProtocol):
+        async def handle_request(self, message: Any, payload: Any) -> None:
+            response = Response(self.writer, 200, http_version=message.version)
+            response.send_headers()
+            response.write(b"begun")
+            await response.drain()
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Endless, "127.0.0.1", 0)
+        with closing(server):
+            async with asyncio.timeout(10):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+                writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                await reader.readuntil(b"begun")
+                connections_of(asyncio.get_running_loop()).closing(0.05)
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+                writer.close()
+
+    RUNNERS[name](main())
+
+
 @pytest.mark.parametrize("loop", RUNNERS)
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_a_fast_reader_of_an_endless_response_neither_stops_the_loop_nor_is_served_when_it_has_gone(

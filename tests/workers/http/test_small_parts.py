@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from preforkd.workers import ClientDisconnectedError, HttpProcessingError, HttpVersion11, RequestMessage
 from preforkd.workers.http import fields
-from preforkd.workers.http.clock import Clock
+from preforkd.workers.http.clock import Clock, Zone
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.filters import Rechunker
 from preforkd.workers.http.limits import DEFAULT_LIMITS, Limits, limits_from
@@ -41,6 +43,46 @@ def test_a_limit_is_a_number(value: Any) -> None:
 
 
 # clock
+
+
+@pytest.fixture
+def zone_of() -> Iterator[Callable[[str | None], None]]:
+    """Sets the process's time zone, for the test."""
+    before = os.environ.get("TZ")
+
+    def take(name: str | None) -> None:
+        os.environ.pop("TZ", None)
+        if name is not None:
+            os.environ["TZ"] = name
+        time.tzset()
+
+    yield take
+    take(before)
+
+
+@pytest.mark.parametrize("name", ["Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3", "America/St_Johns", "UTC", "XYZ+3:30"])
+def test_a_zone_is_known_for_years_and_stays_when_the_process_gets_another(
+    name: str, zone_of: Callable[[str | None], None]
+) -> None:
+    zone_of(name)
+    now = 1795000000
+    zone = Zone(now)
+    seconds = range(now - 86400, now + 9 * 365 * 86400, 3600 * 7 + 1)
+    expected = [time.localtime(second).tm_gmtoff for second in seconds]
+    zone_of("Asia/Tokyo")
+    assert [zone.offset(second) for second in seconds] == expected
+
+
+def test_the_clock_changes_to_summer_time_in_that_very_second(zone_of: Callable[[str | None], None]) -> None:
+    zone_of("CET-1CEST,M3.5.0,M10.5.0/3")
+    clock = Clock()
+    zone_of("America/Chicago")
+    begin = 1806195600  # 2027-03-28T01:00:00Z
+    texts = []
+    for second in (begin - 1, begin):
+        clock.update(second)
+        texts.append(clock.log_time)
+    assert texts == ["[28/Mar/2027:01:59:59 +0100]", "[28/Mar/2027:03:00:00 +0200]"]
 
 
 def test_the_texts_are_of_the_second_given() -> None:
