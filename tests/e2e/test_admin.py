@@ -188,7 +188,7 @@ def test_control_is_for_root_and_the_master_and_not_for_the_user_of_the_workers(
         admin = Admin(start, folder, "--user", "nobody", app=app.target)
         assert admin.get("/livez").status == 200
         assert psutil.Process(admin.pid).uids().real == NOBODY.pw_uid
-        assert all(one["memory"] for one in admin.status()["workers"])
+        admin.daemon.until(lambda: all(one["memory"] for one in admin.status()["workers"]), 10, "what it uses is seen")
         # The interpreter may lie in a folder that is root's alone, so all is imported before the user is changed.
         code = ASK_AS_NOBODY.replace("os.setgid", "import tests.e2e.watching; os.setgid")
         command = [sys.executable, "-c", code, str(admin.path), str(NOBODY.pw_uid)]
