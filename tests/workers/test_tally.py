@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preforkd.workers import tally
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.scoreboard import BOUNDS, CELLS, METHODS, TEXT_BYTES, Field, Scoreboard
@@ -94,6 +96,26 @@ def test_what_a_killed_worker_has_counted_is_there() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     assert board.row(0).cells[Field.DURATIONS + 2 * CELLS] == 1
+
+
+@pytest.mark.parametrize("make", FORMS)
+def test_what_the_app_forks_counts_nothing_and_lets_the_page_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    if make(Scoreboard().row(0).cells) is None:
+        pytest.skip("the compiled counter was not built")
+    monkeypatch.setattr(tally, "compiled_counter", make)
+    board = Scoreboard()
+    counters = Tally(board.row(0))
+    count = counters.request  # as a connection keeps it
+    pid = os.fork()
+    if pid == 0:
+        counters.let_go()
+        count("GET", 200, 0.001)
+        counters.rejected(503)
+        counters.beat(())
+        board.let_go()
+        os._exit("preforkd-scoreboard" in Path("/proc/self/maps").read_text())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not any(board.row(0).cells)
 
 
 def test_refused_and_cut_requests_are_counted() -> None:
