@@ -10,7 +10,7 @@ from preforkd.daemon import control
 from preforkd.daemon.admin import Admins, Instance
 from preforkd.daemon.events import Event
 from preforkd.daemon.turn import RUNNING, State
-from preforkd.daemon.upgrade import UPGRADABLE
+from preforkd.daemon.upgrade import UPGRADABLE, Progress, Upgrade
 from preforkd.workers import log
 from preforkd.workers.channel import Answer, Ask
 
@@ -22,13 +22,15 @@ class Hands:
     Attributes:
         state: returns what it knows now.
         handle: has it deal with an event.
-        reload, upgrade: have it begin with one, as by a signal.
+        reload, start_upgrade: have it begin with one, as by a signal.
+        upgrade: how far that one has come.
     """
 
     state: Callable[[], State]
     handle: Callable[[Event], None]
     reload: Callable[[float], None]
-    upgrade: Callable[[], None]
+    start_upgrade: Callable[[], None]
+    upgrade: Upgrade
 
 
 class Desk:
@@ -73,7 +75,9 @@ class Desk:
         elif ask.verb == "upgrade":
             if state.phase not in UPGRADABLE:
                 raise control.RefusedError(f"the daemon is {state.phase.value}")
-            self._hands.upgrade()
+            self._hands.start_upgrade()
+            if self._hands.upgrade.progress is Progress.IDLE:
+                raise control.RefusedError(self._hands.upgrade.failure)
         else:
             self._hands.handle(control.event_of(ask, state, now))
         return control.Pending(ask, now, self._hands.state().target.number, newest)
@@ -82,6 +86,10 @@ class Desk:
         """Answer those that wait for what has happened; to be called after each turn of the master."""
         for number, pending in self._pending.copy():
             answer = control.outcome(pending, state, now)
+            if answer is None and pending.ask.verb == "upgrade" and self._hands.upgrade.progress is Progress.IDLE:
+                answer = Answer(
+                    pending.ask.ident, "failed", self._hands.upgrade.failure, 0, round(now - pending.since, 3)
+                )
             if answer is not None:
                 self._admins.answer(number, answer)
             if answer is not None or not self._admins.has(number):

@@ -171,7 +171,7 @@ class Master:
             self._children.adopt(link)
         self._report = Report(self._scoreboard, time.monotonic())
         self._admins = Admins(self._selector, self._scoreboard, self._live_admin, self._private_of_admin)
-        hands = Hands(lambda: self._state, self._handle, self._read_config, self._start_upgrade)
+        hands = Hands(lambda: self._state, self._handle, self._read_config, self._start_upgrade, self._upgrade)
         self._desk = Desk(self._admins, hands)
         self._admin_plan = setup.admin_plan()
 

@@ -126,6 +126,8 @@ class Upgrade:
         self._folder = folder
         self._dry_run: DryRun | None = None
         self.progress = Progress.IDLE
+        self.failure = ""
+        """Why the last one has come to nothing, in one line."""
 
     @property
     def deadline(self) -> float | None:
@@ -137,10 +139,12 @@ class Upgrade:
         if self.progress is not Progress.IDLE:
             log.LOGGER.info("upgrade: one is being tried already")
             return
+        self.failure = ""
         try:
             os.chdir(self._folder)
             self._dry_run = DryRun(self._environ, startup_timeout)
         except (UpgradeError, OSError) as exc:
+            self.failure = str(exc)
             log.LOGGER.error("upgrade refused: %s", exc)
             return
         self.progress = Progress.TRYING
@@ -154,6 +158,8 @@ class Upgrade:
         self._dry_run = None
         self.progress = Progress.DUE if why is None else Progress.IDLE
         if why is not None:
+            last = why.splitlines()[-1].removeprefix("preforkd: error: ")
+            self.failure = f"the new program does not boot: {last}"
             log.LOGGER.error("upgrade refused, for the new program does not boot: %s", why)
             log.LOGGER.error("nothing has changed: the running program goes on")
         return True
@@ -172,6 +178,7 @@ class Upgrade:
             os.chdir(self._folder)
             replace_program(handover, self._environ, wakeup)
         except (UpgradeError, OSError) as exc:
+            self.failure = str(exc)
             log.LOGGER.error("upgrade failed: %s; nothing has changed", exc)
 
 
