@@ -83,6 +83,14 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Show:
+    """Tell those who watch the daemon something that others have written to the log."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """End the master with this exit code: no worker is left."""
 
@@ -101,5 +109,6 @@ Action = (
     | CloseListeners
     | ReopenLogs
     | Log
+    | Show
     | Exit
 )

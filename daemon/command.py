@@ -40,7 +40,8 @@ USAGE = 2
 NOT_BOOTED = 3
 _INTRODUCTION = "Serve APP over HTTP from forked worker processes."
 _SOURCES = """Every option can also stand in a TOML file (keep_alive = 75) and in the environment
-(PREFORKD_KEEP_ALIVE=75; PREFORKD_BIND takes several addresses with commas between them; PREFORKD_CONFIG is the file).
+(PREFORKD_KEEP_ALIVE=75; several addresses, as PREFORKD_BIND takes them, have commas between them; PREFORKD_CONFIG is
+the file).
 The command line counts before the environment, and that before the file; $PORT (bind 0.0.0.0:$PORT) and
 $WEB_CONCURRENCY (workers) count when nothing else gives the option. Times are seconds, or 500ms, 30s, 2m, 1h; sizes are
 bytes, or 64k, 10M, 1G."""
@@ -171,7 +172,8 @@ def _run(**values: object) -> int:
     reload = partial(_reload, cli, environ, folder)
     origin = master.Origin(reload, environ, folder, signals.catch(), systemd)
     set_umask(config.options.umask)
-    bound = [] if handover else listeners.bind_all(config.options.bind, systemd.activation, config.identity)
+    wanted = (*config.options.bind, *config.options.admin)
+    bound = [] if handover else listeners.bind_all(wanted, systemd.activation, config.identity)
     return master.run(config, bound, origin, pid_file, handover)
 
 

@@ -149,9 +149,19 @@ def load(
         errors.append(
             "no app given: name it, as in `preforkd hello.py:HttpRequestHandler` or `preforkd package.module:app`"
         )
+    errors += _given_twice(found)
     if errors:
         raise ConfigError(errors)
     return _resolved(found, folder, host(), shown if file else None)
+
+
+def _given_twice(found: Found) -> Iterator[str]:
+    """Yield what is wrong with addresses that are to be served by the workers and by the admin process, too."""
+    (bind, _), (admin, origin) = found["bind"], found["admin"]
+    if isinstance(bind, tuple) and isinstance(admin, tuple):
+        for address in admin:
+            if address in bind:
+                yield f"{origin}: {address} is where the app is served: give the admin process an address of its own"
 
 
 def _shown(file: str | None, folder: str) -> str:
@@ -284,8 +294,16 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         values["pid"] = os.path.normpath(Path(chdir, str(values["pid"])))
     # Each kind has read its own value, which no annotation can say here.
     options = Options(**values)  # type: ignore[arg-type]
-    binds = tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in options.bind)
-    options = replace(options, bind=secured(binds, options.certfile))
+
+    def absolute(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        return tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in addresses)
+
+    options = replace(
+        options,
+        bind=secured(absolute(options.bind), options.certfile),
+        admin=absolute(options.admin),
+        statsd=absolute(options.statsd),
+    )
     origins = {name: origin for name, (_value, origin) in found.items()}
     try:
         tls = specs(options, origins)

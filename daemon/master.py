@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Final
 
 import setproctitle
 
-from preforkd.daemon import inherited, signals
+from preforkd.daemon import inherited, queues, signals
 from preforkd.daemon import listeners as listening
 from preforkd.daemon.actions import (
     Action,
@@ -34,14 +35,18 @@ from preforkd.daemon.actions import (
     ReopenLogs,
     RollBack,
     Send,
+    Show,
 )
+from preforkd.daemon.admin import Admins, Instance, Plan
 from preforkd.daemon.children import Children, Link
 from preforkd.daemon.config import Config, ConfigError
+from preforkd.daemon.desk import Desk, Hands
 from preforkd.daemon.events import (
     Event,
     HaltAsked,
     HeartbeatsRead,
     ReloadAsked,
+    ReloadRefused,
     ReopenAsked,
     ScaleAsked,
     Started,
@@ -54,15 +59,17 @@ from preforkd.daemon.oom import OomKills
 from preforkd.daemon.pidfile import PidFile
 from preforkd.daemon.policy import next_deadline, step
 from preforkd.daemon.privileges import set_umask
-from preforkd.daemon.roles import be_mold, be_worker
+from preforkd.daemon.report import Report
+from preforkd.daemon.roles import be_admin, be_mold, be_worker
 from preforkd.daemon.service import Service
+from preforkd.daemon.setup import Setup
 from preforkd.daemon.slots import Generation
 from preforkd.daemon.systemd import Systemd
 from preforkd.daemon.turn import Phase, State
-from preforkd.daemon.upgrade import Handover, Progress, Upgrade
+from preforkd.daemon.upgrade import UPGRADABLE, Handover, Progress, Upgrade
 from preforkd.daemon.values import AUTO
 from preforkd.workers import log
-from preforkd.workers.channel import Renew
+from preforkd.workers.channel import Note, Renew
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
 from preforkd.workers.scoreboard import Field, Scoreboard
@@ -71,20 +78,6 @@ WATCH_EVERY: Final = 0.5
 """Seconds between two readings of the heartbeats."""
 LOOK_AT_CERTIFICATES: Final = 1.0
 """Seconds between two looks at the files of certificates."""
-UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a generation is made with."""
-
-    config: Config
-    listeners: tuple[Listener, ...]
-
-    def urls(self) -> list[str]:
-        """Where clients find it. A listener that has stayed over a reload may speak TLS only since then."""
-        now = {address: address for address in self.config.options.bind}
-        return [one.url_of(now.get(one.address, one.address)) for one in self.listeners]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +120,7 @@ def run(
     """
     listeners = tuple(bound) if handover is None else handover.listeners
     service = Service(origin.systemd, pid_file, serving=handover is not None)
-    master = Master(Setup(config, listeners), origin, service, handover)
+    master = Master(Setup.of(config, listeners), origin, service, handover)
     try:
         return master.serve()
     except Exception:  # noqa: BLE001 - whatever it is, no worker may be left behind
@@ -180,15 +173,21 @@ class Master:
         self._children = Children(self._selector, self._oom_kills.claim)
         for link in handover.links if handover is not None else ():
             self._children.adopt(link)
+        self._report = Report(self._scoreboard, time.monotonic())
+        self._admins = Admins(self._selector, self._scoreboard, self._live_admin, self._private_of_admin)
+        hands = Hands(lambda: self._state, self._handle, self._read_config, self._start_upgrade, self._upgrade)
+        self._desk = Desk(self._admins, hands)
+        self._admin_plan = setup.admin_plan()
 
     def serve(self) -> int:
         """Run the loop until the policy says exit."""
         self._configure(self._current)
         if self._state.phase is Phase.NEW:
+            self._admins.follow(self._admin_plan, time.monotonic())  # first: it tells how the boot goes
             self._handle(Started(time.monotonic()))
         else:
             self._go_on()
-        self._service.follow(self._state, time.monotonic())
+        self._follow()
         while self._exit_code is None:
             ready = self._selector.select(self._patience())
             # First, whether they have woken it or not: what workers say of a signal to all is understood by it.
@@ -198,13 +197,24 @@ class Master:
                     self._events += self._children.read(key.data)
                 elif isinstance(key.data, Mold):
                     key.data.flush()
+                elif isinstance(key.data, Instance):
+                    self._desk.hear(key.data)
             self._watch()
             self._renew_certificates()
             self._handle(TimePassed(time.monotonic()))
-            self._service.follow(self._state, time.monotonic())
+            self._follow()
             log.flush()
             self._see_to_upgrade()
         return self._exit_code
+
+    def _follow(self) -> None:
+        """Show to the outside what is new."""
+        now = time.monotonic()
+        self._service.follow(self._state, now)
+        self._report.follow(self._state, now)
+        self._desk.settle(self._state, now)
+        if self._state.phase is not Phase.GONE:
+            self._admins.follow(self._admin_plan, now)
 
     def _go_on(self) -> None:
         """Begin as the program that has replaced another: its workers serve until the new ones are ready."""
@@ -224,6 +234,7 @@ class Master:
     def kill_all(self) -> None:
         """Leave no worker behind after a failure of the master itself."""
         self._children.kill_all()
+        self._admins.kill_all()
 
     def _patience(self) -> float | None:
         """How long the next wait may be, seconds: until a deadline, or until the heartbeats are due."""
@@ -234,7 +245,8 @@ class Master:
             times.append(self._watched + WATCH_EVERY)
         if log.waits():
             times.append(now + log.FLUSH_AGAIN)
-        times += [due for due in (self._upgrade.deadline, self._service.next_deadline()) if due is not None]
+        others = (self._upgrade.deadline, self._service.next_deadline(), self._admins.next_deadline(now))
+        times += [due for due in others if due is not None]
         # The clock of the selector has milliseconds: without the one added, a deadline would be polled for.
         return max(min(times) - now, 0.0) + 0.001 if times else None
 
@@ -285,24 +297,22 @@ class Master:
             config = self._origin.reload()
             setup = self._open_listeners(config)
         except (ConfigError, BindError) as exc:
-            for error in exc.errors:
-                log.LOGGER.error("reload refused: %s", error)
-            log.LOGGER.error("nothing has changed: generation %d goes on", self._state.target.number)
+            self._handle(ReloadRefused(now, tuple(exc.errors)))
             return
         number = self._state.next_generation
         self._setups[number] = setup
         self._handle(ReloadAsked(now, _generation(config, number)))
 
     def _open_listeners(self, config: Config) -> Setup:
-        plan = listening.plan(self._all_listeners(), config.options.bind)
+        plan = listening.plan(self._all_listeners(), (*config.options.bind, *config.options.admin))
         set_umask(config.options.umask)
         opened = listening.bind_all(plan.open, self._origin.systemd.activation, config.identity)
         for listener in opened:
             log.LOGGER.info("reload: %s is bound", listener.url)
-        return Setup(config, (*plan.keep, *opened))
+        return Setup.of(config, (*plan.keep, *opened))
 
     def _stranger_ended(self, pid: int, status: int) -> None:
-        if not self._upgrade.ended(pid, status):
+        if not self._upgrade.ended(pid, status) and not self._admins.reaped(pid, status):
             log.LOGGER.debug("reaped process %d, which is not a worker", pid)
 
     def _start_upgrade(self) -> None:
@@ -339,6 +349,8 @@ class Master:
             return
         self._watched = now
         self._oom_kills.look(now)
+        if self._current.config.options.counting:
+            self._report.queues([queues.length(one.socket) for one in self._current.listeners])
         beats = self._children.heartbeats()
         before = {worker.serial: worker.beat for worker in self._state.workers.values()}
         still = [serial for serial, beat in beats.items() if beat == before.get(serial)]
@@ -380,18 +392,23 @@ class Master:
                 log.LOGGER.info("logs are reopened by the workers")
             case Log(level, text):
                 log.LOGGER.log(log.LEVELS[level], text)
+                self._admins.note_unlogged(level, text)
+            case Show(level, text):
+                self._admins.note(Note(time.time(), level, text))
             case Exit(code):
                 self._children.leave_no_mold()
+                self._leave_no_admin()
                 log.LOGGER.info("the master ends with exit code %d", code)
                 self._exit_code = code
 
     def _fork(self, action: Fork) -> None:
         setup = self._setups[action.generation]
         self._scoreboard.used = max(self._scoreboard.used, action.row + 1)
-        row = self._scoreboard.row(action.row)
-        row.clear()
+        row = self._scoreboard.settle(action.row)
         row[Field.SLOT] = action.slot
         row[Field.GENERATION] = action.generation
+        row[Field.SERIAL] = action.serial + 1
+        row[Field.FORKED] = time.monotonic_ns()
 
         worker = partial(be_worker, setup.config, setup.listeners, self._scoreboard, action)
         mold = partial(be_mold, setup.config, setup.listeners, self._scoreboard, action.generation)
@@ -403,16 +420,34 @@ class Master:
     def _private(self, setup: Setup) -> list[int]:
         """The descriptors that a worker of this set-up must not have."""
         others = [one.socket.fileno() for one in self._all_listeners() if one not in setup.listeners]
+        keys = self._keys_of_others(setup)
+        return [*self._own_descriptors(), *(fd for fd in (*others, *keys) if fd >= 0), *self._admins.descriptors()]
+
+    def _own_descriptors(self) -> list[int]:
+        """The descriptors that no forked process must have."""
         selector = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
         passed = self._origin.systemd.activation.descriptors()
-        keys = self._keys_of_others(setup)
-        return [fd for fd in (self._origin.wakeup, selector, *others, *passed, *keys) if fd >= 0]
+        return [fd for fd in (self._origin.wakeup, selector, *passed) if fd >= 0]
 
     def _keys_of_others(self, setup: Setup) -> set[int]:
         """The memory of certificates that are not those of this set-up."""
         every = [one.config.certificates for one in (self._current, *self._setups.values())]
         own = setup.config.certificates
         return {one.contexts.descriptor for one in every if one is not None and one is not own}
+
+    def _live_admin(self, plan: Plan, channel: socket.socket) -> int:
+        return be_admin(plan, self._scoreboard, channel)
+
+    def _private_of_admin(self) -> list[int]:
+        """The descriptors that an admin process must not have: the certificates' keys are among them."""
+        plan = self._current
+        others = [one.socket.fileno() for one in self._all_listeners() if one not in plan.admin]
+        keys = {
+            one.config.certificates.contexts.descriptor
+            for one in (self._current, *self._setups.values())
+            if one.config.certificates is not None
+        }
+        return [*self._own_descriptors(), *(fd for fd in (*others, *keys) if fd >= 0), *self._children.channels()]
 
     def _announce(self) -> None:
         options = self._current.config.options
@@ -435,6 +470,7 @@ class Master:
         """Make a generation's set-up the daemon's, and close what only older ones have."""
         before, asked = self._all_listeners(), self._current.config.options.pid
         self._current = self._setups[generation]
+        self._admin_plan = self._current.admin_plan()
         self._setups = {generation: self._current}
         self._children.end_molds(keep=self._setups)
         if generation != 1:  # the first was configured before it booted
@@ -447,9 +483,10 @@ class Master:
     def _permit_again(self) -> None:
         """Give the unix sockets that have stayed bound the mode and the owner that they have now."""
         config = self._current.config
-        for listener in self._current.listeners:
+        for listener in (*self._current.listeners, *self._current.admin):
             try:
-                listening.permit_again(listener, config.options.bind, config.identity)
+                wanted = (*config.options.bind, *config.options.admin)
+                listening.permit_again(listener, wanted, config.identity)
             except BindError as exc:
                 log.LOGGER.warning("%s; it stays as it is", exc)
 
@@ -469,19 +506,29 @@ class Master:
 
     def _all_listeners(self) -> list[Listener]:
         setups = (self._current, *self._setups.values())
-        return list(dict.fromkeys(listener for setup in setups for listener in setup.listeners))
+        return list(dict.fromkeys(one for setup in setups for one in (*setup.listeners, *setup.admin)))
 
     def _close_listeners(self) -> None:
+        """Close what the workers accept on; how the stop goes can be asked until its end."""
         self._children.end_molds()  # they have them, too
-        for listener in self._all_listeners():
+        setups = (self._current, *self._setups.values())
+        for listener in dict.fromkeys(one for setup in setups for one in setup.listeners):
+            listener.close()
+
+    def _leave_no_admin(self) -> None:
+        self._admins.leave_none()
+        for listener in self._current.admin:
             listener.close()
 
     def _configure(self, setup: Setup) -> None:
         options = setup.config.options
         log.configure("master", level=options.log_level, form=options.log_format)
+        log.LOGGER.addHandler(self._admins.handler)
         setproctitle.setproctitle(f"{options.proc_name}: master [{describe(options.app)}]")
         systemd = self._origin.systemd
-        unused = inherited.unused(systemd.activation, options.bind)
-        forgotten = [f'systemd has passed the socket "{name}", which no --bind names' for name in unused]
+        unused = inherited.unused(systemd.activation, (*options.bind, *options.admin))
+        forgotten = [
+            f'systemd has passed the socket "{name}", which neither --bind nor --admin names' for name in unused
+        ]
         for warning in (*setup.config.warnings, *systemd.warnings, *forgotten):
             log.LOGGER.warning("%s", warning)

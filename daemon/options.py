@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from preforkd.daemon.address import Address, TcpAddress
+from preforkd.daemon.address import Address, TcpAddress, UnixAddress
 from preforkd.daemon.tls_values import TLS_SETTINGS, Binds, NamedCertificate, NamedCertificates
 from preforkd.daemon.values import (
     AUTO,
+    Addresses,
     Choice,
     Count,
     Flag,
@@ -80,6 +81,7 @@ def _option(section: str, kind: Kind, default: object, help: str, **names: objec
 
 _APP, _BIND, _TLS, _WORKERS = "Application", "Listening", "TLS", "Workers"
 _TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
+_WATCHING = "Watching and control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +291,25 @@ class Options:
     idle_grace: float = _option(
         _STOP, Seconds(), 2.0, "Idle connections of a worker that stops stay open so long, for a request on its way."
     )
+    admin: tuple[Address, ...] = _option(
+        _WATCHING,
+        Addresses(least=0),
+        (),
+        "Where a process of its own answers /livez, /readyz, /metrics, /status and a page for people, in the forms of "
+        "--bind; never where strangers are. On unix sockets also /control, for root and the master's user. Repeatable.",
+        repeatable=True,
+    )
+    statsd: tuple[Address, ...] = _option(
+        _WATCHING,
+        Addresses(least=0, kinds=(TcpAddress, UnixAddress)),
+        (),
+        "Where metrics are sent every second, by UDP or to a unix datagram socket, with gunicorn's names. Repeatable.",
+        repeatable=True,
+    )
+    statsd_prefix: str = _option(_WATCHING, Text(), "", "In front of the names of --statsd, with its dot.")
+    statsd_tags: str = _option(
+        _WATCHING, Text("TAGS"), "", "Behind each metric of --statsd, in the way of DogStatsD: env:prod,team:shop."
+    )
     parser: str = _option(
         _LIMITS,
         Choice(("auto", "compiled", "pure")),
@@ -324,6 +345,11 @@ class Options:
         _PROCESS, Text("FILE"), "", "File for the master's process id, relative to --chdir; there while it is ready."
     )
     proc_name: str = _option(_PROCESS, Text(), "preforkd", "The first word of the process titles.")
+
+    @property
+    def counting(self) -> bool:
+        """Whether workers count each request by method, status and duration: somebody reads it."""
+        return bool(self.admin or self.statsd)
 
     def worker_settings(self) -> WorkerSettings:
         """What a worker of these options is told."""

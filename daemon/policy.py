@@ -31,6 +31,7 @@ from preforkd.daemon.actions import (
     ReopenLogs,
     RollBack,
     Send,
+    Show,
 )
 from preforkd.daemon.deaths import cause, died_young, loss_of
 from preforkd.daemon.events import (
@@ -39,7 +40,9 @@ from preforkd.daemon.events import (
     HaltAsked,
     HeartbeatsRead,
     ReloadAsked,
+    ReloadRefused,
     ReopenAsked,
+    RestartAsked,
     ScaleAsked,
     Started,
     StopAsked,
@@ -49,9 +52,10 @@ from preforkd.daemon.events import (
     WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
+    WorkerStacks,
 )
 from preforkd.daemon.reconcile import reconcile
-from preforkd.daemon.slots import ENDING, SERVING, Loss, Worker, WorkerState
+from preforkd.daemon.slots import ENDING, SERVING, Loss, Reload, Worker, WorkerState
 from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
 from preforkd.workers.channel import INTERNAL, Reopen
 from preforkd.workers.scoreboard import ROWS
@@ -114,9 +118,28 @@ def _reload(turn: Turn, event: ReloadAsked) -> None:
         return
     if turn.phase is not Phase.SERVING:
         turn.log("info", f"the reload to generation {previous.number} is superseded")
+        turn.count_reload(Reload.SUPERSEDED)
         turn.do(RollBack(previous.number))
     turn.enter(Phase.RELOADING)
     turn.log("info", f"reload: booting generation {turn.target.number} with {_workers(turn.target.size)}")
+
+
+def _refuse_reload(turn: Turn, event: ReloadRefused) -> None:
+    for error in event.errors:
+        turn.log("error", f"reload refused: {error}")
+    turn.log("error", f"nothing has changed: generation {turn.target.number} goes on")
+    turn.count_reload(Reload.REFUSED)
+    turn.failure = "; ".join(event.errors)
+
+
+def _restart(turn: Turn, event: RestartAsked) -> None:
+    for worker in turn.serving():
+        if worker.slot == event.slot and event.first:
+            turn.log("info", f"{worker} is to be replaced; it serves until its successor is ready")
+            turn.set(worker, state=WorkerState.RETIRING)
+        elif worker.slot == event.slot:
+            turn.log("info", f"{worker} is to drain; it is replaced")
+            turn.drain(worker)
 
 
 def _scale(turn: Turn, event: ScaleAsked) -> None:
@@ -238,16 +261,18 @@ def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "", *, is_
         _give_up(turn, 1 if is_ours else 3, "preforkd did not start" if is_ours else "the app did not boot")
     elif _on_trial(turn, worker):
         turn.log("error", text)
-        _roll_back(turn)
+        _roll_back(turn, f"{worker} did not boot: {why}")
     else:
         turn.log("error", f"{text}\nthe next try is in {turn.delay_slot(worker.slot):.1f} s")
 
 
-def _roll_back(turn: Turn) -> None:
+def _roll_back(turn: Turn, why: str) -> None:
     """Give the target generation up; the committed one, all of which is still there, serves on."""
     if turn.committed is None:  # impossible in the phases with a trial
         return
     failed, turn.target = turn.target, turn.committed
+    turn.failure = why
+    turn.count_reload(Reload.ROLLED_BACK)
     turn.backoffs.clear()
     turn.enter(Phase.SERVING)
     turn.log("error", f"reload failed: generation {turn.target.number} goes on, generation {failed.number} is given up")
@@ -284,6 +309,12 @@ def _retires(turn: Turn, event: WorkerRetiring) -> None:
     turn.set(worker, state=WorkerState.RETIRING)
 
 
+def _stacks(turn: Turn, event: WorkerStacks) -> None:
+    worker = turn.workers.get(event.serial)
+    if worker is not None:
+        turn.do(Show("warning", f"{worker} is here:\n{event.text}"))
+
+
 def _fork_failed(turn: Turn, event: ForkFailed) -> None:
     worker = turn.forget(event.serial)
     if worker is not None:
@@ -299,7 +330,9 @@ def _exited(turn: Turn, event: WorkerExited) -> None:
     if event.in_flight:
         text += f", with {event.in_flight} requests in flight at its last heartbeat"
     loss = loss_of(worker, event)
-    if loss is not None:
+    if loss is None:
+        turn.drained += 1
+    else:
         text += f"; {loss}: {turn.count(loss)} since the start"
     if worker.state in ENDING or turn.phase not in RUNNING:
         orderly = event.code == 0 or (worker.doom is not None and not event.in_flight)
@@ -318,7 +351,7 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
     elif not died_young(worker, event):
         turn.backoffs.pop(worker.slot, None)
     elif _on_trial(turn, worker) and not _was_sent_term(turn, worker, event):
-        _roll_back(turn)
+        _roll_back(turn, text)
     else:
         turn.log("warning", f"slot {worker.slot} gets its next worker in {turn.delay_slot(worker.slot):.1f} s")
 
@@ -410,6 +443,7 @@ def _phase_over(turn: Turn) -> None:
         turn.committed = turn.target
         turn.enter(Phase.SERVING)
         turn.do(Commit(turn.target.number))
+        turn.count_reload(Reload.DONE)
         turn.log("info", f"reload done: generation {turn.target.number} has replaced the old one")
         for worker in turn.all(WorkerState.STANDBY):
             turn.drain(worker)
@@ -447,6 +481,8 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (StopAsked, {_NEW: _ignore, _UP: _stop, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
     (HaltAsked, {_NEW: _ignore, _UP: _halt, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
     (ReloadAsked, {_NEW: _ignore, _UP: _reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ReloadRefused, {_NEW: _ignore, _UP: _refuse_reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (RestartAsked, {_NEW: _ignore, _UP: _restart, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ReopenAsked, {_NEW: _ignore, _UP: _reopen, _ENDING: _reopen, _HALTING: _ignore, _GONE: _ignore}),
     (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
@@ -454,6 +490,7 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (WorkerFailed, {_NEW: _ignore, _UP: _failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerGotTerm, {_NEW: _ignore, _UP: _got_term, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerRetiring, {_NEW: _ignore, _UP: _retires, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerStacks, {_NEW: _ignore, _UP: _stacks, _ENDING: _stacks, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerExited, {_NEW: _ignore, _UP: _exited, _ENDING: _exited, _HALTING: _exited, _GONE: _ignore}),
     (HeartbeatsRead, {_NEW: _ignore, _UP: _heartbeats, _ENDING: _heartbeats, _HALTING: _ignore, _GONE: _ignore}),
     (TimePassed, {_NEW: _ignore, _UP: _time_passed, _ENDING: _time_passed, _HALTING: _time_passed, _GONE: _ignore}),

@@ -71,6 +71,12 @@ class State:
     """How many workers were lost since the start, by `Loss`."""
     watched: float = 0.0
     """When the heartbeats were last read."""
+    drained: int = 0
+    """How many workers have ended in order since the start."""
+    reloads: Mapping[str, int] = field(default_factory=dict)
+    """How many reloads have ended since the start, by `Reload`."""
+    failure: str = ""
+    """Why the last reload that failed has failed."""
 
 
 class Turn:
@@ -92,6 +98,9 @@ class Turn:
         self.silent_boots = state.silent_boots
         self.losses = dict(state.losses)
         self.watched = state.watched
+        self.drained = state.drained
+        self.reloads = dict(state.reloads)
+        self.failure = state.failure
 
     def state(self) -> State:
         """Return the state after the turn."""
@@ -108,6 +117,9 @@ class Turn:
             silent_boots=self.silent_boots,
             losses=self.losses,
             watched=self.watched,
+            drained=self.drained,
+            reloads=self.reloads,
+            failure=self.failure,
         )
 
     def do(self, *actions: Action) -> None:
@@ -213,6 +225,10 @@ class Turn:
         """Count a lost worker; returns how many were lost that way since the start."""
         self.losses[loss] = self.losses.get(loss, 0) + 1
         return self.losses[loss]
+
+    def count_reload(self, result: str) -> None:
+        """Count a reload that is over, as a `Reload`."""
+        self.reloads[result] = self.reloads.get(result, 0) + 1
 
     def delay_slot(self, slot: int) -> float:
         """Note a young death in a slot; returns the seconds before its next worker."""

@@ -32,12 +32,16 @@ from preforkd.workers.scoreboard import Scoreboard
 
 VARIABLE: Final = "_PREFORKD_HANDOVER"
 """In the environment of the new program: the format of the handover, and the descriptor that it is read from."""
-FORMAT: Final = 1
-"""Of the handover; a program that does not know it refuses in its dry run, where that does no harm."""
+FORMAT: Final = 2
+"""Of the handover and the scoreboard; a program that does not know it refuses in its dry run, which does no harm."""
 MOST_OUTPUT: Final = 16384
 """Bytes of a dry run's output that go into the log."""
 MORE_THAN_STARTUP: Final = 10.0
 """Seconds that a dry run may take beside the start-up timeout: for the interpreter, and for reporting the timeout."""
+
+
+UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
+"""When the program may be replaced."""
 
 
 class UpgradeError(Exception):
@@ -123,6 +127,8 @@ class Upgrade:
         self._dry_run: DryRun | None = None
         self._given_up = ""
         self.progress = Progress.IDLE
+        self.failure = ""
+        """Why the last one has come to nothing, in one line."""
 
     @property
     def deadline(self) -> float | None:
@@ -134,10 +140,12 @@ class Upgrade:
         if self.progress is not Progress.IDLE:
             log.LOGGER.info("upgrade: one is being tried already")
             return
+        self.failure = ""
         try:
             os.chdir(self._folder)
             self._dry_run = DryRun(self._environ, startup_timeout)
         except (UpgradeError, OSError) as exc:
+            self.failure = str(exc)
             log.LOGGER.error("upgrade refused: %s", exc)
             return
         self.progress = Progress.TRYING
@@ -152,8 +160,11 @@ class Upgrade:
         self._dry_run = None
         self.progress = Progress.IDLE if why is not None or self._given_up else Progress.DUE
         if self._given_up:
+            self.failure = self._given_up
             log.LOGGER.warning("upgrade given up: %s; nothing has changed", self._given_up)
         elif why is not None:
+            last = why.splitlines()[-1].removeprefix("preforkd: error: ")
+            self.failure = f"the new program does not boot: {last}"
             log.LOGGER.error("upgrade refused, for the new program does not boot: %s", why)
             log.LOGGER.error("nothing has changed: the running program goes on")
         return True
@@ -173,6 +184,7 @@ class Upgrade:
             os.chdir(self._folder)
             replace_program(handover, self._environ, wakeup)
         except (UpgradeError, OSError) as exc:
+            self.failure = str(exc)
             log.LOGGER.error("upgrade failed: %s; nothing has changed", exc)
 
 

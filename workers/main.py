@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import ending, log, offspring, stacks
+from preforkd.workers import ending, log, offspring, prometheus, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -32,6 +32,7 @@ from preforkd.workers.channel import (
     Reopen,
     Resume,
     Retire,
+    Stacks,
     encode,
 )
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
@@ -44,6 +45,7 @@ from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
 from preforkd.workers.server import Server
+from preforkd.workers.tally import Tally
 
 if TYPE_CHECKING:
     import ssl
@@ -107,6 +109,7 @@ def preload(settings: WorkerSettings) -> LoadedApp:
     Raises:
         AppError: it cannot be served; the message is one line and says why.
     """
+    prometheus.prepare()
     app = load_app(settings)
     import_gateway(app.interface)
     if settings.max_rss:
@@ -159,6 +162,9 @@ def run(
     try:
         compiled.choose(settings.parser)
         if app is None:
+            prometheus.prepare()
+        prometheus.begin(index, board.free_rows())
+        if app is None:
             row[Field.STATE] = RowState.LOADING
             app = load_app(settings)
             row[Field.STATE] = RowState.STARTING
@@ -175,6 +181,7 @@ def run(
             raise
         channel.sendall(encode(Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())))
         return INTERNAL_ERROR
+    prometheus.end()
     ending.run_exit_functions()
     return 0
 
@@ -196,13 +203,6 @@ def _run_through(serving: Coroutine[Any, Any, None]) -> None:
                 if not task.done():
                     log.LOGGER.error("a task raised %s: the worker goes on", type(exc).__name__, exc_info=exc)
         task.result()
-
-
-def _forked(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave a worker's loop in a process that the app has forked: what comes back to it has come to its end."""
-    asyncio._set_running_loop(None)
-    loop.call_soon(offspring.end)
-    loop.call_soon_threadsafe = offspring.end_with  # type: ignore[method-assign]  # by a thread of the app's
 
 
 async def sleep_until(when: float) -> None:
@@ -254,6 +254,7 @@ class Worker:
         self._decoder = Decoder()
         self._leaving: asyncio.Task[None] | None = None
         """What a pause, a drain or the master's death has started; a later order replaces an earlier one."""
+        self._tally: Tally | None = None
         self._retiring = False
         """It has asked to be replaced."""
         self._has_term = False
@@ -298,8 +299,8 @@ class Worker:
     async def _start(self) -> None:
         """Prepare everything but the listeners, and have the app start."""
         self._loop = asyncio.get_running_loop()
-        offspring.loop_runs(partial(_forked, self._loop))
-        stacks.install(self._loop)
+        offspring.loop_runs(self._forked)
+        stacks.install(self._loop, lambda text: self._tell(Stacks(text)))
         offspring.claim(stacks.SIGNAL)
         self._over = asyncio.Event()
         self._connections = connections_of(self._loop)
@@ -308,11 +309,21 @@ class Worker:
             self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
         clock.name_server(self._settings.server_header)
         self._connections.limit_concurrency = self._settings.limit_concurrency
+        if self._settings.counting:
+            self._connections.counters = self._tally = Tally(self._row)
         self._access_log = self._open_access_log()
         self._row[Field.STATE] = RowState.LOADING
         self._try_protocol()
         await self._start_app()
         self._row[Field.STATE] = RowState.STARTING
+
+    def _forked(self) -> None:
+        """Leave the loop in a process that the app has forked: what comes back to it has come to its end."""
+        asyncio._set_running_loop(None)
+        self._loop.call_soon(offspring.end)
+        self._loop.call_soon_threadsafe = offspring.end_with  # type: ignore[method-assign]  # by a thread of the app's
+        if self._tally is not None:
+            self._tally.let_go()
 
     async def _end(self, end_by: float) -> None:
         """Have the app shut down, and write the last lines.
@@ -544,3 +555,5 @@ class Worker:
         row[Field.LOST_LINES] = log.lost() + (self._access_log.lost if self._access_log is not None else 0)
         for field, number in zip(RESPONSES, connections.responses[1:], strict=False):
             row[field] = max(number, 0)  # the class that is left over may be reckoned in the middle of a request
+        if self._tally is not None:
+            self._tally.beat(connections if connections.active else ())

@@ -141,11 +141,12 @@ class Server:
         left = deadline - self._loop.time()
         if left > 0:
             self._give_up_handshakes(only_silent=True)
-            self._connections.closing(left)
+            # A little more, for timers are not exact: the cut at the deadline is `_cut`'s, which counts it.
+            self._connections.closing(left + LAST_WORDS)
             if self._handshakes:
                 await self._closed_by(min(self._loop.time() + HANDSHAKE_GRACE, deadline))
                 self._give_up_handshakes()
-                self._connections.closing(max(deadline - self._loop.time(), 0))
+                self._connections.closing(max(deadline - self._loop.time(), 0) + LAST_WORDS)
             await self._closed_by(deadline)
         self._give_up_handshakes()
         if self._connections:
@@ -156,6 +157,8 @@ class Server:
         cut = sum(connection.state is ConnectionState.ACTIVE for connection in self._connections)
         if cut:
             requests = "1 request" if cut == 1 else f"{cut} requests"
+            if self._connections.counters is not None:
+                self._connections.counters.forced(cut)
             self._logger.warning("cutting %s, not done at the end of --graceful-timeout", requests)
         self._connections.closing(0.0)
         await self._closed_by(self._loop.time() + LAST_WORDS)

@@ -53,4 +53,5 @@ class WorkerSettings:
     log_level: str
     debug: bool
     health_path: str
+    counting: bool
     server_header: str

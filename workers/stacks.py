@@ -9,6 +9,8 @@ import asyncio
 import faulthandler
 import io
 import signal
+import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
@@ -18,15 +20,23 @@ SIGNAL: Final = signal.SIGUSR2
 MOST_TASKS: Final = 100
 """Tasks that are shown: a worker that hangs may have thousands, and all wait for the same one."""
 
+MOST_FRAMES: Final = 30
+"""Frames that are told: the last ones, where it is."""
 
-def install(loop: asyncio.AbstractEventLoop) -> None:
+
+def install(loop: asyncio.AbstractEventLoop, tell: Callable[[str], None]) -> None:
     """Dump all stacks on `SIGNAL` from now on, and the threads' on a fatal signal too.
 
     The threads are written by a handler in C, which needs no interpreter; the tasks by one in Python, which runs as
     soon as the blocking call returns to the interpreter.
+
+    Args:
+        loop: whose tasks are shown.
+        tell: is told where the main thread is, as text.
     """
 
-    def dump_tasks(_signum: int, _frame: FrameType | None) -> None:
+    def dump_tasks(_signum: int, frame: FrameType | None) -> None:
+        tell("".join(traceback.format_stack(frame, limit=MOST_FRAMES)).rstrip())
         tasks = list(asyncio.all_tasks(loop))
         text = io.StringIO(f"{len(tasks)} asyncio tasks:\n")
         text.seek(0, io.SEEK_END)

@@ -17,7 +17,7 @@ from preforkd.daemon import command, master, signals, version
 from preforkd.daemon.config import Config, ConfigError
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.options import DECLARATIONS
-from preforkd.daemon.values import Flag
+from preforkd.daemon.values import Addresses, Flag
 from tests.certificates import Authority, needs_openssl
 
 HANDLER = "from preforkd.workers import ServerHttpProtocol\nclass Handler(ServerHttpProtocol): pass\n"
@@ -122,13 +122,15 @@ def test_every_option_of_the_command_line_arrives(
         "drain_streams": "late",
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
+        "admin": f"unix:{folder}/admin.sock",
     }
     arguments = []
     for one in DECLARATIONS:
         if isinstance(one.kind, Flag):
             arguments.append(f"--no-{one.flag[2:]}" if one.default else one.flag)
         elif one.name not in ("app", "bind"):
-            arguments += [one.flag, values.get(one.name, "7")]
+            address = "127.0.0.1:0" if isinstance(one.kind, Addresses) else "7"
+            arguments += [one.flag, values.get(one.name, address)]
     assert run(*arguments) == 77
     given = {name for name, origin in served.config.origins.items() if origin.endswith("on the command line")}
     assert given == {one.name for one in DECLARATIONS}

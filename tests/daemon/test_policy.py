@@ -22,6 +22,7 @@ from preforkd.daemon.actions import (
     ReopenLogs,
     RollBack,
     Send,
+    Show,
 )
 from preforkd.daemon.events import (
     Event,
@@ -29,7 +30,9 @@ from preforkd.daemon.events import (
     HaltAsked,
     HeartbeatsRead,
     ReloadAsked,
+    ReloadRefused,
     ReopenAsked,
+    RestartAsked,
     ScaleAsked,
     Started,
     StopAsked,
@@ -39,6 +42,7 @@ from preforkd.daemon.events import (
     WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
+    WorkerStacks,
 )
 from preforkd.daemon.policy import _ROWS, MOST_WORKERS, SILENT_BOOTS, TABLE, next_deadline, step
 from preforkd.daemon.reconcile import PROBATION
@@ -51,6 +55,8 @@ KINDS: tuple[type, ...] = (
     StopAsked,
     HaltAsked,
     ReloadAsked,
+    ReloadRefused,
+    RestartAsked,
     ScaleAsked,
     ReopenAsked,
     ForkFailed,
@@ -58,6 +64,7 @@ KINDS: tuple[type, ...] = (
     WorkerFailed,
     WorkerGotTerm,
     WorkerRetiring,
+    WorkerStacks,
     WorkerExited,
     HeartbeatsRead,
     TimePassed,
@@ -737,6 +744,49 @@ def test_usr1_reaches_every_worker() -> None:
     assert kinds(actions, ReopenLogs)
 
 
+# What those who watch the daemon want to know
+
+
+def test_every_end_of_a_reload_is_counted_and_a_failure_says_why() -> None:
+    play = Play(1).booted()
+    play.reload()
+    play.all_ready()
+    play.pass_time(PROBATION)
+    play.reload()
+    play.happens(WorkerFailed, 2, "import", "hello.py:3: SyntaxError", "")
+    assert play.state.failure == "worker 0 (generation 3) did not boot: import: hello.py:3: SyntaxError"
+    play.exits(2, 3)
+    play.reload()
+    play.reload()
+    play.happens(ReloadRefused, ("workers in preforkd.toml: too many",))
+    assert play.state.failure == "workers in preforkd.toml: too many"
+    assert play.state.reloads == {"done": 1, "rolled back": 1, "superseded": 1, "refused": 1}
+
+
+def test_workers_that_have_drained_are_counted_apart_from_those_that_were_lost() -> None:
+    play = Play(2).booted()
+    play.happens(ScaleAsked, -1)
+    play.exits(1)
+    play.exits(0, None, signal.SIGKILL)
+    assert (play.state.drained, play.state.losses) == (1, {"killed": 1})
+
+
+def test_a_restart_has_the_successor_ready_first_and_a_drain_has_not() -> None:
+    play = Play(2).booted()
+    assert kinds(play.happens(RestartAsked, 0, first=True), Fork)
+    assert play.in_state(WorkerState.RETIRING) == [0]
+    assert sent(play.happens(WorkerReady, 2), Drain) == [0]
+    actions = play.happens(RestartAsked, 1, first=False)
+    assert (sent(actions, Drain), len(kinds(actions, Fork))) == ([1], 1)
+
+
+def test_where_a_worker_hangs_is_shown_but_not_logged_again() -> None:
+    play = Play(1).booted()
+    actions = play.happens(WorkerStacks, 0, "line 7")
+    assert actions == [Show("warning", "worker 0 (generation 1) is here:\nline 7")]
+    assert not play.happens(WorkerStacks, 9, "of one that is gone")
+
+
 # Every pair
 
 NOTHING: dict[type, set[Phase]] = {
@@ -744,6 +794,8 @@ NOTHING: dict[type, set[Phase]] = {
     StopAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     HaltAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ReloadAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    ReloadRefused: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    RestartAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ScaleAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ReopenAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ForkFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
@@ -751,6 +803,7 @@ NOTHING: dict[type, set[Phase]] = {
     WorkerFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerGotTerm: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerRetiring: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerStacks: {Phase.NEW, Phase.HALTING, Phase.GONE},
     WorkerExited: {Phase.NEW, Phase.GONE},
     HeartbeatsRead: {Phase.NEW, Phase.HALTING, Phase.GONE},
     TimePassed: {Phase.NEW, Phase.GONE},

@@ -69,6 +69,9 @@ class ServerHttpProtocol(ProcessingConnection):
         if not self.requests:
             # Not in __init__: a subclass may set its access log behind that, or in its connection_made().
             self._logging = self._way_of_logging()
+            counters = self.connections.counters
+            self._count_request = None if counters is None else counters.request
+            self._times_requests = counters is not None or self._logging >= TIMED_LINE
             if self._logging != NO_LOG:
                 self._remote = self.remote  # asked for now: behind a reset nobody knows
         super()._new_task()
