@@ -193,6 +193,26 @@ def test_a_client_that_leaves_ends_its_stream(start: Start, way: str) -> None:
 
 
 @pytest.mark.parallel
+@pytest.mark.parametrize("behind", ["requests", "a body"])
+@pytest.mark.parametrize("leave", ["close", "reset"])
+def test_a_client_that_leaves_is_noticed_though_nothing_more_is_read_from_it(
+    start: Start, leave: str, behind: str
+) -> None:
+    daemon = start(app=APP, workers=1)
+    with Connection(daemon.port, timeout=SOON) as stream:
+        if behind == "requests":
+            stream.send(4 * b"GET /text/cancels HTTP/1.1\r\nHost: a\r\n\r\n")
+        else:
+            stream.send(b"POST /text/cancels HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(100000))
+        stream.read_some()
+        assert live(daemon) == 1
+        getattr(stream, leave)()
+        daemon.until(lambda: live(daemon) == 0, SOON, "the app knows that its client has left")
+    daemon.wait_log('"(GET|POST) /text/cancels HTTP/1.1" 200 13 ')
+    assert no_error(daemon)
+
+
+@pytest.mark.parallel
 @pytest.mark.parametrize("leave", ["close", "reset"])
 def test_an_app_that_listens_to_nobody_is_cancelled_in_time_if_that_is_wanted(start: Start, leave: str) -> None:
     patient, strict = start(app=APP, workers=1), start("--disconnect-timeout", "0.5", app=APP, workers=1)

@@ -234,7 +234,7 @@ class AsgiProtocol(ServerHttpProtocol):
             self._app_has_failed(exchange, error_of(exc))
         if exchange.is_detached:
             return
-        if self._client_finished:
+        if self.may_have_left():
             self._nobody_waits = exchange.was_told
         self.exchange = None
         if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.listener is not None:
@@ -267,7 +267,7 @@ class AsgiProtocol(ServerHttpProtocol):
             return
         if not isinstance(exc, Exception):
             raise exc
-        if self._client_finished and (gives_up(exc) if exchange.was_told else is_disconnect(exc)):
+        if self.may_have_left() and (gives_up(exc) if exchange.was_told else is_disconnect(exc)):
             exchange.was_told = True
             return
         if exchange.phase == COMPLETE:
@@ -376,6 +376,12 @@ class AsgiProtocol(ServerHttpProtocol):
     def lose_handler(self) -> None:
         """An app is told when its client is gone, and cancelled only after `disconnect_timeout`."""
 
+    def client_has_closed(self) -> None:
+        """The client will send nothing behind what it has sent by now: the app is told."""
+        super().client_has_closed()
+        if self.exchange is not None:
+            self.exchange.disconnect()
+
     def eof_received(self) -> bool:
         """The client will send no more (asyncio's call).
 
@@ -383,9 +389,7 @@ class AsgiProtocol(ServerHttpProtocol):
         the app sends, as with Go's net/http.
         """
         stays = super().eof_received()
-        if self.exchange is not None:
-            self.exchange.disconnect()
-        elif self.websocket is not None and self._receiver is None:
+        if self.exchange is None and self.websocket is not None and self._receiver is None:
             self._nobody_waits = True
             self.websocket.lose()
             return False  # WebSocket has no half-close (RFC 6455 section 7.1.1): who ends before it has begun is gone

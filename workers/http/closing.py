@@ -18,6 +18,7 @@ from weakref import ref
 from preforkd.workers.http.connections import cut_in_time
 from preforkd.workers.http.deadlines import Allowance, Deadline, Marks, Sight, expired
 from preforkd.workers.http.errors import BadRequestError
+from preforkd.workers.http.leaving import Sign, sign_of
 from preforkd.workers.http.limits import Limits
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
@@ -125,6 +126,10 @@ class ClosingConnection(asyncio.Protocol):
         raise NotImplementedError
 
     def _resume_reading(self) -> None:
+        raise NotImplementedError
+
+    def client_has_closed(self) -> None:
+        """The client will send nothing behind what it has sent by now: mostly it is gone."""
         raise NotImplementedError
 
     def expire_request(self) -> None:
@@ -342,6 +347,8 @@ class ClosingConnection(asyncio.Protocol):
 
     def check_deadlines(self, now: float) -> None:
         """Act on what has run out; called by the sweep."""
+        if self._reading_paused and self.state is ConnectionState.ACTIVE:
+            self._look_for_client()
         untaken = self.untaken()
         waits_for_body = self._intake in (BODY, DRAIN) and not self._reading_paused and not self.continue_is_due
         received = self.reader.body_received if waits_for_body else None
@@ -349,6 +356,22 @@ class ClosingConnection(asyncio.Protocol):
         deadline = expired(sight, self._marks, self._allowed, now)
         if deadline is not None:
             self._act_on(deadline)
+
+    def may_have_left(self) -> bool:
+        """Whether the client has closed its side, be it in what was read or behind it."""
+        return self._client_finished or self._marks.left == self.requests
+
+    def _look_for_client(self) -> None:
+        """Notice that a client has left whose next requests, or whose body, are not read for now."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            return
+        sign = sign_of(sock)
+        if sign is Sign.GONE and self.transport is not None:
+            self.transport.abort()
+        elif sign is Sign.CLOSED_ITS_SIDE and self._marks.left != self.requests:
+            self._marks.left = self.requests
+            self.client_has_closed()
 
     def untaken(self) -> int:
         """Bytes written that the client's system has not acknowledged; costs a system call only if there may be any."""

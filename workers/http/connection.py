@@ -381,8 +381,7 @@ class HttpConnection(ClosingConnection):
             self._intake = DISCARD
         if not self._tail:
             self.persistent = False
-        if self.limits.disconnect_timeout:
-            self._give_up_later()
+        self.client_has_closed()
         if self.state is ConnectionState.ACTIVE or self._message is not None or self._bad is not None:
             # A half-close; asyncio's TLS transports cannot keep one open and warn when they are asked to.
             return self.transport is not None and self.transport.can_write_eof()
@@ -390,6 +389,11 @@ class HttpConnection(ClosingConnection):
             self.close()  # but keep an eye on whether the client takes the response: the kernel would not
             return self.transport is not None and self.transport.can_write_eof()
         return False
+
+    def client_has_closed(self) -> None:
+        """The client will send nothing behind what it has sent by now: mostly it is gone."""
+        if self.limits.disconnect_timeout:
+            self._give_up_later()
 
     def _give_up_later(self) -> None:
         self._loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))

@@ -61,6 +61,7 @@ class Marks:
             it has to have taken at its end.
         took, taken: since when the client has taken no more than this number of bytes.
         delivered: bytes given to the transport when the client was last seen to have taken all of them.
+        left: the request, by its number, during which it was seen that the client has closed its side.
     """
 
     head: float = 0.0
@@ -76,6 +77,7 @@ class Marks:
     took: float = 0.0
     taken: int = 0
     delivered: int = 0
+    left: int = 0
 
     def stalls(self, now: float) -> bool:
         """Whether the client has taken nothing of what is there for it for a while."""
