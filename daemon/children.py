@@ -316,6 +316,13 @@ class Children:
         return []
 
     def _kill_unborn(self, link: Link, signum: int) -> Iterator[Event]:
+        # It may have been born by now, and serve: it needs its channel, whose end would be its master's to it.
+        yield from self.read(link)
+        if link.serial not in self._by_serial:
+            return
+        if link.child.pid is not None:
+            os.kill(link.child.pid, signum)
+            return
         link.doom = signum
         if link.mold is not None and link.mold.kill_for(link.serial, signum):
             return

@@ -454,16 +454,19 @@ class TestPreload:
     ) -> None:
         ours, theirs = module_spawn.channel()
         master.children.adopt(Link(0, Child(None, ours), Scoreboard().row(0)))
-        read = Children.read
+        read, reads = Children.read, []
 
         def late(children: Children, link: Link, dead: int | None = None) -> Iterator[Event]:
-            with pytest.raises(BrokenPipeError):
-                theirs.send(encode(Hello(1)))  # it would be lost if the channel were only closed after this
+            reads.append(link)
+            if len(reads) == 2:  # the first one is for what has been said before
+                with pytest.raises(BrokenPipeError):
+                    theirs.send(encode(Hello(1)))  # it would be lost if the channel were only closed after this
             return read(children, link, dead)
 
         monkeypatch.setattr(Children, "read", late)
         (ended,) = master.children.kill(0, signal.SIGTERM)
         assert isinstance(ended, WorkerExited)
+        assert len(reads) == 2
         theirs.close()
 
     def test_without_subreapers_each_worker_is_forked_by_the_master(

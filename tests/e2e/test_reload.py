@@ -11,7 +11,7 @@ from tests.e2e import load as names
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import BOOT, Daemon
+from tests.e2e.daemon import BOOT, Daemon, title
 from tests.e2e.load import load
 
 RELOADS = "23456789ab"
@@ -53,22 +53,43 @@ def test_a_worker_that_is_ready_just_when_its_master_ends_it_finishes_what_it_ha
     start: Start, tmp_path: Path, signum: signal.Signals
 ) -> None:
     app = AppFile(tmp_path)
-    daemon = start("--drain-delay", "0.5", app=app.target, workers=1)
+    daemon = start("--drain-delay", "0.5", "--log-level", "debug", app=app.target, workers=1)
     (old,) = daemon.worker_pids()
     app.version("2", first="import time; time.sleep(0.5)")
     daemon.signal(signal.SIGHUP)
-    daemon.wait_workers(2)
+    daemon.wait_log(r"worker 0 \(generation 2\) is process")
     daemon.signal(signal.SIGSTOP)  # it does not hear that the new one is ready
-    new = daemon.wait_serving(but={old})
-    (connection,) = daemon.connect_to(new, 1)
-    connection.ask("/slow/2")
-    daemon.signal(signum)
-    daemon.signal(signal.SIGCONT)
-    daemon.wait_log("was ready just then")
-    assert connection.answer().text.split()[1] == str(new)
-    connection.close()
+    finishes_what_it_has_accepted(daemon, signum, daemon.wait_serving(but={old}))
+
+
+@pytest.mark.parallel
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
+def test_a_worker_from_a_mold_that_serves_before_its_master_knows_its_pid_keeps_its_channel(
+    start: Start, signum: signal.Signals
+) -> None:
+    daemon = start("--preload", "--drain-delay", "0.5", "--log-level", "debug", workers=1)
+    (old,) = daemon.worker_pids()
+    (mold,) = [process.pid for process in daemon.processes() if "mold" in title(process)]
+    daemon.signal(signal.SIGSTOP, mold)
+    daemon.signal(signal.SIGTTIN)
+    daemon.wait_log(r"worker 1 \(generation 1\) is to be forked")
+    daemon.signal(signal.SIGSTOP)
+    daemon.signal(signal.SIGCONT, mold)
+    finishes_what_it_has_accepted(daemon, signum, daemon.wait_serving(but={old}))
+
+
+def finishes_what_it_has_accepted(daemon: Daemon, signum: signal.Signals, worker: int) -> None:
+    """The master, which is stopped, gets this signal and goes on."""
+    (connection,) = daemon.connect_to(worker, 1)
+    with connection:
+        connection.ask("/slow/2")
+        daemon.signal(signum)
+        daemon.signal(signal.SIGCONT)
+        daemon.wait_log("was ready just then")
+        assert connection.answer().text.split()[1] == str(worker)
     assert (daemon.wait_exit() if signum is signal.SIGTERM else daemon.stop()) == 0
     assert "SIGKILL" not in daemon.log()
+    assert "the master is gone" not in daemon.log()
 
 
 def test_a_request_of_an_old_worker_is_completed_by_it(start: Start, tmp_path: Path) -> None:
