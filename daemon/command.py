@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from preforkd.daemon import listeners, master, signals
+from preforkd.daemon import foreign, listeners, master, signals
 from preforkd.daemon.check import check
 from preforkd.daemon.config import DEFAULT_FILE, Config, ConfigError, load
+from preforkd.daemon.migrate import as_toml as as_toml_of_gunicorn
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration
 from preforkd.daemon.pidfile import PidFile, PidFileError
 from preforkd.daemon.print_config import as_toml
@@ -49,6 +50,7 @@ _EXAMPLES = (
     "preforkd hello.py:HttpRequestHandler",
     "preforkd shop.web:Handler --bind 0.0.0.0:8080 --workers 4",
     "preforkd shop.web:Handler --bind unix:/run/shop/web.sock --config /etc/shop/preforkd.toml",
+    "preforkd migrate gunicorn.conf.py    (prints a preforkd.toml, and runs nothing)",
 )
 
 
@@ -82,15 +84,14 @@ def _parameter(one: Declaration) -> click.Parameter:
         return click.Argument(["app"], required=False, metavar="APP")
     help_text = f"{one.help}  [{one.default_text or 'none'}]"
     if isinstance(one.kind, Flag):
-        flags = f"{one.flag}/{one.flag.replace('--', '--no-', 1)}"
-        return click.Option([one.name, flags], default=None, help=help_text)
+        return click.Option([one.name, f"{one.flag}/{one.negative}"], default=None, help=help_text)
     if isinstance(one.kind, StreamChoice):
         word = f"[{one.kind.metavar}]"
         return click.Option(
             [one.name, one.flag], is_flag=False, flag_value=one.kind.alone, default=None, metavar=word, help=help_text
         )
     names = [one.name, *([one.short] if one.short else []), one.flag]
-    return click.Option(names, multiple=one.name == "bind", metavar=one.kind.metavar, help=help_text)
+    return click.Option(names, multiple=one.repeatable, metavar=one.kind.metavar, help=help_text)
 
 
 def _command(run: Callable[..., int]) -> click.Command:
@@ -109,6 +110,7 @@ def _command(run: Callable[..., int]) -> click.Command:
             ),
             click.Option(["print_config", "--print-config"], is_flag=True, help="Print all values and their origins."),
             click.Option(["version", "--version"], is_flag=True, help="Print the version."),
+            *foreign.options(),
         ],
     )
 
@@ -122,6 +124,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    if len(arguments) == 2 and arguments[0] == "migrate":
+        return _migrate(arguments[1])
     try:
         code: int = _command(_run).main(list(arguments), prog_name="preforkd", standalone_mode=False)
     except click.ClickException as exc:
@@ -141,10 +145,24 @@ def _fail(errors: Sequence[str], code: int) -> int:
     return code
 
 
+def _migrate(file: str) -> int:
+    """Print a preforkd.toml that does what a gunicorn.conf.py does; returns the exit code."""
+    try:
+        sys.stdout.write(as_toml_of_gunicorn(Path(file).read_bytes(), file))
+    except OSError as exc:
+        return _fail([f"{file} cannot be read: {exc.strerror}"], USAGE)
+    except (SyntaxError, ValueError) as exc:  # ValueError: there are zero bytes in it
+        return _fail([f"{file} is not Python: {exc}"], USAGE)
+    return 0
+
+
 def _run(**values: object) -> int:
     """Do what the parsed command line says; returns the exit code."""
     source = click.get_current_context().get_parameter_source
-    cli = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
+    typed = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
+    cli, notes, errors = foreign.translate(typed)
+    if errors:
+        raise ConfigError(errors)
     if "version" in cli:
         return _print_version()
     folder, environ = _start_folder(os.environ), dict(os.environ)
@@ -153,7 +171,7 @@ def _run(**values: object) -> int:
     if "print_config" in cli:
         sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
         return 0
-    config = _checked(load(cli, environ, folder=folder))
+    config = replace(_checked(load(cli, environ, folder=folder)), notes=tuple(notes))
     if "check" in cli:
         return check(config)
     pid_file = _pid_file(config)

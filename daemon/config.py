@@ -18,6 +18,7 @@ from pathlib import Path
 
 from preforkd.daemon.address import UnixAddress
 from preforkd.daemon.cgroup import cpu_quota
+from preforkd.daemon.migrate import refusal
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
 from preforkd.daemon.privileges import Identity
 from preforkd.daemon.values import AUTO, quoted
@@ -84,6 +85,7 @@ class Config:
         asked: the values as they were given: "auto" and relative paths.
         file: the TOML file that was read, None without one.
         warnings: what looks like a mistake but can be served with, one line each.
+        notes: what was made of options of other servers, one line each.
         identity: who the workers run as, None: as the master; `load` does not look it up.
     """
 
@@ -93,6 +95,7 @@ class Config:
     asked: Mapping[str, object]
     file: str | None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     identity: Identity | None = None
 
     def why(self, name: str) -> str:
@@ -166,6 +169,9 @@ def _read_toml(
     named = cli.get("config") or environ.get(_PREFIX + "CONFIG")
     path = Path(folder, str(named or DEFAULT_FILE))
     try:
+        if path.suffix == ".py":
+            first, *rows = refusal(str(named), read(str(path)))
+            raise ConfigError([f"{_config_origin(cli)}: {first}", *rows])  # alone: without the file much is missing
         return str(path), tomllib.loads(read(str(path)).decode())
     except FileNotFoundError:
         if not named:
@@ -264,6 +270,8 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
     if isinstance(values["max_requests_jitter"], str):
         values["max_requests_jitter"] = _portion(values["max_requests_jitter"], int(str(values["max_requests"])))
         reasons["max_requests_jitter"] = "of max_requests"
+    if str(values["app"]).endswith("()"):  # as gunicorn has factories
+        values["app"], values["factory"] = str(values["app"]).removesuffix("()"), True
     values["chdir"] = chdir = os.path.normpath(Path(folder, str(values["chdir"])))
     values["app_dir"] = os.path.normpath(Path(chdir, str(values["app_dir"])))
     if values["pid"]:

@@ -440,6 +440,8 @@ class Master:
         options = setup.config.options
         log.configure("master", level=options.log_level, form=options.log_format)
         setproctitle.setproctitle(f"{options.proc_name}: master [{describe(options.app)}]")
+        for note in setup.config.notes:
+            log.LOGGER.info("%s", note)
         systemd = self._origin.systemd
         unused = inherited.unused(systemd.activation, options.bind)
         forgotten = [f'systemd has passed the socket "{name}", which no --bind names' for name in unused]

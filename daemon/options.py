@@ -40,6 +40,7 @@ class Declaration:
         section: its heading in the help and in `--print-config`.
         help: one or two sentences, without the default.
         short: its one-letter flag.
+        repeatable: the command line may give it several times; its kind gets a sequence then.
         generic: the variable of other tools that gives it when nothing more particular does.
         generic_form: how that variable's value becomes the option's.
     """
@@ -50,6 +51,7 @@ class Declaration:
     section: str
     help: str
     short: str = ""
+    repeatable: bool = False
     generic: str = ""
     generic_form: str = "{}"
 
@@ -57,6 +59,11 @@ class Declaration:
     def flag(self) -> str:
         """Its name on the command line."""
         return "APP" if self.name == "app" else "--" + self.name.replace("_", "-")
+
+    @property
+    def negative(self) -> str:
+        """What switches it off on the command line; empty when it is no flag."""
+        return self.flag.replace("--", "--no-", 1) if isinstance(self.kind, Flag) else ""
 
     @property
     def variable(self) -> str:
@@ -71,7 +78,7 @@ class Declaration:
         return ", ".join(map(str, self.default)) if isinstance(self.default, tuple) else self.kind.write(self.default)
 
 
-def _option(section: str, kind: Kind, default: object, help: str, **names: str) -> Any:  # noqa: A002 - its name there
+def _option(section: str, kind: Kind, default: object, help: str, **names: object) -> Any:  # noqa: A002 - its name there
     """A field of `Options`; Any, so that a field annotated `int` may have the default "auto"."""
     return field(default=default, metadata={"kind": kind, "section": section, "help": help, **names})
 
@@ -128,6 +135,7 @@ class Options:
         "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 only), unix:PATH, unix:PATH?mode=660&group=GROUP, "
         "unix:@NAME, fd:N, systemd:NAME. Repeatable.",
         short="-b",
+        repeatable=True,
         generic="PORT",
         generic_form="0.0.0.0:{}",
     )

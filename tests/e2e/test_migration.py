@@ -1,0 +1,50 @@
+"""Somebody with a command line of gunicorn or uvicorn gets a running daemon from it in one try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.client import get
+from tests.e2e.conftest import Start
+from tests.e2e.daemon import free_port
+
+FACTORY = """
+def create():
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise RuntimeError("none")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"made"})
+    return app
+
+class site:
+    class nested:
+        app = staticmethod(create())
+"""
+COMMAND_LINES = {
+    "gunicorn": ["shop:create()", "-k", "uvicorn.workers.UvicornWorker", "-w", "1", "-b", "127.0.0.1:{port}",
+                 "-t", "90"],
+    "uvicorn": ["shop:create", "--factory", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1",
+                "--timeout-keep-alive", "5", "--proxy-headers", "--loop", "auto", "--log-level", "info"],
+    "nested": ["shop:site.nested.app", "--worker-class=uvicorn_worker.UvicornWorker", "--port", "{port}", "-w1",
+               "--access-logfile", "-", "--graceful-timeout", "10"],
+}  # fmt: skip
+NOTES = {
+    "gunicorn": "-t 90 is taken as --stall-timeout 90: a worker whose event loop",
+    "uvicorn": r"--host 127.0.0.1 --port \d+ is taken as --bind 127.0.0.1:\d+",
+    "nested": "--access-logfile - is taken as --access-log-file -",
+}
+
+
+@pytest.mark.parallel
+@pytest.mark.parametrize("server", COMMAND_LINES)
+def test_a_command_line_of_another_server_runs(start: Start, tmp_path: Path, server: str) -> None:
+    (tmp_path / "shop.py").write_text(FACTORY)
+    port = free_port()
+    arguments = [argument.format(port=port) for argument in COMMAND_LINES[server]]
+    daemon = start("--app-dir", str(tmp_path), *arguments, app=None, workers=None, port=None)
+    daemon.wait_log(NOTES[server])
+    assert get(port).text == "made"
+    assert daemon.stop() == 0
