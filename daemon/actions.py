@@ -15,6 +15,8 @@ class Fork:
     slot: int
     generation: int
     row: int
+    reason: str = "start"
+    """`start`, `reload`, `retire` (the one before has asked to be replaced) or `vacancy` (the slot was empty)."""
 
 
 @dataclass(frozen=True, slots=True)

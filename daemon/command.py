@@ -204,10 +204,20 @@ def _checked(config: Config) -> Config:
         missing = "the compiled parser was not built; install preforkd where there is a C compiler, or take auto"
         raise ConfigError([f"{config.origins['parser']}: {missing}"])
     check_target(options.app, options.app_dir, options.chdir)
+    if options.hooks:
+        _check_hooks(config)
     try:
         return replace(config, identity=resolve(options.user, options.group))
     except PrivilegeError as exc:
         raise ConfigError([f"{config.origins[exc.option]}: {exc}"]) from exc
+
+
+def _check_hooks(config: Config) -> None:
+    options = config.options
+    try:
+        check_target(options.hooks, options.app_dir, options.chdir)
+    except AppError as exc:
+        raise ConfigError([f"{config.origins['hooks']}: {exc}"]) from exc
 
 
 def _pid_file(config: Config) -> PidFile | None:

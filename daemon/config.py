@@ -28,6 +28,7 @@ MOST_WITHOUT_QUOTA = 8
 """Workers that `auto` starts at most when nothing limits CPU: on a big shared machine more would be a surprise."""
 
 _PREFIX = "PREFORKD_"
+_NO_OPTIONS = (_PREFIX + "CONFIG", _PREFIX + "SLOT", _PREFIX + "GENERATION")  # the last two are a worker's, for its app
 # Kubernetes gives every pod such variables for every Service of its namespace (enableServiceLinks), also for one that
 # is called "preforkd" or "preforkd-shop": PREFORKD_SERVICE_HOST, PREFORKD_PORT=tcp://10.0.0.1:80, PREFORKD_PORT_80_TCP.
 _SERVICE_LINK = re.compile(
@@ -213,7 +214,7 @@ def _from_environ(environ: Mapping[str, str], errors: list[str]) -> Found:
     """The `PREFORKD_*` variables; an empty one counts as not set, as container tools write it."""
     found: Found = {}
     for variable, text in environ.items():
-        if not variable.startswith(_PREFIX) or variable == _PREFIX + "CONFIG" or _is_service_link(variable, text):
+        if not variable.startswith(_PREFIX) or variable in _NO_OPTIONS or _is_service_link(variable, text):
             continue
         name = variable.removeprefix(_PREFIX).lower()
         if name not in BY_NAME or variable != BY_NAME[name].variable:

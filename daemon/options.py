@@ -116,6 +116,12 @@ class Options:
     app_dir: str = _option(
         _APP, Text("FOLDER"), ".", "Folder that the app's modules are imported from; relative to --chdir."
     )
+    hooks: str = _option(
+        _APP,
+        Text("MODULE:OBJECT"),
+        "",
+        "Its functions boot, ready, drain and exit are called in each worker, with slot, generation and reason.",
+    )
     server_header: str = _option(
         _APP,
         ServerField(),

@@ -44,9 +44,10 @@ def be_worker(
         channel: its end of the channel.
         app: what its mold has imported; None: it imports the app itself.
     """
-    from preforkd.workers import main
+    from preforkd.workers import hooks, main
 
     options = config.options
+    hooks.identify(order.slot, order.generation)
     log.configure(f"worker {order.slot}", level=options.log_level, form=options.log_format)
     name, who = options.proc_name, f"worker {order.slot} (generation {order.generation})"
     offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
@@ -61,7 +62,7 @@ def be_worker(
         [listener.socket for listener in listeners],
         frozenset(listener.socket.fileno() for listener in listeners if listener.is_lent),
     )
-    return main.run(options.worker_settings(), sockets, channel, board, order.row, app)
+    return main.run(options.worker_settings(), sockets, channel, board, order.row, app, order.reason)
 
 
 def be_mold(
@@ -79,6 +80,7 @@ def be_mold(
     from preforkd.workers import main
 
     options = config.options
+    os.environ["PREFORKD_GENERATION"] = str(generation)
     log.configure("mold", level=options.log_level, form=options.log_format)
     name, who = options.proc_name, f"mold (generation {generation})"
     offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")

@@ -143,6 +143,7 @@ class Turn:
         row = next(index for index in range(len(taken) + 1) if index not in taken)
         serial = self.next_serial
         self.next_serial += 1
+        reason = self._why_forked(slot)
         self.workers[serial] = Worker(
             serial=serial,
             slot=slot,
@@ -152,7 +153,15 @@ class Turn:
             started=self.now,
             deadline=self.now + self.target.startup_timeout,
         )
-        self.do(Fork(serial, slot, self.target.number, row))
+        self.do(Fork(serial, slot, self.target.number, row, reason))
+
+    def _why_forked(self, slot: int) -> str:
+        if self.phase in (Phase.NEW, Phase.BOOTING):
+            return "start"
+        here = self.in_slot(slot)
+        if any(worker.generation != self.target.number for worker in here):
+            return "reload"
+        return "retire" if here else "vacancy"
 
     def forget(self, serial: int) -> Worker | None:
         """Take a worker out of the table, if it is there."""

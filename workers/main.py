@@ -34,6 +34,7 @@ from preforkd.workers.channel import (
 )
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
+from preforkd.workers.hooks import Hooks, identify
 from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.clock import clock
@@ -60,6 +61,8 @@ RESPONSES: Final = (
 )
 ORPHAN_IDLE_GRACE: Final = 1.0
 """Seconds for which such a worker keeps idle connections: a new master may be waiting for the port."""
+CHECK: Final = "check"
+"""The reason that hooks are given in `preforkd --check`."""
 
 
 def load_app(settings: WorkerSettings) -> LoadedApp:
@@ -89,10 +92,14 @@ def rehearse(settings: WorkerSettings) -> LoadedApp:
         AppError: the app cannot be served; the message is one line and says why.
         BootError: it can be imported, and not be started.
     """
+    identify(0, 1)
+    hooks = Hooks(0, 1)
+    hooks.boot(settings.hooks, settings.app_dir, CHECK)
     app = load_app(settings)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        _run_through(Worker(settings, app, Listeners([], frozenset()), theirs, Scoreboard(), 0).rehearse())
+        _run_through(Worker(settings, app, Listeners([], frozenset()), theirs, Scoreboard(), 0, hooks).rehearse())
+    hooks.run("exit", CHECK)
     return app
 
 
@@ -129,6 +136,7 @@ def run(
     board: Scoreboard,
     index: int,
     app: LoadedApp | None = None,
+    reason: str = "start",
 ) -> int:
     """Run a worker until it has been told to drain and has.
 
@@ -139,6 +147,7 @@ def run(
         board: the scoreboard.
         index: of its row.
         app: what to serve, when it has been imported before the fork.
+        reason: why it was forked, for the hooks.
 
     Returns:
         The exit code of the process: 0 after a drain, 3 when the app did not boot.
@@ -147,27 +156,36 @@ def run(
     row[Field.PID] = os.getpid()
     row[Field.STATE] = RowState.STARTING
     offspring.possess([channel, *listeners.sockets], board)
+    hooks = Hooks(row[Field.SLOT], row[Field.GENERATION])
     try:
         compiled.choose(settings.parser)
+        row[Field.STATE] = RowState.LOADING
+        hooks.boot(settings.hooks, settings.app_dir, reason)
         if app is None:
-            row[Field.STATE] = RowState.LOADING
             app = load_app(settings)
-            row[Field.STATE] = RowState.STARTING
+        row[Field.STATE] = RowState.STARTING
         offspring.end_if_strayed()
-        _run_through(Worker(settings, app, listeners, channel, board, index).serve())
+        worker = Worker(settings, app, listeners, channel, board, index, hooks, reason)
+        _run_through(worker.serve())
     except AppError as exc:
-        channel.sendall(encode(Failed("import", str(exc), exc.details)))
-        return BOOT_FAILED
+        return _not_booted(channel, hooks, Failed("import", str(exc), exc.details))
     except BootError as exc:
-        channel.sendall(encode(Failed(exc.stage, str(exc), exc.details)))
-        return BOOT_FAILED
+        return _not_booted(channel, hooks, Failed(exc.stage, str(exc), exc.details))
     except Exception as exc:
         if row[Field.STATE] not in (RowState.STARTING, RowState.LOADING):
             raise
-        channel.sendall(encode(Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())))
-        return INTERNAL_ERROR
+        why = Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())
+        return _not_booted(channel, hooks, why, INTERNAL_ERROR)
+    hooks.run("exit", worker.leaves_for)
     ending.run_exit_functions()
     return 0
+
+
+def _not_booted(channel: socket.socket, hooks: Hooks, why: Failed, code: int = BOOT_FAILED) -> int:
+    """Undo what the first hook has done, and tell the master, which ends this process then."""
+    hooks.run("exit", "failed")
+    channel.sendall(encode(why))
+    return code
 
 
 def _run_through(serving: Coroutine[Any, Any, None]) -> None:
@@ -232,8 +250,14 @@ class Worker:
         channel: socket.socket,
         board: Scoreboard,
         index: int,
+        hooks: Hooks,
+        reason: str = CHECK,
     ) -> None:
         self._settings = settings
+        self._hooks = hooks
+        self._reason = reason
+        self.leaves_for = ""
+        """Why it drains, for the hooks; empty: it does not."""
         self._gateway = gateway_for(app, settings)
         self._handler: type[ServerHttpProtocol] = self._gateway.handler if self._gateway is not None else app.app
         self._listeners = listeners
@@ -274,6 +298,7 @@ class Worker:
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
         self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
         offspring.claim(signal.SIGTERM)
+        self._hooks.run("ready", self._reason)
         self._server.listen(self._settings.backlog)
         self._server.accept()
         self._recycling = Recycling(self._settings, time.monotonic())
@@ -391,8 +416,10 @@ class Worker:
         match message:
             case Drain(accept_until, deadline, final):
                 self._health.ready = not final
+                self._begin_to_leave("stop" if final else self._why_replaced())
                 self._leave(self._drain(accept_until, deadline, self._settings.idle_grace, take_queued=final))
             case Pause(deadline):
+                self._begin_to_leave("reload")
                 self._leave(self._pause(deadline))
             case Resume():
                 self._resume()
@@ -427,11 +454,22 @@ class Worker:
         self._channel.close()
         log.LOGGER.error("the master is gone: finishing the requests in flight")
         self._health.ready = False
+        self._begin_to_leave("orphan")
         now = time.monotonic()
         deadline = now + self._settings.graceful_timeout
         self._leave(self._drain(now, deadline, min(ORPHAN_IDLE_GRACE, self._settings.idle_grace), take_queued=True))
 
     # Leaving
+
+    def _why_replaced(self) -> str:
+        """Why this worker alone is to go; one that stood by keeps the reason for that."""
+        return "retire" if self._retiring else "term" if self._has_term else "surplus"
+
+    def _begin_to_leave(self, reason: str) -> None:
+        if self.leaves_for:
+            return
+        self.leaves_for = reason
+        self._hooks.run("drain", reason)
 
     def _leave(self, way: Coroutine[Any, Any, None]) -> None:
         if self._leaving is not None:
@@ -478,6 +516,8 @@ class Worker:
         self._connections.resume()
         if self._gateway is not None:
             self._gateway.resume()
+        self.leaves_for = ""
+        self._hooks.run("ready", "resume")
         self._server.accept()
         self._row[Field.STATE] = RowState.READY
         if self._has_term:

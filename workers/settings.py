@@ -16,6 +16,7 @@ class WorkerSettings:
     interface: str
     factory: bool
     app_dir: str
+    hooks: str
     root_path: str
     threads: int
     backlog: int
