@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from preforkd.workers.channel import Message
 
@@ -73,10 +74,15 @@ class ReopenLogs:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Write a line to the log, at a level of `logging` in lower case."""
+    """Write a line to the log, at a level of `logging` in lower case.
+
+    `event` is the stable name of what has happened, if it has one, and `fields` say more of it to machines.
+    """
 
     level: str
     text: str
+    event: str = ""
+    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
 from preforkd.daemon.values import Flag, StreamChoice
+from preforkd.workers import log
 from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
@@ -166,6 +167,7 @@ def _run(**values: object) -> int:
     if "version" in cli:
         return _print_version()
     folder, environ = _start_folder(os.environ), dict(os.environ)
+    log.open_standard(environ)
     handover = take_over(environ)
     systemd = take(os.environ, os.getpid())
     if "print_config" in cli:
@@ -206,6 +208,8 @@ def _checked(config: Config) -> Config:
     check_target(options.app, options.app_dir, options.chdir)
     if options.hooks:
         _check_hooks(config)
+    if options.log_config:
+        _check_log_config(config)
     try:
         return replace(config, identity=resolve(options.user, options.group))
     except PrivilegeError as exc:
@@ -218,6 +222,15 @@ def _check_hooks(config: Config) -> None:
         check_target(options.hooks, options.app_dir, options.chdir)
     except AppError as exc:
         raise ConfigError([f"{config.origins['hooks']}: {exc}"]) from exc
+
+
+def _check_log_config(config: Config) -> None:
+    from preforkd.workers import log_config  # here: logging.config is imported where it is used
+
+    try:
+        log_config.read(config.options.log_config)
+    except ValueError as exc:
+        raise ConfigError([f"{config.origins['log_config']}: {exc}"]) from exc
 
 
 def _pid_file(config: Config) -> PidFile | None:

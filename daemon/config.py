@@ -275,8 +275,9 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         values["app"], values["factory"] = str(values["app"]).removesuffix("()"), True
     values["chdir"] = chdir = os.path.normpath(Path(folder, str(values["chdir"])))
     values["app_dir"] = os.path.normpath(Path(chdir, str(values["app_dir"])))
-    if values["pid"]:
-        values["pid"] = os.path.normpath(Path(chdir, str(values["pid"])))
+    for name in ("pid", "log_config"):
+        if values[name]:
+            values[name] = os.path.normpath(Path(chdir, str(values[name])))
     # Each kind has read its own value, which no annotation can say here.
     options = Options(**values)  # type: ignore[arg-type]
     binds = tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in options.bind)

@@ -273,7 +273,9 @@ class Master:
         except (ConfigError, BindError) as exc:
             for error in exc.errors:
                 log.LOGGER.error("reload refused: %s", error)
-            log.LOGGER.error("nothing has changed: generation %d goes on", self._state.target.number)
+            text = f"nothing has changed: generation {self._state.target.number} goes on"
+            seconds = round(time.monotonic() - now, 3)
+            log.event("error", "reload", text, {"result": "refused", "seconds": seconds})
             return
         number = self._state.next_generation
         self._setups[number] = setup
@@ -345,11 +347,11 @@ class Master:
                 self._close_listeners()
             case ReopenLogs():
                 log.LOGGER.info("logs are reopened by the workers")
-            case Log(level, text):
-                log.LOGGER.log(log.LEVELS[level], text)
+            case Log(level, text, event, fields):
+                log.event(level, event, text, fields)
             case Exit(code):
                 self._children.leave_no_mold()
-                log.LOGGER.info("the master ends with exit code %d", code)
+                log.event("info", "exit", f"the master ends with exit code {code}", {"exit_code": code})
                 self._exit_code = code
 
     def _fork(self, action: Fork) -> None:
@@ -376,13 +378,10 @@ class Master:
 
     def _announce(self) -> None:
         options = self._current.config.options
-        log.LOGGER.info(
-            "serving %s on %s with %s (%s)",
-            options.app,
-            ", ".join(listener.url for listener in self._current.listeners),
-            "1 worker" if options.workers == 1 else f"{options.workers} workers",
-            self._current.config.why("workers"),
-        )
+        urls = [listener.url for listener in self._current.listeners]
+        workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
+        text = f"serving {options.app} on {', '.join(urls)} with {workers} ({self._current.config.why('workers')})"
+        log.event("info", "serving", text, {"app": options.app, "addresses": urls, "workers": options.workers})
         if options.parser == "pure":
             log.LOGGER.info("HTTP is parsed in pure Python (%s)", self._current.config.origins["parser"])
         elif not parser_is_built():

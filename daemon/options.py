@@ -23,6 +23,7 @@ from preforkd.daemon.values import (
     Text,
     Umask,
     UrlPath,
+    UrlPaths,
 )
 from preforkd.workers.settings import WorkerSettings
 
@@ -282,12 +283,35 @@ class Options:
     access_log_file: str = _option(
         _LOG, Text("FILE"), "-", "Where the access log goes; relative to --chdir. -: standard output."
     )
+    access_log_skip: tuple[str, ...] = _option(
+        _LOG,
+        UrlPaths(),
+        (),
+        "Requests for this path have no line in the access log, as those of health checks. Repeatable.",
+        repeatable=True,
+    )
+    slow_request: float = _option(
+        _LOG,
+        Seconds(),
+        0.0,
+        "A request that takes longer is logged once, with the stack where it is; within a second. 0: none.",
+    )
     log_format: str = _option(_LOG, Choice(("text", "json")), "text", "Lines for people, or for machines.")
     log_level: str = _option(
         _LOG,
         Choice(("debug", "info", "warning", "error", "critical")),
         "info",
         "The least severe level that is logged.",
+    )
+    log_config: str = _option(
+        _LOG,
+        Text("FILE"),
+        "",
+        "TOML or JSON for logging.config.dictConfig, carried out in the workers before the app is imported; relative "
+        "to --chdir. Its loggers preforkd and preforkd.access are the workers' own.",
+    )
+    capture_output: bool = _option(
+        _LOG, Flag(), False, "What the app prints (sys.stdout, sys.stderr) becomes lines of the log."
     )
     debug: bool = _option(_LOG, Flag(), False, "Show tracebacks in error pages. Never where strangers can see them.")
     user: str = _option(

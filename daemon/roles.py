@@ -15,7 +15,7 @@ from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
 from preforkd.daemon.spawn import die_with
-from preforkd.workers import log, offspring
+from preforkd.workers import capture, log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Failed, encode
 from preforkd.workers.scoreboard import Scoreboard
@@ -51,13 +51,14 @@ def be_worker(
     log.configure(f"worker {order.slot}", level=options.log_level, form=options.log_format)
     name, who = options.proc_name, f"worker {order.slot} (generation {order.generation})"
     offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
-    if app is None:
-        log.show_fatal_signals()  # a boot that takes too long gets ABRT, and shows where it hangs
-        try:
+    try:
+        if app is None:
+            log.show_fatal_signals()  # a boot that takes too long gets ABRT, and shows where it hangs
             enter(config)
-        except AppError as exc:
-            channel.sendall(encode(Failed("start", str(exc), exc.details)))
-            return main.BOOT_FAILED
+        log_as_asked(config)
+    except AppError as exc:
+        channel.sendall(encode(Failed("start", str(exc), exc.details)))
+        return main.BOOT_FAILED
     sockets = main.Listeners(
         [listener.socket for listener in listeners],
         frozenset(listener.socket.fileno() for listener in listeners if listener.is_lent),
@@ -89,12 +90,28 @@ def be_mold(
 
     def load() -> LoadedApp:
         enter(config, mold.ORPHANED)
+        log_as_asked(config)
         return main.preload(settings)
 
     def live(channel: socket.socket, order: Fork, app: LoadedApp) -> int:
         return be_worker(config, listeners, board, order, channel, app)
 
     return mold.serve(control, options.app, load, live)
+
+
+def log_as_asked(config: Config) -> None:
+    """Carry out `--log-config` and `--capture-output`, after `enter()`.
+
+    Raises:
+        AppError: the first is not possible.
+    """
+    options = config.options
+    if options.log_config:
+        from preforkd.workers import log_config  # here: it is none of the master's
+
+        log_config.apply(options.log_config, options.log_level)
+    if options.capture_output:
+        capture.install()
 
 
 def enter(config: Config, orphaned: int = signal.SIGTERM) -> None:

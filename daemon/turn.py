@@ -71,6 +71,8 @@ class State:
     """How many workers were lost since the start, by `Loss`."""
     watched: float = 0.0
     """When the heartbeats were last read."""
+    reload_began: float = 0.0
+    """When the last reload was asked for."""
 
 
 class Turn:
@@ -92,6 +94,7 @@ class Turn:
         self.silent_boots = state.silent_boots
         self.losses = dict(state.losses)
         self.watched = state.watched
+        self.reload_began = state.reload_began
 
     def state(self) -> State:
         """Return the state after the turn."""
@@ -108,15 +111,28 @@ class Turn:
             silent_boots=self.silent_boots,
             losses=self.losses,
             watched=self.watched,
+            reload_began=self.reload_began,
         )
 
     def do(self, *actions: Action) -> None:
         """Note what is to be carried out."""
         self.actions += actions
 
-    def log(self, level: str, text: str) -> None:
-        """Note a line for the log."""
-        self.do(Log(level, text))
+    def log(self, level: str, text: str, event: str = "", /, **fields: object) -> None:
+        """Note a line for the log.
+
+        Args:
+            level: of `logging`, in lower case.
+            text: for people.
+            event: the stable name of what has happened, for machines.
+            fields: what they are told of it.
+        """
+        self.do(Log(level, text, event, fields))
+
+    def log_reload(self, level: str, text: str, result: str, generation: int) -> None:
+        """Note how the reload to a generation has ended."""
+        seconds = round(self.now - self.reload_began, 3)
+        self.log(level, text, "reload", result=result, seconds=seconds, generation=generation)
 
     def enter(self, phase: Phase, deadline: float | None = None) -> None:
         """Go to another phase."""

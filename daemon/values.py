@@ -314,6 +314,29 @@ class UrlPath:
 
 
 @dataclass(frozen=True, slots=True)
+class UrlPaths:
+    """Paths of URLs without a query; text of the environment has commas between them."""
+
+    metavar: str = "PATH"
+
+    def read(self, raw: object) -> tuple[str, ...]:
+        """See `Kind.read`."""
+        texts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        if not isinstance(texts, Sequence):
+            raise ValueError(f'{quoted(raw)} is not a path: write text, as in "/healthz", or a list of it')  # noqa: TRY004 - one error for all kinds
+        paths = tuple(UrlPath().read(text) for text in texts)
+        if "" in paths:
+            raise ValueError('"" is not a path: begin it with a slash, as in "/healthz"')
+        return paths
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, tuple):
+            raise TypeError(f"paths are a tuple, not {value!r}")
+        return f"[{', '.join(written(one) for one in value)}]"
+
+
+@dataclass(frozen=True, slots=True)
 class Addresses:
     """Addresses to bind, each once; text of the environment has commas between them."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import ending, log, offspring, stacks
+from preforkd.workers import capture, ending, log, log_config, offspring, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -39,6 +39,7 @@ from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.slow import SlowRequests
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
@@ -47,6 +48,7 @@ from preforkd.workers.server import Server
 if TYPE_CHECKING:
     from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.settings import WorkerSettings
+    from preforkd.workers.ways import Way
 
 HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
@@ -178,6 +180,7 @@ def run(
         return _not_booted(channel, hooks, why, INTERNAL_ERROR)
     hooks.run("exit", worker.leaves_for)
     ending.run_exit_functions()
+    capture.finish()
     return 0
 
 
@@ -313,7 +316,7 @@ class Worker:
         """Prepare everything but the listeners, and have the app start."""
         self._loop = asyncio.get_running_loop()
         offspring.loop_runs(partial(_forked, self._loop))
-        stacks.install(self._loop)
+        stacks.install(self._loop, lambda: self._row[Field.HEARTBEAT])
         offspring.claim(stacks.SIGNAL)
         self._over = asyncio.Event()
         self._connections = connections_of(self._loop)
@@ -322,6 +325,8 @@ class Worker:
             self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
         clock.name_server(self._settings.server_header)
         self._connections.limit_concurrency = self._settings.limit_concurrency
+        if self._settings.slow_request:
+            self._connections.slow = SlowRequests(self._settings.slow_request, log.LOGGER)
         self._access_log = self._open_access_log()
         self._row[Field.STATE] = RowState.LOADING
         self._try_protocol()
@@ -341,13 +346,24 @@ class Worker:
         ending.limit(end_by - self._loop.time())
 
     def _open_access_log(self) -> AccessLog | None:
-        if not self._settings.access_log:
-            return None
         settings = self._settings
-        target = log.standard_output() if settings.access_log_file == "-" else settings.access_log_file
-        as_json = settings.log_format == "json"
+        if not settings.access_log:
+            return None
+        to_output = settings.access_log_file == "-"
+        target: Way | str = log.standard_output() if to_output else settings.access_log_file
+        logger = log_config.access_logger() if settings.log_config else None
+        if logger is not None:
+            target, to_output = log_config.LoggerWay(logger), False
         try:
-            return AccessLog(target, settings.access_log_format, as_json=as_json, loop=self._loop, logger=log.LOGGER)
+            return AccessLog(
+                target,
+                settings.access_log_format,
+                as_json=settings.log_format == "json",
+                loop=self._loop,
+                logger=log.LOGGER,
+                skip=settings.access_log_skip,
+                colours=to_output and log.output_has_colours(),
+            )
         except OSError as exc:
             raise BootError("access_log_file", f"{settings.access_log_file} cannot be opened: {exc.strerror}") from exc
 
@@ -469,6 +485,9 @@ class Worker:
         if self.leaves_for:
             return
         self.leaves_for = reason
+        held = self._server.held()
+        connections = "1 connection" if held == 1 else f"{held} connections"
+        log.event("info", "drain", f"draining ({reason}): {connections}", {"reason": reason, "connections": held})
         self._hooks.run("drain", reason)
 
     def _leave(self, way: Coroutine[Any, Any, None]) -> None:

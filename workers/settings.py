@@ -49,8 +49,12 @@ class WorkerSettings:
     access_log: bool
     access_log_format: str
     access_log_file: str
+    access_log_skip: tuple[str, ...]
     log_format: str
     log_level: str
+    log_config: str
+    capture_output: bool
+    slow_request: float
     debug: bool
     health_path: str
     server_header: str

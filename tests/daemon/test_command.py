@@ -106,9 +106,13 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "health_path": "/health",
         "root_path": "/shop",
         "drain_streams": "late",
+        "access_log_skip": "/health",
+        "log_config": str(folder / "log.toml"),
+        "hooks": "shop.hooks",
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
     }
+    (folder / "log.toml").write_text("version = 1")
     arguments = []
     for one in DECLARATIONS:
         if isinstance(one.kind, Flag):
