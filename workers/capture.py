@@ -82,17 +82,20 @@ class Lines(io.RawIOBase):
             self.write(b"\n")
 
 
+_installed: Final[list[Lines]] = []
+
+
 def install() -> None:
     """Capture what this process prints from now on."""
+    _installed.clear()
     for name, descriptor in (("stdout", log.STDOUT), ("stderr", log.STDERR)):
         lines = Lines(name, descriptor, log.standard_error())
+        _installed.append(lines)
         text = io.TextIOWrapper(lines, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
         setattr(sys, name, text)
 
 
 def finish() -> None:
     """Log what has been printed without the end of its line, at the end of the process."""
-    for stream in (sys.stdout, sys.stderr):
-        lines = getattr(stream, "buffer", None)
-        if isinstance(lines, Lines):
-            lines.finish()
+    for lines in _installed:
+        lines.finish()
