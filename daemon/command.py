@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -210,6 +211,8 @@ def _checked(config: Config) -> Config:
         _check_hooks(config)
     if options.log_config:
         _check_log_config(config)
+    if options.reload:
+        _check_reload(config)
     try:
         return replace(config, identity=resolve(options.user, options.group))
     except PrivilegeError as exc:
@@ -231,6 +234,18 @@ def _check_log_config(config: Config) -> None:
         log_config.read(config.options.log_config)
     except ValueError as exc:
         raise ConfigError([f"{config.origins['log_config']}: {exc}"]) from exc
+
+
+def _check_reload(config: Config) -> None:
+    errors = [
+        f"{config.origins['reload_dir']}: {folder} is not a folder"
+        for folder in config.options.reload_dir
+        if not Path(folder).is_dir()
+    ]
+    if find_spec("watchfiles") is None:
+        errors.append(f"{config.origins['reload']}: it needs watchfiles: pip install 'preforkd[reload]'")
+    if errors:
+        raise ConfigError(errors)
 
 
 def _pid_file(config: Config) -> PidFile | None:

@@ -262,6 +262,8 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
     asked = {name: value for name, (value, _origin) in found.items()}
     reasons: dict[str, str] = {}
     values = dict(asked)
+    if values["reload"]:
+        _for_development(values, found, reasons)
     if values["workers"] == AUTO:
         values["workers"], reasons["workers"] = auto_workers(host)
     if values["limit_connections"] == AUTO:
@@ -278,6 +280,7 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
     for name in ("pid", "log_config"):
         if values[name]:
             values[name] = os.path.normpath(Path(chdir, str(values[name])))
+    values["reload_dir"] = _watched(values)
     # Each kind has read its own value, which no annotation can say here.
     options = Options(**values)  # type: ignore[arg-type]
     binds = tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in options.bind)
@@ -289,6 +292,25 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         file=file,
         warnings=tuple(_warnings(options, host)),
     )
+
+
+def _for_development(values: dict[str, object], found: Found, reasons: dict[str, str]) -> None:
+    """What a developer wants who has not said otherwise: one process to debug, and the new code at once."""
+    if values["workers"] == AUTO:
+        values["workers"], reasons["workers"] = 1, "for --reload"
+    if found["idle_grace"][1] == "default":
+        values["idle_grace"], reasons["idle_grace"] = 0.0, "for --reload"
+
+
+def _watched(values: Mapping[str, object]) -> tuple[str, ...]:
+    """The folders to be watched: absolute, each once, and none that another one holds."""
+    chdir, app = str(values["chdir"]), str(values["app"]).rpartition(":")[0] or str(values["app"])
+    asked = values["reload_dir"]
+    named: list[str] = [str(one) for one in asked] if isinstance(asked, tuple) else []
+    if not named:
+        named = [str(values["app_dir"]), *([str(Path(app).parent)] if app.endswith(".py") else [])]
+    folders = dict.fromkeys(Path(os.path.normpath(Path(chdir, one))) for one in named)
+    return tuple(str(one) for one in folders if not any(parent in folders for parent in one.parents))
 
 
 def _portion(percentage: str, whole: int) -> int:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import setproctitle
@@ -60,6 +61,7 @@ from preforkd.daemon.systemd import Systemd
 from preforkd.daemon.turn import Phase, State
 from preforkd.daemon.upgrade import Handover, Progress, Upgrade
 from preforkd.daemon.values import AUTO
+from preforkd.daemon.watching import Watch, Watcher
 from preforkd.workers import log
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
@@ -142,6 +144,7 @@ def _generation(config: Config, number: int) -> Generation:
         drain_delay=options.drain_delay,
         graceful_timeout=options.graceful_timeout,
         shutdown_timeout=options.shutdown_timeout,
+        development=options.reload,
     )
 
 
@@ -168,6 +171,7 @@ class Master:
         self._selector.register(origin.wakeup, selectors.EVENT_READ)
         self._oom_kills = OomKills()
         self._children = Children(self._selector, self._oom_kills.claim)
+        self._watcher = Watcher(self._selector, self._private_of_watcher)
         for link in handover.links if handover is not None else ():
             self._children.adopt(link)
 
@@ -188,6 +192,8 @@ class Master:
                     self._events += self._children.read(key.data)
                 elif isinstance(key.data, Mold):
                     key.data.flush()
+                elif isinstance(key.data, Watcher):
+                    self._reload_for(key.data.changed())
             self._watch()
             self._handle(TimePassed(time.monotonic()))
             self._service.follow(self._state, time.monotonic())
@@ -213,6 +219,7 @@ class Master:
     def kill_all(self) -> None:
         """Leave no worker behind after a failure of the master itself."""
         self._children.kill_all()
+        self._watcher.end()
 
     def _patience(self) -> float | None:
         """How long the next wait may be, seconds: until a deadline, or until the heartbeats are due."""
@@ -281,6 +288,11 @@ class Master:
         self._setups[number] = setup
         self._handle(ReloadAsked(now, _generation(config, number)))
 
+    def _reload_for(self, changed: str | None) -> None:
+        if changed is not None:
+            log.LOGGER.info("reload: %s was saved", changed)
+            self._read_config(time.monotonic())
+
     def _open_listeners(self, config: Config) -> Setup:
         plan = listening.plan(self._all_listeners(), config.options.bind)
         set_umask(config.options.umask)
@@ -290,7 +302,7 @@ class Master:
         return Setup(config, (*plan.keep, *opened))
 
     def _stranger_ended(self, pid: int, status: int) -> None:
-        if not self._upgrade.ended(pid, status):
+        if not self._upgrade.ended(pid, status) and not self._watcher.reaped(pid):
             log.LOGGER.debug("reaped process %d, which is not a worker", pid)
 
     def _start_upgrade(self) -> None:
@@ -307,11 +319,13 @@ class Master:
             self._upgrade.give_up()
         elif self._upgrade.progress is Progress.DUE:
             self._children.end_molds()  # the new program would not know them
+            self._watcher.end()
             links = tuple(self._children.links())
             handover = Handover(self._state, tuple(self._all_listeners()), links, self._scoreboard)
             self._origin.systemd.activation.pass_on(True)
             self._upgrade.carry_out(handover, self._origin.wakeup)
             self._origin.systemd.activation.pass_on(False)  # it has failed
+            self._watch_files()
 
     def _watch(self) -> None:
         """Read the heartbeats, when it is time to."""
@@ -351,6 +365,7 @@ class Master:
                 log.event(level, event, text, fields)
             case Exit(code):
                 self._children.leave_no_mold()
+                self._watcher.end()
                 log.event("info", "exit", f"the master ends with exit code {code}", {"exit_code": code})
                 self._exit_code = code
 
@@ -374,7 +389,18 @@ class Master:
         others = [one.socket.fileno() for one in self._all_listeners() if one not in setup.listeners]
         selector = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
         passed = self._origin.systemd.activation.descriptors()
-        return [fd for fd in (self._origin.wakeup, selector, *others, *passed) if fd >= 0]
+        watcher = self._watcher.descriptors()
+        return [fd for fd in (self._origin.wakeup, selector, *others, *passed, *watcher) if fd >= 0]
+
+    def _private_of_watcher(self) -> list[int]:
+        """The descriptors that the watching process must not have: all but the log."""
+        listeners = [one.socket.fileno() for one in self._current.listeners if one.socket.fileno() >= 0]
+        return list(dict.fromkeys([*self._private(self._current), *listeners, *self._children.channels()]))
+
+    def _watch_files(self) -> None:
+        config = self._current.config
+        file = None if config.file is None else str(Path(self._origin.folder, config.file))
+        self._watcher.follow(Watch.of(config.options, file))
 
     def _announce(self) -> None:
         options = self._current.config.options
@@ -388,7 +414,15 @@ class Master:
             log.LOGGER.info(
                 "HTTP is parsed in pure Python: the compiled parser was not built, as there was no C compiler"
             )
+        if options.reload:
+            self._invite()
         log.LOGGER.info("stop: kill -TERM %d (or Ctrl-C) · reload: kill -HUP %d", os.getpid(), os.getpid())
+
+    def _invite(self) -> None:
+        """Show an address that a terminal makes a link of, and a browser on this machine can open."""
+        for listener in self._current.listeners:
+            if listener.url.startswith("http"):
+                log.LOGGER.info("open %s/", listener.url.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))  # noqa: S104 - it is not bound
 
     def _commit(self, generation: int) -> None:
         """Make a generation's set-up the daemon's, and close what only older ones have."""
@@ -439,6 +473,7 @@ class Master:
         options = setup.config.options
         log.configure("master", level=options.log_level, form=options.log_format)
         setproctitle.setproctitle(f"{options.proc_name}: master [{describe(options.app)}]")
+        self._watch_files()
         for note in setup.config.notes:
             log.LOGGER.info("%s", note)
         systemd = self._origin.systemd

@@ -21,6 +21,7 @@ from preforkd.daemon.values import (
     Size,
     StreamChoice,
     Text,
+    Texts,
     Umask,
     UrlPath,
     UrlPaths,
@@ -85,6 +86,7 @@ def _option(section: str, kind: Kind, default: object, help: str, **names: objec
 
 
 _APP, _BIND, _WORKERS = "Application", "Listening", "Workers"
+_DEVELOPMENT = "Development"
 _TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
 
 
@@ -323,6 +325,36 @@ class Options:
         _PROCESS, Text("FILE"), "", "File for the master's process id, relative to --chdir; there while it is ready."
     )
     proc_name: str = _option(_PROCESS, Text(), "preforkd", "The first word of the process titles.")
+
+    reload: bool = _option(
+        _DEVELOPMENT,
+        Flag(),
+        False,
+        "Reload when a file is saved; one worker, and no old one stands by. Needs the extra: "
+        "pip install 'preforkd[reload]'.",
+    )
+    reload_dir: tuple[str, ...] = _option(
+        _DEVELOPMENT,
+        Texts("FOLDER"),
+        (),
+        "Folder that is watched, relative to --chdir; else --app-dir, and the folder of a file that APP names. "
+        "Repeatable.",
+        repeatable=True,
+    )
+    reload_include: tuple[str, ...] = _option(
+        _DEVELOPMENT,
+        Texts("PATTERN"),
+        ("*.py",),
+        "Files that count, by a pattern of their name or of their path below the folder. Repeatable.",
+        repeatable=True,
+    )
+    reload_exclude: tuple[str, ...] = _option(
+        _DEVELOPMENT,
+        Texts("PATTERN"),
+        (),
+        "Files that do not count, by such a pattern. Repeatable.",
+        repeatable=True,
+    )
 
     def worker_settings(self) -> WorkerSettings:
         """What a worker of these options is told."""

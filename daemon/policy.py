@@ -226,7 +226,10 @@ def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "", *, is_
     """
     text = f"{worker} did not boot: {why}" + (f"\n{details.rstrip()}" if details else "")
     said = ("worker_not_booted", {**_who(worker), "reason": why})
-    if turn.phase is Phase.BOOTING:
+    if turn.phase is Phase.BOOTING and turn.target.development:
+        turn.log("error", f"{text}\nthe next try is when a file has been saved", said[0], **said[1])
+        turn.hold_slot(worker.slot)
+    elif turn.phase is Phase.BOOTING:
         turn.log("error", text, said[0], **said[1])
         _give_up(turn, 1 if is_ours else 3, "preforkd did not start" if is_ours else "the app did not boot")
     elif _on_trial(turn, worker):

@@ -19,6 +19,8 @@ from preforkd.workers.channel import Drain, Pause, Resume
 
 DYING_GRACE: Final = 1.0
 """Seconds between the signal that should end a worker and the KILL that does."""
+HELD: Final = 86400.0
+"""Seconds that a slot waits whose app does not boot while it is edited: a reload comes first."""
 EXIT_GRACE: Final = 0.5
 """Seconds that a worker gets to leave after the last of its own deadlines, so that its own log line comes first."""
 
@@ -244,6 +246,10 @@ class Turn:
         backoff = self.backoffs.get(slot, Backoff()).young_death(self.now)
         self.backoffs[slot] = backoff
         return backoff.until - self.now
+
+    def hold_slot(self, slot: int) -> None:
+        """Have a slot wait for a reload."""
+        self.backoffs[slot] = Backoff(until=self.now + HELD)
 
     def serving(self) -> list[Worker]:
         """Return the workers that accept."""

@@ -261,6 +261,26 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Several lines of text; text of the environment has commas between them."""
+
+    metavar: str = "TEXT"
+
+    def read(self, raw: object) -> tuple[str, ...]:
+        """See `Kind.read`."""
+        texts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        if not isinstance(texts, Sequence) or not all(texts):
+            raise ValueError(f"{quoted(raw)} is not a list of texts, none of them empty")
+        return tuple(Text().read(text) for text in texts)
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, tuple):
+            raise TypeError(f"texts are a tuple, not {value!r}")
+        return f"[{', '.join(written(one) for one in value)}]"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerField:
     """The value of `Server` in responses (RFC 9110 section 10.2.4), empty: there is none; it is written "off"."""
 

@@ -109,6 +109,7 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "access_log_skip": "/health",
         "log_config": str(folder / "log.toml"),
         "hooks": "shop.hooks",
+        "reload_dir": str(folder),
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
     }

@@ -13,8 +13,7 @@ from tests.daemon.migration_table import rows
 README = (Path(__file__).parents[2] / "README.md").read_text()
 TO_COME = {
     "certfile", "keyfile", "keyfile_password", "ca_certs", "cert_reqs", "ciphers", "tls_min", "forwarded_allow_ips",
-    "proxy_protocol", "proxy_allow_from", "statsd", "admin", "reload",
-    "reload_dir", "reload_include", "reload_exclude",
+    "proxy_protocol", "proxy_allow_from", "statsd", "admin",
 }  # fmt: skip
 
 
