@@ -10,6 +10,7 @@ import json
 import logging
 import logging.config
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -62,14 +63,15 @@ def apply(path: str, level: str) -> None:
         AppError: that is not possible; the message is one line and says why.
     """
     try:
-        logging.config.dictConfig(read(path))
+        config = read(path)
+        logging.config.dictConfig(config)
     except ValueError as exc:
         raise AppError(f"--log-config: {_innermost(exc)}") from exc
     except Exception as exc:
         raise blame(f"--log-config: {path} cannot be carried out", exc) from exc
     configured = _configured(SERVER)
     if configured is not None:
-        _take_over(log.LOGGER, configured, level)
+        _take_over(log.LOGGER, configured, level, propagates=_propagates(config, SERVER))
 
 
 def _innermost(exc: BaseException) -> str:
@@ -85,10 +87,17 @@ def _configured(name: str) -> logging.Logger | None:
     return found if isinstance(found, logging.Logger) and (found.handlers or found.level) else None
 
 
-def _take_over(ours: logging.Logger, theirs: logging.Logger, level: str) -> None:
+def _propagates(config: Mapping[str, object], name: str) -> bool:
+    """Whether the file itself wants the handlers of the root logger, which the app may configure, to get the lines."""
+    loggers = config.get("loggers")
+    one = loggers.get(name) if isinstance(loggers, Mapping) else None
+    return isinstance(one, Mapping) and one.get("propagate") is True
+
+
+def _take_over(ours: logging.Logger, theirs: logging.Logger, level: str, *, propagates: bool) -> None:
     if theirs.handlers:
         ours.handlers[:] = theirs.handlers
-        ours.propagate = theirs.propagate
+        ours.propagate = propagates
     ours.setLevel(theirs.level or level.upper())
 
 
@@ -134,5 +143,5 @@ def access_logger() -> logging.Logger | None:
     if configured is None or not configured.handlers:
         return None
     logger = ServerLogger(ACCESS)
-    _take_over(logger, configured, "info")
+    _take_over(logger, configured, "info", propagates=False)
     return logger

@@ -196,6 +196,29 @@ def test_a_dictconfig_is_for_the_app_and_its_worker(start: Start, tmp_path: Path
     assert "master[" in daemon.log(), "whose lines stay there"
 
 
+BASIC = """
+import logging
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise RuntimeError("none")
+    logging.basicConfig(level="DEBUG", force=True)
+    raise ValueError("boom")
+"""
+
+
+@pytest.mark.parallel
+def test_an_app_that_configures_logging_beside_it_doubles_no_line(start: Start, tmp_path: Path) -> None:
+    file, config, app = tmp_path / "lines", tmp_path / "log.toml", tmp_path / "basic.py"
+    config.write_text(LOG_CONFIG.format(file=str(file)))
+    app.write_text(BASIC)
+    daemon = start("--log-config", str(config), app=f"{app}:app", workers=1)
+    assert get(daemon.port).status == 500
+    daemon.until(lambda: "GET / HTTP/1.1" in file.read_text(), 10, "the lines in the file")
+    assert daemon.stop() == 0
+    assert file.read_text().count("ValueError: boom") == 1
+    assert "ValueError: boom" not in daemon.log()
+
+
 @pytest.mark.parallel
 @pytest.mark.parametrize(
     ("name", "text", "code", "said"),

@@ -73,6 +73,16 @@ def test_the_servers_logger_takes_handlers_and_level_and_keeps_what_is_not_named
     assert access.isEnabledFor(logging.INFO)
 
 
+def test_the_root_logger_gets_its_lines_only_if_the_file_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    for propagate in ("", "\npropagate = false", "\npropagate = true"):
+        file.write_text(
+            f"[handlers.none]\nclass = 'logging.NullHandler'\n[loggers.preforkd]\nhandlers = ['none']{propagate}\n"
+        )
+        log_config.apply(str(file), "info")
+        assert log.LOGGER.propagate is propagate.endswith("true")
+
+
 def test_what_cannot_be_carried_out_is_blamed_on_the_file(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("handlers.x.class = 'nowhere.Handler'")
