@@ -43,14 +43,17 @@ class Watch:
         folders: with all that is below them.
         includes, excludes: patterns of a file's name, or of its path below the folder.
         files: that count whatever they are called.
-        role: the title of the process.
+        title: of the process.
+        level, form: of its log.
     """
 
     folders: tuple[str, ...]
     includes: tuple[str, ...]
     excludes: tuple[str, ...]
     files: frozenset[str]
-    role: str
+    title: str = "preforkd: watcher"
+    level: str = "info"
+    form: str = "text"
 
     @classmethod
     def of(cls, options: Options, file: str | None) -> Watch | None:
@@ -64,7 +67,13 @@ class Watch:
             return None
         files = frozenset({file}) if file is not None else frozenset()
         return cls(
-            options.reload_dir, options.reload_include, options.reload_exclude, files, f"{options.proc_name}: watcher"
+            options.reload_dir,
+            options.reload_include,
+            options.reload_exclude,
+            files,
+            f"{options.proc_name}: watcher",
+            options.log_level,
+            options.log_format,
         )
 
     def wants(self, path: str) -> bool:
@@ -166,7 +175,8 @@ def _live(watch: Watch, pipe: socket.socket) -> int:
 
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_IGN)  # it goes with its master
-    setproctitle.setproctitle(watch.role)
+    log.configure("watcher", level=watch.level, form=watch.form)
+    setproctitle.setproctitle(watch.title)
     pipe.setblocking(True)
     found = changes_of(
         *watch.folders,

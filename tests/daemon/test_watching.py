@@ -18,7 +18,6 @@ def watch(**changes: object) -> Watch:
         "includes": ("*.py", "templates/*.html"),
         "excludes": ("test_*", "build/*"),
         "files": frozenset({"/etc/x.toml"}),
-        "role": "preforkd: watcher",
     }
     return Watch(**(values | changes))  # type: ignore[arg-type]  # the values are of these types
 

@@ -19,7 +19,7 @@ pytest.importorskip("watchfiles")
 
 def watching(start: Start, *arguments: str, app: str, **more: object) -> Daemon:
     daemon = start("--reload", *arguments, app=app, workers=None, wait=False, **more)  # type: ignore[arg-type]
-    daemon.wait_log("--reload: watching ")
+    daemon.wait_log(r"INFO watcher\[\d+\] --reload: watching ")
     return daemon
 
 
