@@ -323,7 +323,10 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
 
 def _died_booting(turn: Turn, worker: Worker, event: WorkerExited) -> None:
     if event.signum is None:
-        if event.loading:
+        if event.loading and turn.target.development:
+            turn.log("error", "the app ended its process: the next try is when a file has been saved")
+            turn.hold_slot(worker.slot)
+        elif event.loading:
             turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
             _give_up(turn, 3, "the app did not boot")
         else:

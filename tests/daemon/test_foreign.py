@@ -80,6 +80,15 @@ def test_each_is_told_once_what_it_is_called_here() -> None:
     assert [error.partition(":")[0] for error in errors] == ["-D"]
 
 
+def test_a_note_names_no_option_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(BY_NAME, "forwarded_allow_ips", raising=False)
+    assert translate({"foreign_proxy_headers": True})[1] == [
+        "--proxy-headers is left out: X-Forwarded-* is not believed"
+    ]
+    monkeypatch.setitem(BY_NAME, "forwarded_allow_ips", BY_NAME["bind"])
+    assert "--forwarded-allow-ips" in translate({"foreign_proxy_headers": True})[1][0]
+
+
 def test_no_help_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["--help"]) == 0
     assert "--worker-class" not in capsys.readouterr().out

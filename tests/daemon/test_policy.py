@@ -780,3 +780,12 @@ def test_a_worker_is_told_why_it_is_forked() -> None:
         forked = [(a.serial, a.reason) for a in play.happens(kind, *arguments) if isinstance(a, Fork)]
         assert forked == [(serial, reason)]
         play.happens(WorkerReady, serial)
+
+
+def test_in_development_an_app_that_ends_its_process_is_waited_for_as_well() -> None:
+    play = Play(1)
+    play.state = State(replace(play.generation, development=True))
+    play.happens(Started)
+    ended = play.happens(WorkerExited, 0, 7, None, False, 0, True)
+    assert not [a for a in ended if isinstance(a, Exit | CloseListeners | Fork)]
+    assert "the next try is when a file has been saved" in text(ended)

@@ -15,6 +15,7 @@ from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from preforkd.workers.blame import short
 from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.waiter import Rest
 
@@ -75,7 +76,7 @@ class SlowRequests:
 def place(frames: Iterable[FrameType]) -> str:
     """Say on one line where in the app's code, or that of libraries, something is; the innermost call comes last."""
     summary = traceback.StackSummary.extract(((one, one.f_lineno) for one in frames), lookup_lines=False)
-    calls = [f"{one.filename}:{one.lineno} {one.name}" for one in summary if not one.filename.startswith(_OURS)]
+    calls = [f"{short(one.filename)}:{one.lineno} {one.name}" for one in summary if not one.filename.startswith(_OURS)]
     if not calls:
         return "in none of the app's code"
     shown = calls[-MOST_FRAMES:]
