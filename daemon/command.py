@@ -33,6 +33,7 @@ from preforkd.workers.loader import check_target
 
 USAGE = 2
 NOT_BOOTED = 3
+GUNICORN_FILE = "gunicorn.conf.py"
 _INTRODUCTION = "Serve APP over HTTP from forked worker processes."
 _SOURCES = """Every option can also stand in a TOML file (keep_alive = 75) and in the environment
 (PREFORKD_KEEP_ALIVE=75; PREFORKD_BIND takes several addresses with commas between them; PREFORKD_CONFIG is the file).
@@ -174,7 +175,8 @@ def _run(**values: object) -> int:
     if "print_config" in cli:
         sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
         return 0
-    config = replace(_checked(load(cli, environ, folder=folder)), notes=tuple(notes))
+    config = _checked(load(cli, environ, folder=folder))
+    config = replace(config, notes=tuple(notes), warnings=(*config.warnings, *_left_unread(config, environ, folder)))
     if "check" in cli:
         return check(config)
     pid_file = _pid_file(config)
@@ -183,6 +185,14 @@ def _run(**values: object) -> int:
     set_umask(config.options.umask)
     bound = [] if handover else listeners.bind_all(config.options.bind, systemd.activation, config.identity)
     return master.run(config, bound, origin, pid_file, handover)
+
+
+def _left_unread(config: Config, environ: Mapping[str, str], folder: str) -> list[str]:
+    """Say which sources of other servers lie about and are not read."""
+    said = foreign.unread(environ)
+    if config.file is None and Path(folder, GUNICORN_FILE).is_file():
+        said.append(f"{GUNICORN_FILE} is not read, as gunicorn does: `preforkd migrate {GUNICORN_FILE}` translates it")
+    return said
 
 
 def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) -> Config:

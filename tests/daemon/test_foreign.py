@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from preforkd.daemon import command
-from preforkd.daemon.foreign import translate
+from preforkd.daemon.foreign import translate, unread
 from preforkd.daemon.options import BY_NAME
 
 
@@ -87,6 +87,11 @@ def test_a_note_names_no_option_that_is_not_there(monkeypatch: pytest.MonkeyPatc
     ]
     monkeypatch.setitem(BY_NAME, "forwarded_allow_ips", BY_NAME["bind"])
     assert "--forwarded-allow-ips" in translate({"foreign_proxy_headers": True})[1][0]
+
+
+def test_variables_of_other_servers_are_said_not_to_be_read() -> None:
+    environ = {"UVICORN_PORT": "1", "GUNICORN_CMD_ARGS": "-w 3", "GRANIAN_HOST": "", "UVICORN": "x"}
+    assert [line.partition(" ")[0] for line in unread(environ)] == ["GUNICORN_CMD_ARGS", "UVICORN_PORT"]
 
 
 def test_no_help_shows_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.client import get
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import COMMAND, Start
 from tests.e2e.daemon import free_port
 
 FACTORY = """
@@ -36,6 +36,19 @@ NOTES = {
     "uvicorn": r"--host 127.0.0.1 --port \d+ is taken as --bind 127.0.0.1:\d+",
     "nested": "--access-logfile - is taken as --access-log-file -",
 }
+
+
+@pytest.mark.parallel
+def test_what_another_server_would_read_is_said_not_to_be(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(FACTORY)
+    (tmp_path / "gunicorn.conf.py").write_text("raise SystemExit('it was run')")
+    command = ["sh", "-c", f'cd {tmp_path} && exec "$0" "$@"', *COMMAND]
+    environment = {"GUNICORN_CMD_ARGS": "--workers 3"}
+    daemon = start(app="shop:create()", workers=1, command=command, environment=environment)
+    daemon.wait_log("WARNING .*GUNICORN_CMD_ARGS in the environment is not read")
+    daemon.wait_log("WARNING .*`preforkd migrate gunicorn.conf.py` translates it")
+    assert get(daemon.port).text == "made"
+    assert daemon.stop() == 0
 
 
 @pytest.mark.parallel
