@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/preforkd
 COPY pyproject.toml README.md LICENSE ./
 COPY daemon daemon
 COPY workers workers
-RUN /opt/preforkd/bin/pip install --no-cache-dir . && /opt/preforkd/bin/preforkd --version
+RUN /opt/preforkd/bin/pip install --no-cache-dir '.[metrics]' && /opt/preforkd/bin/preforkd --version && /opt/preforkd/bin/preforkctl --version
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/preforkd /opt/preforkd

@@ -63,6 +63,11 @@ class RollBack:
 
 
 @dataclass(frozen=True, slots=True)
+class ForkNoMore:
+    """No worker will be forked any more; the listening sockets stay open."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseListeners:
     """Close the master's copies of the listening sockets."""
 
@@ -86,10 +91,32 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Show:
+    """Tell those who watch the daemon something that others have written to the log."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """End the master with this exit code: no worker is left."""
 
     code: int
 
 
-Action = Fork | Send | Kill | DumpStacks | Announce | Commit | RollBack | CloseListeners | ReopenLogs | Log | Exit
+Action = (
+    Fork
+    | Send
+    | Kill
+    | DumpStacks
+    | Announce
+    | Commit
+    | RollBack
+    | ForkNoMore
+    | CloseListeners
+    | ReopenLogs
+    | Log
+    | Show
+    | Exit
+)

@@ -16,7 +16,21 @@ _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 _HOST_NAME = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(\.{_LABEL})*\.?", re.ASCII)
 _ZONE = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)  # the interface of a link-local address: fe80::1%eth0
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
-_EXAMPLES = '"127.0.0.1:8000", ":8000" (every interface), "[::1]:8000", "unix:/run/app.sock", "fd:3" or "systemd:web"'
+_EXAMPLES = (
+    '"127.0.0.1:8000", ":8000" (every interface), "*:8000" (IPv6 too), "[::1]:8000", "unix:/run/app.sock", "fd:3" or '
+    '"systemd:web", with "tls:" before it for TLS'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """That an address speaks TLS.
+
+    Attributes:
+        settings: what counts for it alone, by the name of the option.
+    """
+
+    settings: tuple[tuple[str, object], ...] = ()
 
 
 class AddressError(ValueError):
@@ -24,11 +38,28 @@ class AddressError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class TcpAddress:
+class _Bindable:
+    """What all addresses have in common.
+
+    Attributes:
+        tls: how it speaks TLS; None: it is plain. Two addresses that differ in that alone are the same: one socket.
+        is_plain: that it is plain was said, and is not only the default.
+    """
+
+    tls: Secured | None = field(default=None, compare=False, repr=False, kw_only=True)
+    is_plain: bool = field(default=False, compare=False, repr=False, kw_only=True)
+
+    def _named(self, name: str) -> str:
+        return f"tls:{name}" if self.tls else name
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress(_Bindable):
     """A host and a port.
 
     Attributes:
-        host: an IPv4 or IPv6 address without brackets, or a name that is resolved when it is bound.
+        host: an IPv4 or IPv6 address without brackets, a name that is resolved when it is bound, or `*`: every
+            interface, IPv4 and IPv6.
         port: 0 lets the system choose one.
     """
 
@@ -37,16 +68,21 @@ class TcpAddress:
 
     def __str__(self) -> str:
         """The canonical text, which `parse` reads back."""
+        return self._named(self.authority)
+
+    @property
+    def authority(self) -> str:
+        """Host and port, as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
         """What a person types into a browser, or as near as it comes (`http://0.0.0.0:8000` stays as it is)."""
-        return f"http://{self}"
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
 
 
 @dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(_Bindable):
     """A unix stream socket; two with one path are the same address, whoever may connect to them.
 
     Attributes:
@@ -65,7 +101,7 @@ class UnixAddress:
         """The canonical text, which `parse` reads back."""
         settings = {"mode": "" if self.mode is None else f"{self.mode:03o}", "user": self.user, "group": self.group}
         query = "&".join(f"{name}={value}" for name, value in settings.items() if value)
-        return f"unix:{self.path}" + (f"?{query}" if query else "")
+        return self._named(f"unix:{self.path}" + (f"?{query}" if query else ""))
 
     @property
     def abstract(self) -> bool:
@@ -75,7 +111,7 @@ class UnixAddress:
     @property
     def url(self) -> str:
         """For the log: there is no URL of HTTP over a unix socket that clients agree on."""
-        return f"unix:{self.path}"
+        return self._named(f"unix:{self.path}")
 
     def under(self, folder: str) -> UnixAddress:
         """The same address with a relative path made absolute, so that a later `chdir` does not move it.
@@ -88,7 +124,7 @@ class UnixAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class FdAddress:
+class FdAddress(_Bindable):
     """A socket that the process inherited, bound by whoever started it.
 
     Attributes:
@@ -99,7 +135,7 @@ class FdAddress:
 
     def __str__(self) -> str:
         """The canonical text, which `parse` reads back."""
-        return f"fd:{self.fd}"
+        return self._named(f"fd:{self.fd}")
 
     @property
     def url(self) -> str:
@@ -108,7 +144,7 @@ class FdAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class SystemdAddress:
+class SystemdAddress(_Bindable):
     """A socket that systemd has bound and passed to this process.
 
     Attributes:
@@ -119,7 +155,7 @@ class SystemdAddress:
 
     def __str__(self) -> str:
         """The canonical text, which `parse` reads back."""
-        return f"systemd:{self.name}"
+        return self._named(f"systemd:{self.name}")
 
     @property
     def url(self) -> str:
@@ -134,8 +170,9 @@ def parse(text: str) -> Address:
     """Read one address.
 
     Args:
-        text: `HOST:PORT`, `:PORT` (every IPv4 interface), `[IPV6]:PORT`, `unix:PATH`,
-            `unix:PATH?mode=660&user=U&group=G`, `unix:@NAME`, `fd:N`, `systemd:NAME`.
+        text: `HOST:PORT`, `:PORT` (every IPv4 interface), `[IPV6]:PORT`, `*:PORT` (every interface of both),
+            `unix:PATH`, `unix:PATH?mode=660&user=U&group=G`, `unix:@NAME`, `fd:N`, `systemd:NAME`; with `tls:` before
+            it for TLS.
 
     Raises:
         AddressError: it is none of these.
@@ -145,6 +182,8 @@ def parse(text: str) -> Address:
         raise AddressError(f"an empty address: write {_EXAMPLES}")
     if not text.isprintable():  # it goes into log lines, and no address needs them
         raise AddressError(f"{text!a} holds characters that cannot be printed")
+    if colon and scheme == "tls":
+        return _tls(rest)
     if colon and scheme == "unix":
         return _unix(rest)
     if colon and scheme == "fd":
@@ -154,6 +193,12 @@ def parse(text: str) -> Address:
     if colon and rest.startswith("//"):
         raise AddressError(f'"{text}" is a URL: write the address alone, {_EXAMPLES}')
     return _tcp(text)
+
+
+def _tls(text: str) -> Address:
+    if not text or text.startswith("tls:"):
+        raise AddressError(f'"tls:{text}": behind "tls:" comes an address, as in "tls:0.0.0.0:8443"')
+    return replace(parse(text), tls=Secured())
 
 
 def _unix(text: str) -> UnixAddress:
@@ -248,7 +293,7 @@ def _ipv6(text: str) -> str:
 
 def _host(text: str, host: str) -> str:
     if host == "*":
-        raise AddressError(f'"{text}": write ":{text[2:]}" for every IPv4 interface, "[::]:{text[2:]}" for IPv6')
+        return host
     if re.fullmatch(r"[0-9.]+", host, re.ASCII):
         return _ipv4(text, host)
     if not _HOST_NAME.fullmatch(host):

@@ -24,12 +24,24 @@ from preforkd.daemon.events import (
     WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
+    WorkerStacks,
 )
 from preforkd.daemon.mold import FORK, ORPHANED, Mold, Molds
 from preforkd.daemon.process_state import is_frozen
 from preforkd.daemon.spawn import Child, become_subreaper, channel, spawn
 from preforkd.workers import log
-from preforkd.workers.channel import ChannelError, Decoder, Failed, GotTerm, Hello, Message, Ready, Retire, encode
+from preforkd.workers.channel import (
+    ChannelError,
+    Decoder,
+    Failed,
+    GotTerm,
+    Hello,
+    Message,
+    Ready,
+    Retire,
+    Stacks,
+    encode,
+)
 from preforkd.workers.scoreboard import Field, Row, RowState
 
 Body = Callable[[socket.socket], int]
@@ -283,6 +295,11 @@ class Children:
             # It is dead, or has read nothing for thousands of messages: its deadline takes care of both.
             log.LOGGER.debug("process %s cannot be told %s: %s", link.child.pid, type(message).__name__, exc)
 
+    def send_all(self, message: Message) -> None:
+        """Tell every worker something."""
+        for serial in self._by_serial:
+            self.send(serial, message)
+
     def kill(self, serial: int, signum: int) -> list[Event]:
         """Send a signal to a worker; until it is reaped its pid is nobody else's.
 
@@ -359,6 +376,8 @@ def _event(message: Message, serial: int) -> Event:
             return WorkerGotTerm(now, serial)
         case Retire(reason):
             return WorkerRetiring(now, serial, reason)
+        case Stacks(text):
+            return WorkerStacks(now, serial, text)
         case _:
             raise ChannelError(f"a worker does not say {type(message).__name__}")
 

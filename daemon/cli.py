@@ -10,6 +10,11 @@ def main() -> int:
     # The rest takes 0.1 s to import. As PID 1 a process ignores TERM for as long as it has no handler for it.
     signals.install_early()
     streams.open_missing()
+    if sys.argv[1:] == ["--version"]:
+        from preforkd.daemon.version import version_text
+
+        print(version_text())
+        return 0
     from preforkd.daemon import command
 
     return command.run(sys.argv[1:])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -26,17 +27,25 @@ from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
 from preforkd.daemon.values import Flag, StreamChoice
+from preforkd.daemon.version import version_text
 from preforkd.workers import log
 from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
 
+if TYPE_CHECKING:
+    from preforkd.daemon.certificates import Certificates
+
+PATIENCE = 10.0
+"""Seconds in which certificates that do not fit have to become whole when the program has replaced another."""
+TRY_AGAIN = 0.2
 USAGE = 2
 NOT_BOOTED = 3
 GUNICORN_FILE = "gunicorn.conf.py"
 _INTRODUCTION = "Serve APP over HTTP from forked worker processes."
 _SOURCES = """Every option can also stand in a TOML file (keep_alive = 75) and in the environment
-(PREFORKD_KEEP_ALIVE=75; PREFORKD_BIND takes several addresses with commas between them; PREFORKD_CONFIG is the file).
+(PREFORKD_KEEP_ALIVE=75; several addresses, as PREFORKD_BIND takes them, have commas between them; PREFORKD_CONFIG is
+the file).
 The command line counts before the environment, and that before the file; $PORT (bind 0.0.0.0:$PORT) and
 $WEB_CONCURRENCY (workers) count when nothing else gives the option. Times are seconds, or 500ms, 30s, 2m, 1h; sizes are
 bytes, or 64k, 10M, 1G."""
@@ -167,7 +176,8 @@ def _run(**values: object) -> int:
     if errors:
         raise ConfigError(errors)
     if "version" in cli:
-        return _print_version()
+        click.echo(version_text())
+        return 0
     folder, environ = _start_folder(os.environ), dict(os.environ)
     log.open_standard(environ)
     handover = take_over(environ)
@@ -175,15 +185,18 @@ def _run(**values: object) -> int:
     if "print_config" in cli:
         sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
         return 0
-    config = _checked(load(cli, environ, folder=folder))
+    config = _checked(load(cli, environ, folder=folder), environ, PATIENCE if handover else 0.0)
     config = replace(config, notes=tuple(notes), warnings=(*config.warnings, *_left_unread(config, environ, folder)))
+    if handover and handover.certificates is not None and config.certificates:
+        config.certificates.contexts.adopt(handover.certificates)
     if "check" in cli:
         return check(config)
     pid_file = _pid_file(config)
     reload = partial(_reload, cli, environ, folder)
     origin = master.Origin(reload, environ, folder, signals.catch(), systemd)
     set_umask(config.options.umask)
-    bound = [] if handover else listeners.bind_all(config.options.bind, systemd.activation, config.identity)
+    wanted = (*config.options.bind, *config.options.admin)
+    bound = [] if handover else listeners.bind_all(wanted, systemd.activation, config.identity)
     return master.run(config, bound, origin, pid_file, handover)
 
 
@@ -198,16 +211,16 @@ def _left_unread(config: Config, environ: Mapping[str, str], folder: str) -> lis
 def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) -> Config:
     """Read the configuration anew, from the same command line; raises ConfigError for all that is wrong."""
     try:
-        return _checked(load(cli, environ, folder=folder))
+        return _checked(load(cli, environ, folder=folder), environ)
     except AppError as exc:
         raise ConfigError([str(exc)]) from exc
 
 
-def _checked(config: Config) -> Config:
-    """Find before a fork what cannot be served, and who the workers run as.
+def _checked(config: Config, environ: Mapping[str, str], patience: float = 0.0) -> Config:
+    """Find before a fork what cannot be served, who the workers run as, and what they speak TLS with.
 
     Raises:
-        ConfigError: for the folder, the parser, the user or the group.
+        ConfigError: for the folder, the parser, the user, the group or TLS.
         AppError: for the app.
     """
     options = config.options
@@ -224,9 +237,33 @@ def _checked(config: Config) -> Config:
     if options.reload:
         _check_reload(config)
     try:
-        return replace(config, identity=resolve(options.user, options.group))
+        identity = resolve(options.user, options.group)
     except PrivilegeError as exc:
         raise ConfigError([f"{config.origins[exc.option]}: {exc}"]) from exc
+    return replace(config, identity=identity, certificates=_certificates(config, environ, patience))
+
+
+def _certificates(config: Config, environ: Mapping[str, str], patience: float) -> Certificates | None:
+    """Read the certificates, if there are to be some.
+
+    Args:
+        config: says which.
+        environ: where passwords may be.
+        patience: seconds for which they are tried again. A program that has replaced another cannot go back, and they
+            may be being written in this moment; the workers of the other serve on meanwhile.
+    """
+    if not config.tls:
+        return None
+    from preforkd.daemon.certificates import CertificateError, Certificates  # few masters need the library of TLS
+
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return Certificates(config.tls, environ)
+        except CertificateError as exc:
+            if time.monotonic() >= deadline:
+                raise ConfigError(exc.errors) from exc
+        time.sleep(TRY_AGAIN)  # no event says that they are whole
 
 
 def _check_hooks(config: Config) -> None:
@@ -285,13 +322,3 @@ def _start_folder(environ: Mapping[str, str]) -> str:
         if named.startswith("/") and Path(named).samefile(real):
             return named
     return real
-
-
-def _print_version() -> int:
-    from importlib.metadata import version  # here: it takes as long to import as the rest of the daemon
-
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    parser = "compiled" if parser_is_built() else "pure"
-    system = f"{platform.system()} {platform.machine()}"
-    sys.stdout.write(f"preforkd {version('preforkd')} ({python}, {system}, {parser} HTTP parser)\n")
-    return 0

@@ -13,15 +13,20 @@ import re
 import resource
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from preforkd.daemon.address import UnixAddress
+from preforkd.daemon.address import Address, UnixAddress
 from preforkd.daemon.cgroup import cpu_quota
 from preforkd.daemon.migrate import refusal
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
 from preforkd.daemon.privileges import Identity
+from preforkd.daemon.tls_specs import SpecError, TlsSpec, secured, specs
 from preforkd.daemon.values import AUTO, quoted
+
+if TYPE_CHECKING:
+    from preforkd.daemon.certificates import Certificates
 
 DEFAULT_FILE = "preforkd.toml"
 MOST_WITHOUT_QUOTA = 8
@@ -88,6 +93,8 @@ class Config:
         warnings: what looks like a mistake but can be served with, one line each.
         notes: what was made of options of other servers, one line each.
         identity: who the workers run as, None: as the master; `load` does not look it up.
+        tls: how each address that speaks TLS does.
+        certificates: what they speak it with, None without one; `load` reads no certificate.
     """
 
     options: Options
@@ -98,6 +105,8 @@ class Config:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     identity: Identity | None = None
+    tls: Mapping[Address, TlsSpec] = field(default_factory=dict)
+    certificates: Certificates | None = None
 
     def why(self, name: str) -> str:
         """One phrase for the log: who gave the option's value, and how "auto" became a number."""
@@ -136,7 +145,7 @@ def load(
     environ = {name: text.strip() for name, text in environ.items()}  # a settings page easily adds a blank
     file, in_file = _read_toml(cli, environ, folder, read or _read_file, errors)
     shown = _shown(file, folder)
-    own = (_from_cli(cli), _from_environ(environ, errors), _from_toml(in_file, shown, errors))
+    own = (_from_cli(cli, errors), _from_environ(environ, errors), _from_toml(in_file, shown, errors))
     # A generic variable may be meant for another program: it is not even looked at where one of ours gives the option.
     generic = {name: value for name, value in _from_generic(environ).items() if not any(name in one for one in own)}
     found = {one.name: _first(one, (*own, generic), errors) for one in DECLARATIONS}
@@ -144,9 +153,19 @@ def load(
         errors.append(
             "no app given: name it, as in `preforkd hello.py:HttpRequestHandler` or `preforkd package.module:app`"
         )
+    errors += _given_twice(found)
     if errors:
         raise ConfigError(errors)
     return _resolved(found, folder, host(), shown if file else None)
+
+
+def _given_twice(found: Found) -> Iterator[str]:
+    """Yield what is wrong with addresses that are to be served by the workers and by the admin process, too."""
+    (bind, _), (admin, origin) = found["bind"], found["admin"]
+    if isinstance(bind, tuple) and isinstance(admin, tuple):
+        for address in admin:
+            if address in bind:
+                yield f"{origin}: {address} is where the app is served: give the admin process an address of its own"
 
 
 def _shown(file: str | None, folder: str) -> str:
@@ -202,7 +221,12 @@ def _first(one: Declaration, sources: tuple[Found, ...], errors: list[str]) -> t
     return read[0] if read else (one.default, "default")
 
 
-def _from_cli(cli: Mapping[str, object]) -> Found:
+def _from_cli(cli: Mapping[str, object], errors: list[str]) -> Found:
+    password = cli.get("keyfile_password")
+    if isinstance(password, str) and password[:1] not in ("", "@", "$"):
+        errors.append(
+            "--keyfile-password on the command line: everybody can read it there: write @FILE or $VARIABLE (in quotes)"
+        )
     return {
         name: (value, f"{BY_NAME[name].flag} on the command line")
         for name, value in cli.items()
@@ -283,10 +307,25 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
     values["reload_dir"] = _watched(values)
     # Each kind has read its own value, which no annotation can say here.
     options = Options(**values)  # type: ignore[arg-type]
-    binds = tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in options.bind)
+
+    def absolute(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        return tuple(one.under(chdir) if isinstance(one, UnixAddress) else one for one in addresses)
+
+    options = replace(
+        options,
+        bind=secured(absolute(options.bind), options.certfile),
+        admin=absolute(options.admin),
+        statsd=absolute(options.statsd),
+    )
+    origins = {name: origin for name, (_value, origin) in found.items()}
+    try:
+        tls = specs(options, origins)
+    except SpecError as exc:
+        raise ConfigError(exc.errors) from exc
     return Config(
-        options=replace(options, bind=binds),
-        origins={name: origin for name, (_value, origin) in found.items()},
+        options=options,
+        origins=origins,
+        tls=tls,
         reasons=reasons,
         asked=asked,
         file=file,
@@ -336,6 +375,8 @@ def auto_connections(host: Host) -> tuple[int, str]:
 
 
 def _warnings(options: Options, host: Host) -> Iterator[str]:
+    if options.ca_certs and options.cert_reqs == "none":
+        yield "ca_certs is given, but cert_reqs is none: no client is asked for a certificate"
     if options.limit_connections > host.open_files:
         yield (
             f"limit_connections is {options.limit_connections}, but a process may have {host.open_files} files open: "

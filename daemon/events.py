@@ -42,6 +42,23 @@ class ReloadAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadRefused:
+    """HUP, and the configuration read anew is wrong: nothing has changed. `errors` has a line for each mistake."""
+
+    now: float
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestartAsked:
+    """The worker of a slot is to be replaced; with `first` its successor is ready before it leaves."""
+
+    now: float
+    slot: int
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleAsked:
     """TTIN (+1) or TTOU (-1)."""
 
@@ -102,6 +119,15 @@ class WorkerRetiring:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerStacks:
+    """A worker that was asked to has written where it is, and says it here too."""
+
+    now: float
+    serial: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerExited:
     """A worker has ended.
 
@@ -146,6 +172,8 @@ Event = (
     | StopAsked
     | HaltAsked
     | ReloadAsked
+    | ReloadRefused
+    | RestartAsked
     | ScaleAsked
     | ReopenAsked
     | ForkFailed
@@ -153,6 +181,7 @@ Event = (
     | WorkerFailed
     | WorkerGotTerm
     | WorkerRetiring
+    | WorkerStacks
     | WorkerExited
     | HeartbeatsRead
     | TimePassed

@@ -48,10 +48,14 @@ class Listener:
     @property
     def url(self) -> str:
         """Where clients find it: with the real port when the system has chosen one."""
+        return self.url_of(self.address)
+
+    def url_of(self, address: Address) -> str:
+        """As `url`, by what the same address is configured to speak now."""
         if self.socket.family == socket.AF_UNIX:
-            return f"unix:{_unix_name(self.socket)}"
+            return UnixAddress(_unix_name(self.socket), tls=address.tls).url
         host, port = self.socket.getsockname()[:2]
-        return TcpAddress(host, port).url
+        return TcpAddress(host, port, tls=address.tls).url
 
     @property
     def is_lent(self) -> bool:
@@ -177,6 +181,9 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 def _resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
     """Every address of the host, once, IPv4 first."""
+    if address.host == "*":
+        # Two sockets, not one of IPv6 that takes both: there the clients of IPv4 would be "::ffff:192.0.2.1".
+        return [(socket.AF_INET, ("0.0.0.0", address.port)), (socket.AF_INET6, ("::", address.port, 0, 0))]  # noqa: S104 - "*" asks for it
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from preforkd.daemon.address import Address, TcpAddress
+from preforkd.daemon.address import Address, TcpAddress, UnixAddress
+from preforkd.daemon.tls_values import TLS_SETTINGS, Binds, NamedCertificate, NamedCertificates
 from preforkd.daemon.values import (
     AUTO,
     Addresses,
@@ -85,9 +86,10 @@ def _option(section: str, kind: Kind, default: object, help: str, **names: objec
     return field(default=default, metadata={"kind": kind, "section": section, "help": help, **names})
 
 
-_APP, _BIND, _WORKERS = "Application", "Listening", "Workers"
+_APP, _BIND, _TLS, _WORKERS = "Application", "Listening", "TLS", "Workers"
 _DEVELOPMENT = "Development"
 _TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
+_WATCHING = "Watching and control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +141,10 @@ class Options:
     )
     bind: tuple[Address, ...] = _option(
         _BIND,
-        Addresses(),
+        Binds(),
         (TcpAddress("127.0.0.1", 8000),),
-        "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 only), unix:PATH, unix:PATH?mode=660&group=GROUP, "
-        "unix:@NAME, fd:N, systemd:NAME. Repeatable.",
+        "HOST:PORT, :PORT (every IPv4 interface), [IPV6]:PORT (IPv6 only), *:PORT (every interface, IPv4 and IPv6), "
+        "unix:PATH, unix:PATH?mode=660&group=GROUP, unix:@NAME, fd:N, systemd:NAME; tls: before it: TLS. Repeatable.",
         short="-b",
         repeatable=True,
         generic="PORT",
@@ -151,6 +153,42 @@ class Options:
     backlog: int = _option(
         _BIND, Count(least=1, most=65535), 2048, "Connections that the kernel keeps waiting for a worker, per address."
     )
+    certfile: str = _option(
+        _TLS,
+        TLS_SETTINGS["certfile"],
+        "",
+        "Certificate (PEM) and those up to its root. With it all addresses speak TLS, unless some are written with "
+        "tls:, then those alone. A changed file is loaded within seconds; relative to --chdir, as the other files.",
+    )
+    keyfile: str = _option(_TLS, TLS_SETTINGS["keyfile"], "", "Its private key (PEM); else it is in the certfile too.")
+    keyfile_password: str = _option(
+        _TLS,
+        TLS_SETTINGS["keyfile_password"],
+        "",
+        "Password of the key: the first line of a file, or a variable; the text itself: TOML or environment alone.",
+    )
+    sni_certificate: tuple[NamedCertificate, ...] = _option(
+        _TLS,
+        NamedCertificates(),
+        (),
+        "A further certificate, for the clients that ask for one of its names (SNI). Repeatable; in TOML "
+        "[[sni_certificate]] with certfile, keyfile, keyfile_password and names.",
+        repeatable=True,
+    )
+    tls_min: str = _option(_TLS, TLS_SETTINGS["tls_min"], "1.2", "The oldest version of TLS that is spoken.")
+    ciphers: str = _option(
+        _TLS,
+        TLS_SETTINGS["ciphers"],
+        "",
+        "Ciphers of TLS 1.2, as OpenSSL writes them; else those with forward secrecy and authenticated encryption.",
+    )
+    ca_certs: str = _option(
+        _TLS, TLS_SETTINGS["ca_certs"], "", "Authorities (PEM) whose client certificates are taken."
+    )
+    cert_reqs: str = _option(
+        _TLS, TLS_SETTINGS["cert_reqs"], "none", "Whether clients are asked for a certificate, and have to have one."
+    )
+    handshake_timeout: float = _option(_TLS, Seconds(), 10.0, "Time for a TLS handshake. 0: for ever.")
     workers: int = _option(
         _WORKERS,
         Count(least=1, most=1000, auto=True),
@@ -267,6 +305,25 @@ class Options:
     idle_grace: float = _option(
         _STOP, Seconds(), 2.0, "Idle connections of a worker that stops stay open so long, for a request on its way."
     )
+    admin: tuple[Address, ...] = _option(
+        _WATCHING,
+        Addresses(least=0),
+        (),
+        "Where a process of its own answers /livez, /readyz, /metrics, /status and a page for people, in the forms of "
+        "--bind; never where strangers are. On unix sockets also /control, for root and the master's user. Repeatable.",
+        repeatable=True,
+    )
+    statsd: tuple[Address, ...] = _option(
+        _WATCHING,
+        Addresses(least=0, kinds=(TcpAddress, UnixAddress)),
+        (),
+        "Where metrics are sent every second, by UDP or to a unix datagram socket, with gunicorn's names. Repeatable.",
+        repeatable=True,
+    )
+    statsd_prefix: str = _option(_WATCHING, Text(), "", "In front of the names of --statsd, with its dot.")
+    statsd_tags: str = _option(
+        _WATCHING, Text("TAGS"), "", "Behind each metric of --statsd, in the way of DogStatsD: env:prod,team:shop."
+    )
     parser: str = _option(
         _LIMITS,
         Choice(("auto", "compiled", "pure")),
@@ -355,6 +412,11 @@ class Options:
         "Files that do not count, by such a pattern. Repeatable.",
         repeatable=True,
     )
+
+    @property
+    def counting(self) -> bool:
+        """Whether workers count each request by method, status and duration: somebody reads it."""
+        return bool(self.admin or self.statsd)
 
     def worker_settings(self) -> WorkerSettings:
         """What a worker of these options is told."""

@@ -27,9 +27,11 @@ from preforkd.daemon.actions import (
     CloseListeners,
     Commit,
     DumpStacks,
+    ForkNoMore,
     ReopenLogs,
     RollBack,
     Send,
+    Show,
 )
 from preforkd.daemon.deaths import as_fields, cause, died_young, loss_of
 from preforkd.daemon.events import (
@@ -38,7 +40,9 @@ from preforkd.daemon.events import (
     HaltAsked,
     HeartbeatsRead,
     ReloadAsked,
+    ReloadRefused,
     ReopenAsked,
+    RestartAsked,
     ScaleAsked,
     Started,
     StopAsked,
@@ -48,9 +52,10 @@ from preforkd.daemon.events import (
     WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
+    WorkerStacks,
 )
 from preforkd.daemon.reconcile import reconcile
-from preforkd.daemon.slots import ENDING, SERVING, Loss, Worker, WorkerState
+from preforkd.daemon.slots import ENDING, SERVING, Loss, Reload, Worker, WorkerState
 from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
 from preforkd.workers.channel import INTERNAL, Reopen
 from preforkd.workers.scoreboard import ROWS
@@ -114,10 +119,30 @@ def _reload(turn: Turn, event: ReloadAsked) -> None:
     if turn.phase is not Phase.SERVING:
         text = f"the reload to generation {previous.number} is superseded"
         turn.log_reload("info", text, "superseded", previous.number)
+        turn.count_reload(Reload.SUPERSEDED)
         turn.do(RollBack(previous.number))
     turn.reload_began = turn.now
     turn.enter(Phase.RELOADING)
     turn.log("info", f"reload: booting generation {turn.target.number} with {_workers(turn.target.size)}")
+
+
+def _refuse_reload(turn: Turn, event: ReloadRefused) -> None:
+    for error in event.errors:
+        turn.log("error", f"reload refused: {error}")
+    text = f"nothing has changed: generation {turn.target.number} goes on"
+    turn.log("error", text, "reload", result="refused", seconds=0.0, generation=turn.target.number)
+    turn.count_reload(Reload.REFUSED)
+    turn.failure = "; ".join(event.errors)
+
+
+def _restart(turn: Turn, event: RestartAsked) -> None:
+    for worker in turn.serving():
+        if worker.slot == event.slot and event.first:
+            turn.log("info", f"{worker} is to be replaced; it serves until its successor is ready")
+            turn.set(worker, state=WorkerState.RETIRING)
+        elif worker.slot == event.slot:
+            turn.log("info", f"{worker} is to drain; it is replaced")
+            turn.drain(worker)
 
 
 def _scale(turn: Turn, event: ScaleAsked) -> None:
@@ -155,6 +180,7 @@ def _stop(turn: Turn, event: StopAsked) -> None:
             turn.drain(worker, final=not delay)
     if delay:
         turn.log("info", f"still accepting for {delay:g} s (--drain-delay), so that load balancers can go elsewhere")
+        turn.do(ForkNoMore())
         turn.enter(Phase.LEAVING, accept_until)
     else:
         _close(turn)
@@ -192,7 +218,8 @@ def _wait_for_the_end(turn: Turn, exit_code: int) -> None:
 def _ready(turn: Turn, event: WorkerReady) -> None:
     worker = turn.workers.get(event.serial)
     if worker is None or worker.state is not WorkerState.STARTING:
-        return  # it has been told to end in the meantime
+        _ready_too_late(turn, event)
+        return
     turn.set(worker, state=WorkerState.READY, ready_at=turn.now, deadline=None)
     seconds = turn.now - worker.started
     turn.log(
@@ -202,6 +229,18 @@ def _ready(turn: Turn, event: WorkerReady) -> None:
         turn.committed = turn.target
         turn.enter(Phase.SERVING)
         turn.do(Commit(turn.target.number), Announce())
+
+
+def _ready_too_late(turn: Turn, event: WorkerReady) -> None:
+    """Have a worker drain that said it was ready while its master told it to end: it has begun to accept."""
+    worker = turn.workers.get(event.serial)
+    if worker is None or worker.state is not WorkerState.DYING or worker.loss is not None:
+        return
+    turn.log("info", f"{worker} was ready just then: it finishes what it has accepted")
+    if turn.phase in RUNNING:
+        turn.drain(worker)
+    else:
+        turn.drain(worker, accept_until=turn.deadline, final=True)
 
 
 def _failed(turn: Turn, event: WorkerFailed) -> None:
@@ -234,17 +273,19 @@ def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "", *, is_
         _give_up(turn, 1 if is_ours else 3, "preforkd did not start" if is_ours else "the app did not boot")
     elif _on_trial(turn, worker):
         turn.log("error", text, said[0], **said[1])
-        _roll_back(turn)
+        _roll_back(turn, f"{worker} did not boot: {why}")
     else:
         text += f"\nthe next try is in {turn.delay_slot(worker.slot):.1f} s"
         turn.log("error", text, said[0], **said[1])
 
 
-def _roll_back(turn: Turn) -> None:
+def _roll_back(turn: Turn, why: str) -> None:
     """Give the target generation up; the committed one, all of which is still there, serves on."""
     if turn.committed is None:  # impossible in the phases with a trial
         return
     failed, turn.target = turn.target, turn.committed
+    turn.failure = why
+    turn.count_reload(Reload.ROLLED_BACK)
     turn.backoffs.clear()
     turn.enter(Phase.SERVING)
     text = f"reload failed: generation {turn.target.number} goes on, generation {failed.number} is given up"
@@ -282,6 +323,12 @@ def _retires(turn: Turn, event: WorkerRetiring) -> None:
     turn.set(worker, state=WorkerState.RETIRING)
 
 
+def _stacks(turn: Turn, event: WorkerStacks) -> None:
+    worker = turn.workers.get(event.serial)
+    if worker is not None:
+        turn.do(Show("warning", f"{worker} is here:\n{event.text}"))
+
+
 def _fork_failed(turn: Turn, event: ForkFailed) -> None:
     worker = turn.forget(event.serial)
     if worker is not None:
@@ -297,7 +344,9 @@ def _exited(turn: Turn, event: WorkerExited) -> None:
     if event.in_flight:
         text += f", with {event.in_flight} requests in flight at its last heartbeat"
     loss = loss_of(worker, event)
-    if loss is not None:
+    if loss is None:
+        turn.drained += 1
+    else:
         text += f"; {loss}: {turn.count(loss)} since the start"
     if worker.state in ENDING or turn.phase not in RUNNING:
         orderly = event.code == 0 or (worker.doom is not None and not event.in_flight)
@@ -316,7 +365,7 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
     elif not died_young(worker, event):
         turn.backoffs.pop(worker.slot, None)
     elif _on_trial(turn, worker) and not _was_sent_term(turn, worker, event):
-        _roll_back(turn)
+        _roll_back(turn, text)
     else:
         turn.log("warning", f"slot {worker.slot} gets its next worker in {turn.delay_slot(worker.slot):.1f} s")
 
@@ -412,6 +461,7 @@ def _phase_over(turn: Turn) -> None:
         turn.committed = turn.target
         turn.enter(Phase.SERVING)
         turn.do(Commit(turn.target.number))
+        turn.count_reload(Reload.DONE)
         number = turn.target.number
         turn.log_reload("info", f"reload done: generation {number} has replaced the old one", "done", number)
         for worker in turn.all(WorkerState.STANDBY):
@@ -454,13 +504,16 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (StopAsked, {_NEW: _ignore, _UP: _stop, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
     (HaltAsked, {_NEW: _ignore, _UP: _halt, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
     (ReloadAsked, {_NEW: _ignore, _UP: _reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ReloadRefused, {_NEW: _ignore, _UP: _refuse_reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (RestartAsked, {_NEW: _ignore, _UP: _restart, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ReopenAsked, {_NEW: _ignore, _UP: _reopen, _ENDING: _reopen, _HALTING: _ignore, _GONE: _ignore}),
     (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
-    (WorkerReady, {_NEW: _ignore, _UP: _ready, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerReady, {_NEW: _ignore, _UP: _ready, _ENDING: _ready_too_late, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerFailed, {_NEW: _ignore, _UP: _failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerGotTerm, {_NEW: _ignore, _UP: _got_term, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerRetiring, {_NEW: _ignore, _UP: _retires, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (WorkerStacks, {_NEW: _ignore, _UP: _stacks, _ENDING: _stacks, _HALTING: _ignore, _GONE: _ignore}),
     (WorkerExited, {_NEW: _ignore, _UP: _exited, _ENDING: _exited, _HALTING: _exited, _GONE: _ignore}),
     (HeartbeatsRead, {_NEW: _ignore, _UP: _heartbeats, _ENDING: _heartbeats, _HALTING: _ignore, _GONE: _ignore}),
     (TimePassed, {_NEW: _ignore, _UP: _time_passed, _ENDING: _time_passed, _HALTING: _time_passed, _GONE: _ignore}),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from preforkd.daemon import mold
 from preforkd.daemon.actions import Fork
+from preforkd.daemon.admin import Plan
 from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
@@ -59,9 +60,13 @@ def be_worker(
     except AppError as exc:
         channel.sendall(encode(Failed("start", str(exc), exc.details)))
         return main.BOOT_FAILED
+    certificates = config.certificates
+    by_fd = {listener.socket.fileno(): listener.address for listener in listeners}
     sockets = main.Listeners(
         [listener.socket for listener in listeners],
         frozenset(listener.socket.fileno() for listener in listeners if listener.is_lent),
+        certificates.speak(by_fd) if certificates else {},
+        certificates.contexts if certificates else None,
     )
     return main.run(options.worker_settings(), sockets, channel, board, order.row, app, order.reason)
 
@@ -114,19 +119,41 @@ def log_as_asked(config: Config) -> None:
         capture.install()
 
 
-def enter(config: Config, orphaned: int = signal.SIGTERM) -> None:
+def be_admin(plan: Plan, board: Scoreboard, channel: socket.socket) -> int:
+    """Be the admin process; returns the exit code of the process.
+
+    Args:
+        plan: what it is begun with.
+        board: the scoreboard.
+        channel: its end of the channel.
+    """
+    options = plan.config.options
+    log.configure("admin", level=options.log_level, form=options.log_format)
+    offspring.entitle(f"{options.proc_name}: admin", f"{options.proc_name}: child of admin")
+    try:
+        enter(plan.config, serving="preforkd.workers.admin.main")
+    except AppError as exc:
+        log.LOGGER.error("%s", exc)
+        return 1
+    from preforkd.workers.admin import main
+
+    return main.run(plan.settings, [one.socket for one in plan.listeners], channel, board)
+
+
+def enter(config: Config, orphaned: int = signal.SIGTERM, serving: str = "preforkd.workers.main") -> None:
     """Do what comes before any code of the app: a worker from a mold has it from there.
 
     Args:
         config: the options.
         orphaned: the signal that the kernel sends this process when its parent dies.
+        serving: the module that it will be run by.
 
     Raises:
         AppError: the folder cannot be entered, or the user not be changed.
     """
     offspring.watch_forks()
     # preforkd and the interpreter may be in a folder that is root's alone.
-    import_module("preforkd.workers.main")
+    import_module(serving)
     parent = os.getppid()
     try:
         os.chdir(config.options.chdir)

@@ -43,6 +43,18 @@ class Loss(StrEnum):
     """It had not drained in time."""
 
 
+class Reload(StrEnum):
+    """How a reload has ended, as it is counted."""
+
+    DONE = "done"
+    ROLLED_BACK = "rolled back"
+    """The new generation has failed, the old one goes on."""
+    SUPERSEDED = "superseded"
+    """Another has begun before it was over."""
+    REFUSED = "refused"
+    """The configuration was wrong: nothing has begun."""
+
+
 SERVING = frozenset({WorkerState.READY, WorkerState.RETIRING})
 ENDING = frozenset({WorkerState.DRAINING, WorkerState.DYING, WorkerState.KILLED})
 

@@ -75,6 +75,12 @@ class State:
     """When the heartbeats were last read."""
     reload_began: float = 0.0
     """When the last reload was asked for."""
+    drained: int = 0
+    """How many workers have ended in order since the start."""
+    reloads: Mapping[str, int] = field(default_factory=dict)
+    """How many reloads have ended since the start, by `Reload`."""
+    failure: str = ""
+    """Why the last reload that failed has failed."""
 
 
 class Turn:
@@ -97,6 +103,9 @@ class Turn:
         self.losses = dict(state.losses)
         self.watched = state.watched
         self.reload_began = state.reload_began
+        self.drained = state.drained
+        self.reloads = dict(state.reloads)
+        self.failure = state.failure
 
     def state(self) -> State:
         """Return the state after the turn."""
@@ -114,6 +123,9 @@ class Turn:
             losses=self.losses,
             watched=self.watched,
             reload_began=self.reload_began,
+            drained=self.drained,
+            reloads=self.reloads,
+            failure=self.failure,
         )
 
     def do(self, *actions: Action) -> None:
@@ -240,6 +252,10 @@ class Turn:
         """Count a lost worker; returns how many were lost that way since the start."""
         self.losses[loss] = self.losses.get(loss, 0) + 1
         return self.losses[loss]
+
+    def count_reload(self, result: str) -> None:
+        """Count a reload that is over, as a `Reload`."""
+        self.reloads[result] = self.reloads.get(result, 0) + 1
 
     def delay_slot(self, slot: int) -> float:
         """Note a young death in a slot; returns the seconds before its next worker."""

@@ -32,12 +32,16 @@ from preforkd.workers.scoreboard import Scoreboard
 
 VARIABLE: Final = "_PREFORKD_HANDOVER"
 """In the environment of the new program: the format of the handover, and the descriptor that it is read from."""
-FORMAT: Final = 1
-"""Of the handover; a program that does not know it refuses in its dry run, where that does no harm."""
+FORMAT: Final = 2
+"""Of the handover and the scoreboard; a program that does not know it refuses in its dry run, which does no harm."""
 MOST_OUTPUT: Final = 16384
 """Bytes of a dry run's output that go into the log."""
 MORE_THAN_STARTUP: Final = 10.0
 """Seconds that a dry run may take beside the start-up timeout: for the interpreter, and for reporting the timeout."""
+
+
+UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
+"""When the program may be replaced."""
 
 
 class UpgradeError(Exception):
@@ -121,7 +125,10 @@ class Upgrade:
         self._environ = environ
         self._folder = folder
         self._dry_run: DryRun | None = None
+        self._given_up = ""
         self.progress = Progress.IDLE
+        self.failure = ""
+        """Why the last one has come to nothing, in one line."""
 
     @property
     def deadline(self) -> float | None:
@@ -133,13 +140,16 @@ class Upgrade:
         if self.progress is not Progress.IDLE:
             log.LOGGER.info("upgrade: one is being tried already")
             return
+        self.failure = ""
         try:
             os.chdir(self._folder)
             self._dry_run = DryRun(self._environ, startup_timeout)
         except (UpgradeError, OSError) as exc:
+            self.failure = str(exc)
             log.LOGGER.error("upgrade refused: %s", exc)
             return
         self.progress = Progress.TRYING
+        self._given_up = ""
         log.LOGGER.info("upgrade: the new program is tried first (process %d)", self._dry_run.pid)
 
     def ended(self, pid: int, status: int) -> bool:
@@ -148,15 +158,21 @@ class Upgrade:
             return False
         why = self._dry_run.result(status)
         self._dry_run = None
-        self.progress = Progress.DUE if why is None else Progress.IDLE
-        if why is not None:
+        self.progress = Progress.IDLE if why is not None or self._given_up else Progress.DUE
+        if self._given_up:
+            self.failure = self._given_up
+            log.LOGGER.warning("upgrade given up: %s; nothing has changed", self._given_up)
+        elif why is not None:
+            last = why.splitlines()[-1].removeprefix("preforkd: error: ")
+            self.failure = f"the new program does not boot: {last}"
             log.LOGGER.error("upgrade refused, for the new program does not boot: %s", why)
             log.LOGGER.error("nothing has changed: the running program goes on")
         return True
 
-    def give_up(self) -> None:
+    def give_up(self, why: str) -> None:
         """End a dry run that takes too long, or that nobody wants any more; its end is told to `ended`."""
         if self._dry_run is not None:
+            self._given_up = self._given_up or why
             self._dry_run.end()
         self.progress = Progress.IDLE if self._dry_run is None else Progress.TRYING
 
@@ -168,6 +184,7 @@ class Upgrade:
             os.chdir(self._folder)
             replace_program(handover, self._environ, wakeup)
         except (UpgradeError, OSError) as exc:
+            self.failure = str(exc)
             log.LOGGER.error("upgrade failed: %s; nothing has changed", exc)
 
 
@@ -187,6 +204,8 @@ class Handover:
     listeners: tuple[Listener, ...]
     links: tuple[Link, ...]
     scoreboard: Scoreboard
+    certificates: int | None = None
+    """The memory in which its workers look for new certificates, None when they speak no TLS."""
 
 
 def replace_program(handover: Handover, environ: Mapping[str, str], wakeup: int) -> None:
@@ -250,7 +269,9 @@ def take_over(environ: dict[str, str]) -> Handover | None:
 
 def _descriptors(handover: Handover) -> list[int]:
     channels = [link.child.channel.fileno() for link in handover.links if link.listens]
-    return [handover.scoreboard.descriptor, *(one.socket.fileno() for one in handover.listeners), *channels]
+    certificates = [] if handover.certificates is None else [handover.certificates]
+    listeners = [one.socket.fileno() for one in handover.listeners]
+    return [handover.scoreboard.descriptor, *certificates, *listeners, *channels]
 
 
 def pack(handover: Handover) -> bytes:
@@ -272,6 +293,7 @@ def pack(handover: Handover) -> bytes:
                 for link in handover.links
             ],
             "scoreboard": handover.scoreboard.descriptor,
+            "certificates": handover.certificates,
         }
     ).encode()
 
@@ -296,6 +318,7 @@ def unpack(text: bytes) -> Handover:
             for serial, pid, descriptor, unread in fields["links"]
         ),
         scoreboard=scoreboard,
+        certificates=fields.get("certificates"),  # a program without TLS has none
     )
 
 

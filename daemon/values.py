@@ -358,19 +358,28 @@ class UrlPaths:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Addresses to bind, each once; text of the environment has commas between them."""
+    """Addresses, each once; text of the environment has commas between them.
 
+    Attributes:
+        least: how many there have to be.
+        kinds: the forms that they may have.
+    """
+
+    least: int = 1
+    kinds: tuple[type, ...] = ()
     metavar: str = "ADDRESS"
 
     def read(self, raw: object) -> tuple[address.Address, ...]:
         """See `Kind.read`."""
-        texts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        texts = [part.strip() for part in raw.split(",") if raw or self.least] if isinstance(raw, str) else raw
         if not isinstance(texts, Sequence):
             raise ValueError(f'{quoted(raw)} is not an address: write text, as in "127.0.0.1:8000", or a list of it')  # noqa: TRY004 - one error for all kinds
         addresses = [self._address(text) for text in texts]
-        if not addresses:
+        if len(addresses) < self.least:
             raise ValueError("an empty list: give at least one address")
         for number, one in enumerate(addresses):
+            if self.kinds and not isinstance(one, self.kinds):
+                raise ValueError(f'"{one}" cannot be sent to: write HOST:PORT or unix:PATH')
             if one in addresses[:number]:
                 raise ValueError(f'"{one}" is given twice')
         return tuple(addresses)

@@ -44,13 +44,22 @@ def test_the_master_imports_no_event_loop_no_parser_and_starts_no_thread() -> No
     assert result.stdout.splitlines() == ["[]", "1"]
 
 
-PURE = ("policy", "reconcile", "turn", "deaths", "slots", "backoff", "events", "actions")
+PURE = (
+    "policy", "reconcile", "turn", "deaths", "slots", "backoff", "events", "actions", "attendant", "report",
+    "tls_specs", "tls_values",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", PURE)
 def test_decisions_touch_no_clock_no_process_and_no_socket(module: str) -> None:
     effects = {"os", "time", "socket", "select", "selectors", "subprocess", "threading", "random", "datetime"}
     assert not imported(ROOT / "daemon" / f"{module}.py") & effects
+
+
+@pytest.mark.parametrize("module", ["snapshot", "history", "readiness", "status", "metrics"])
+def test_what_the_admin_process_says_is_reckoned_without_a_system_call(module: str) -> None:
+    effects = {"os", "time", "socket", "select", "subprocess", "threading", "random", "datetime", "psutil", "asyncio"}
+    assert not imported(ROOT / "workers" / "admin" / f"{module}.py") & effects
 
 
 def test_no_package_is_missing_from_the_wheel() -> None:

@@ -24,6 +24,8 @@ from preforkd.daemon.address import parse
 from preforkd.daemon.config import load
 from preforkd.daemon.options import BY_NAME
 from tests.e2e.daemon import FOREIGN
+from tests.workers.admin.test_metrics import busy
+from tests.workers.admin.test_metrics import text as scraped
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -316,3 +318,21 @@ def test_the_readmes_commands_are_accepted() -> None:
 def test_the_readmes_table_of_files_is_complete() -> None:
     files = {path.relative_to(DEPLOY) for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert [str(path) for path in sorted(files - {Path("README.md")}) if f"`{path}`" not in README.read_text()] == []
+
+
+def test_alerts_ask_for_metrics_that_exist() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+    text = scraped(busy())
+    for rule in rules:
+        for name in re.findall(r"\b(?:preforkd|http_server)_\w+", rule["expr"]):
+            assert re.search(rf"^{name}[ {{]", text, re.MULTILINE), rule["alert"]
+        for value in re.findall(r'result=~"([^"]+)"', rule["expr"]):
+            assert {f'result="{one}"' in text for one in value.split("|")} == {True}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (the Debian package prometheus)")
+def test_prometheus_takes_its_configuration_and_the_alerts() -> None:
+    command: list[str | Path] = ["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 rules found" in done.stdout

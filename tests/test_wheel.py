@@ -45,7 +45,7 @@ def sources() -> Iterator[tuple[str, Path]]:
     """Each file of the packages, by its name in the wheel: modules, their types and the marks that they are typed."""
     for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".pyi") or path.name == "py.typed":
+            if path.suffix in (".py", ".pyi", ".html") or path.name == "py.typed":
                 yield f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}", path
 
 
@@ -77,8 +77,8 @@ def test_the_wheel_has_every_module_as_it_is_and_nothing_else(wheel: Wheel) -> N
     with zipfile.ZipFile(wheel.path) as archive:
         packed = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     built = [name for name in packed if name.endswith(tuple(EXTENSION_SUFFIXES))]
-    parser = ["preforkd/workers/http/_parsing"] if wheel.parser == "compiled" else []
-    assert [name.partition(".")[0] for name in built] == parser
+    compiled = ["preforkd/workers/_counting", "preforkd/workers/http/_parsing"] if wheel.parser == "compiled" else []
+    assert sorted(name.partition(".")[0] for name in built) == compiled
     for name in built:
         del packed[name]
     assert sorted(packed) == sorted(expected)

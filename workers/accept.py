@@ -53,7 +53,7 @@ class Acceptor:
         loop: the running event loop.
         listeners: listening sockets that do not block.
         lent: the descriptors of those that belong to somebody else, systemd for example, and outlive this daemon.
-        take: is given each accepted socket.
+        take: is given each accepted socket, the listener that it comes from, and the address of the client.
         held: tells how many connections the worker holds.
         others: tells what the other workers hold, as `Scoreboard.others()` does.
         show: is told each new state.
@@ -67,7 +67,7 @@ class Acceptor:
         listeners: Sequence[socket.socket],
         *,
         lent: Collection[int],
-        take: Callable[[socket.socket, object], None],
+        take: Callable[[socket.socket, socket.socket, object], None],
         held: Callable[[], int],
         others: Callable[[], tuple[int, int] | None],
         show: Callable[[AcceptState], None],
@@ -161,7 +161,7 @@ class Acceptor:
             if self.state is AcceptState.ACCEPTING:
                 self._wait(AcceptState.PAUSED, TROUBLE_PAUSE)
             return False
-        self._take(connection, address)
+        self._take(connection, listener, address)
         return True
 
     def _wait(self, state: AcceptState, seconds: float) -> None:

@@ -1,8 +1,9 @@
 """Messages between a worker and its master: length-prefixed JSON over one socket pair per worker.
 
-The worker says `Hello` (after a preload), `Ready`, `Failed`, `GotTerm` and `Retire`; the master says `Pause`,
-`Resume`, `Drain` and `Reopen`. The end of the stream says that the other side is gone. Times are seconds of the
-monotonic clock, which all processes of a machine share.
+The worker says `Hello` (after a preload), `Ready`, `Failed`, `GotTerm`, `Retire` and `Stacks`; the master says
+`Pause`, `Resume`, `Drain`, `Reopen` and `Renew`. The admin process says `Ask`; the master tells it `Answer` and `Note`.
+The end of the stream says that the other side is gone. Times are seconds of the monotonic clock, which all processes
+of a machine share.
 """
 
 from __future__ import annotations
@@ -90,8 +91,82 @@ class Reopen:
     """Open the log files anew."""
 
 
-Message = Hello | Ready | Failed | GotTerm | Retire | Pause | Resume | Drain | Reopen
-_TYPES: Final = {kind.__name__: kind for kind in (Hello, Ready, Failed, GotTerm, Retire, Pause, Resume, Drain, Reopen)}
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Speak TLS with what is in the shared memory now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """Where the worker is: the stacks of its main thread and of its tasks, written because it was asked to."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The admin process wants something done, for somebody who may.
+
+    Attributes:
+        ident: of the question: the answer has it, too.
+        verb: what: see `preforkd.daemon.control`.
+        number: of workers, or of a slot, where the verb has one.
+        wait: the answer is to come when it is done, not when it has begun.
+        by: who wants it, for the log.
+    """
+
+    ident: int
+    verb: str
+    number: int
+    wait: bool
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What has come of an `Ask`.
+
+    Attributes:
+        ident: of the question.
+        result: `done`, `accepted` (it has begun), `refused` (nothing has begun) or `failed`.
+        text: one line more, for people.
+        generation: that it is about; 0: none.
+        seconds: that it has taken.
+    """
+
+    ident: int
+    result: str
+    text: str
+    generation: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something has happened: a line of the master's log.
+
+    Attributes:
+        when: seconds since the epoch.
+        level: as in the log.
+        text: as in the log.
+    """
+
+    when: float
+    level: str
+    text: str
+
+
+Message = (
+    Hello | Ready | Failed | GotTerm | Retire | Stacks
+    | Pause | Resume | Drain | Reopen | Renew
+    | Ask | Answer | Note
+)  # fmt: skip
+_TYPES: Final = {
+    kind.__name__: kind
+    for kind in (
+        Hello, Ready, Failed, GotTerm, Retire, Stacks, Pause, Resume, Drain, Reopen, Renew, Ask, Answer, Note,
+    )
+}  # fmt: skip
 
 
 _FITTING: Final = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import capture, ending, log, log_config, offspring, stacks
+from preforkd.workers import capture, ending, log, log_config, offspring, prometheus, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -27,9 +28,11 @@ from preforkd.workers.channel import (
     Message,
     Pause,
     Ready,
+    Renew,
     Reopen,
     Resume,
     Retire,
+    Stacks,
     encode,
 )
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
@@ -44,10 +47,14 @@ from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
 from preforkd.workers.server import Server
+from preforkd.workers.tally import Tally
 
 if TYPE_CHECKING:
+    import ssl
+
     from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.settings import WorkerSettings
+    from preforkd.workers.tls_contexts import Contexts
     from preforkd.workers.ways import Way
 
 HEARTBEAT: Final = 0.25
@@ -111,6 +118,7 @@ def preload(settings: WorkerSettings) -> LoadedApp:
     Raises:
         AppError: it cannot be served; the message is one line and says why.
     """
+    prometheus.prepare()
     app = load_app(settings)
     import_gateway(app.interface)
     if settings.max_rss:
@@ -125,10 +133,14 @@ class Listeners:
     Attributes:
         sockets: bound, inherited from the master.
         lent: the descriptors of those that somebody else has lent to the daemon, as systemd does.
+        tls: the names of the contexts of those that speak TLS, by descriptor.
+        contexts: of TLS, None when no address of the daemon speaks it.
     """
 
     sockets: Sequence[socket.socket]
     lent: frozenset[int]
+    tls: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    contexts: Contexts | None = None
 
 
 def run(
@@ -162,6 +174,9 @@ def run(
     try:
         compiled.choose(settings.parser)
         row[Field.STATE] = RowState.LOADING
+        if app is None:
+            prometheus.prepare()
+        prometheus.begin(index, board.free_rows())
         hooks.boot(settings.hooks, settings.app_dir, reason)
         if app is None:
             app = load_app(settings)
@@ -179,6 +194,7 @@ def run(
         why = Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())
         return _not_booted(channel, hooks, why, INTERNAL_ERROR)
     hooks.run("exit", worker.leaves_for)
+    prometheus.end()
     ending.run_exit_functions()
     capture.finish()
     return 0
@@ -208,13 +224,6 @@ def _run_through(serving: Coroutine[Any, Any, None]) -> None:
                 if not task.done():
                     log.LOGGER.error("a task raised %s: the worker goes on", type(exc).__name__, exc_info=exc)
         task.result()
-
-
-def _forked(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave a worker's loop in a process that the app has forked: what comes back to it has come to its end."""
-    asyncio._set_running_loop(None)
-    loop.call_soon(offspring.end)
-    loop.call_soon_threadsafe = offspring.end_with  # type: ignore[method-assign]  # by a thread of the app's
 
 
 async def sleep_until(when: float) -> None:
@@ -272,6 +281,7 @@ class Worker:
         self._decoder = Decoder()
         self._leaving: asyncio.Task[None] | None = None
         """What a pause, a drain or the master's death has started; a later order replaces an earlier one."""
+        self._tally: Tally | None = None
         self._retiring = False
         """It has asked to be replaced."""
         self._has_term = False
@@ -296,6 +306,8 @@ class Worker:
             changed=self._show_connections,
             limit=self._settings.limit_connections,
             logger=log.LOGGER,
+            tls=self._contexts(),
+            handshake_timeout=self._settings.handshake_timeout,
         )
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
@@ -315,8 +327,8 @@ class Worker:
     async def _start(self) -> None:
         """Prepare everything but the listeners, and have the app start."""
         self._loop = asyncio.get_running_loop()
-        offspring.loop_runs(partial(_forked, self._loop))
-        stacks.install(self._loop, lambda: self._row[Field.HEARTBEAT])
+        offspring.loop_runs(self._forked)
+        stacks.install(self._loop, lambda: self._row[Field.HEARTBEAT], lambda text: self._tell(Stacks(text)))
         offspring.claim(stacks.SIGNAL)
         self._over = asyncio.Event()
         self._connections = connections_of(self._loop)
@@ -327,11 +339,21 @@ class Worker:
         self._connections.limit_concurrency = self._settings.limit_concurrency
         if self._settings.slow_request:
             self._connections.slow = SlowRequests(self._settings.slow_request, log.LOGGER)
+        if self._settings.counting:
+            self._connections.counters = self._tally = Tally(self._row)
         self._access_log = self._open_access_log()
         self._row[Field.STATE] = RowState.LOADING
         self._try_protocol()
         await self._start_app()
         self._row[Field.STATE] = RowState.STARTING
+
+    def _forked(self) -> None:
+        """Leave the loop in a process that the app has forked: what comes back to it has come to its end."""
+        asyncio._set_running_loop(None)
+        self._loop.call_soon(offspring.end)
+        self._loop.call_soon_threadsafe = offspring.end_with  # type: ignore[method-assign]  # by a thread of the app's
+        if self._tally is not None:
+            self._tally.let_go()
 
     async def _end(self, end_by: float) -> None:
         """Have the app shut down, and write the last lines.
@@ -344,6 +366,23 @@ class Worker:
         if self._access_log is not None:
             self._access_log.close()
         ending.limit(end_by - self._loop.time())
+
+    def _contexts(self) -> dict[int, Callable[[], ssl.SSLContext]]:
+        """What gives the TLS context of the next connection, by the descriptor of its listener."""
+        contexts = self._listeners.contexts
+        if contexts is None:
+            return {}
+        self._renew()  # its mold may be older than the certificates
+        return {fd: partial(contexts.context, name) for fd, name in self._listeners.tls.items()}
+
+    def _renew(self) -> None:
+        """Serve new connections by the certificates that the master has now."""
+        contexts = self._listeners.contexts
+        if contexts is not None:
+            try:
+                contexts.renew()
+            except Exception:  # noqa: BLE001 - the master has tried them out: this cannot happen, and must end no worker
+                log.LOGGER.exception("the new certificates are not taken over")
 
     def _open_access_log(self) -> AccessLog | None:
         settings = self._settings
@@ -441,6 +480,8 @@ class Worker:
                 self._resume()
             case Reopen():
                 self._reopen_logs()
+            case Renew():
+                self._renew()
             case _:
                 log.LOGGER.error("the master has sent %r, which is no order", message)
 
@@ -573,3 +614,5 @@ class Worker:
         row[Field.LOST_LINES] = log.lost() + (self._access_log.lost if self._access_log is not None else 0)
         for field, number in zip(RESPONSES, connections.responses[1:], strict=False):
             row[field] = max(number, 0)  # the class that is left over may be reckoned in the middle of a request
+        if self._tally is not None:
+            self._tally.beat(connections if connections.active else ())

@@ -115,7 +115,7 @@ def loop_runs(forked: Callable[[], None]) -> None:
     """The event loop makes its first turn: all that it works with is open.
 
     Args:
-        forked: to be called in each process that the app forks, after all else.
+        forked: to be called in each process that the app forks, before the scoreboard is let go of.
     """
     # A thread that the import of the app has started may have opened files, or connections to elsewhere.
     _ours.loop = [one for one in _open_descriptors() - _ours.before_loop if not _is_outward(one)]
@@ -171,12 +171,12 @@ def _after_in_child() -> None:
     _masks.clear()
     atexit._clear()  # of the worker's end, as multiprocessing does in its children
     _let_go([*(one.fileno() for one in ours.sockets), *ours.loop, *_accepted(ours.names)])
+    if ours.forked is not None:
+        ours.forked()
     if ours.board is not None:
         ours.board.let_go()
     if ours.titles is not None and setproctitle.getproctitle() == ours.titles[0]:
         setproctitle.setproctitle(ours.titles[1])
-    if ours.forked is not None:
-        ours.forked()
 
 
 def _reset_signals(handlers: dict[int, object]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,15 +14,20 @@ from preforkd.workers.accept import Acceptor
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    import ssl
+
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.scoreboard import AcceptState
+    from preforkd.workers.tls_connection import TlsConnection
 
 NOT_SENT: Final = 131072
 """Bytes of a connection that wait in the kernel to be sent, at most. It would take megabytes for a client that reads
 nothing; what it does not take waits in this process, where limits count."""
 LAST_WORDS: Final = 0.1
 """Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
+HANDSHAKE_GRACE: Final = 1.0
+"""Seconds for the rest of a TLS handshake that has begun, when silent clients have been given up in a drain."""
 
 
 class Server:
@@ -39,6 +44,8 @@ class Server:
         changed: is told the number of connections after each change.
         limit: connections at which nothing more is accepted.
         logger: where trouble is reported.
+        tls: by the descriptor of a listener that speaks TLS, what gives the context of its next connection.
+        handshake_timeout: seconds for a TLS handshake; 0: for ever.
     """
 
     def __init__(
@@ -54,9 +61,16 @@ class Server:
         changed: Callable[[int], None],
         limit: int,
         logger: logging.Logger,
+        tls: Mapping[int, Callable[[], ssl.SSLContext]] | None = None,
+        handshake_timeout: float = 0,
     ) -> None:
         self._loop = loop
         self._listeners = list(listeners)
+        self._tls = tls or {}
+        self._handshake_timeout = handshake_timeout
+        self._handshakes: set[TlsConnection] = set()
+        """Those whose protocol has no connection yet."""
+        self._all_shaken: asyncio.Future[None] | None = None
         self._factory = protocol_factory
         self._connections = connections
         self._changed = changed
@@ -79,7 +93,7 @@ class Server:
 
     def held(self) -> int:
         """Return how many connections this worker has accepted and not closed."""
-        return len(self._connections) + len(self._opening)
+        return len(self._connections) + len(self._opening) + len(self._handshakes)
 
     def listen(self, backlog: int) -> None:
         """Have the kernel queue connections; where another worker listens already that only sets the backlog.
@@ -126,8 +140,15 @@ class Server:
         await self._closed_by(min(now + idle_grace, deadline))
         left = deadline - self._loop.time()
         if left > 0:
-            self._connections.closing(left)
+            self._give_up_handshakes(only_silent=True)
+            # A little more, for timers are not exact: the cut at the deadline is `_cut`'s, which counts it.
+            self._connections.closing(left + LAST_WORDS)
+            if self._handshakes:
+                await self._closed_by(min(self._loop.time() + HANDSHAKE_GRACE, deadline))
+                self._give_up_handshakes()
+                self._connections.closing(max(deadline - self._loop.time(), 0) + LAST_WORDS)
             await self._closed_by(deadline)
+        self._give_up_handshakes()
         if self._connections:
             await self._cut()
 
@@ -136,6 +157,8 @@ class Server:
         cut = sum(connection.state is ConnectionState.ACTIVE for connection in self._connections)
         if cut:
             requests = "1 request" if cut == 1 else f"{cut} requests"
+            if self._connections.counters is not None:
+                self._connections.counters.forced(cut)
             self._logger.warning("cutting %s, not done at the end of --graceful-timeout", requests)
         self._connections.closing(0.0)
         await self._closed_by(self._loop.time() + LAST_WORDS)
@@ -146,17 +169,24 @@ class Server:
     async def _closed_by(self, deadline: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                await self._connections.wait_closed()
+                while self._connections or self._handshakes:
+                    await self._connections.wait_closed()
+                    if self._handshakes:
+                        self._all_shaken = self._loop.create_future()
+                        await self._all_shaken
 
-    def _take(self, connection: socket.socket, address: object) -> None:
+    def _take(self, connection: socket.socket, listener: socket.socket, address: object) -> None:
         """Make a protocol for an accepted socket, and tell it who the client is: after a reset nobody knows.
 
         Driven by hand: a task for each connection costs 10 us more, and this one awaits a single future of the loop's.
         uvloop makes the socket non-blocking and sets TCP_NODELAY itself.
         """
         try:
-            protocol = self._factory()
-            protocol.remember_client(address)
+            http = self._factory()
+            http.remember_client(address)
+            protocol: asyncio.BaseProtocol = http
+            if self._tls and (context := self._tls.get(listener.fileno())):
+                protocol = self._secured(context(), http)
             opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises
@@ -191,6 +221,38 @@ class Server:
         else:
             self._logger.error("the protocol of a connection could not be made", exc_info=exc)
         self._connection_ended()
+
+    # TLS
+
+    def _secured(self, context: ssl.SSLContext, protocol: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
+        """Put TLS between a connection and its protocol."""
+        from preforkd.workers.tls_connection import TlsConnection  # most workers do without the library
+
+        return TlsConnection(context, protocol, self._loop, self._handshake_timeout, self._begun, self._shaken)
+
+    def _begun(self, tls: TlsConnection) -> None:
+        """A handshake begins: from here on the connection is counted among those."""
+        self._opening.discard(tls)
+        self._handshakes.add(tls)
+
+    def _shaken(self, tls: TlsConnection, exc: Exception | None) -> None:
+        """A handshake is over; when it was good the protocol gets the connection next."""
+        self._handshakes.discard(tls)
+        if exc is not None:
+            if isinstance(exc, OSError):  # as errors of TLS are
+                self._logger.debug("a TLS handshake with %s has failed: %s", tls.peer, exc)
+            else:
+                self._logger.error("the protocol of a connection could not be made", exc_info=exc)
+            self._connection_ended()
+        if not self._handshakes and self._all_shaken is not None:
+            waiter, self._all_shaken = self._all_shaken, None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _give_up_handshakes(self, *, only_silent: bool = False) -> None:
+        for tls in list(self._handshakes):
+            if not (only_silent and tls.heard):
+                tls.abort()
 
     def _connection_ended(self) -> None:
         self._changed(self.held())

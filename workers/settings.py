@@ -28,6 +28,7 @@ class WorkerSettings:
     limit_concurrency: int
     keep_alive: float
     keep_alive_requests: int
+    handshake_timeout: float
     header_timeout: float
     body_timeout: float
     write_timeout: float
@@ -57,4 +58,5 @@ class WorkerSettings:
     slow_request: float
     debug: bool
     health_path: str
+    counting: bool
     server_header: str

@@ -13,6 +13,7 @@ import os
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
@@ -27,8 +28,11 @@ STALL: Final = 1.0
 MOST_TEXT: Final = 256 << 10
 """Bytes of the threads' stacks in a record."""
 
+MOST_FRAMES: Final = 30
+"""Frames that are told: the last ones, where it is."""
 
-def install(loop: asyncio.AbstractEventLoop, beat: Callable[[], int]) -> None:
+
+def install(loop: asyncio.AbstractEventLoop, beat: Callable[[], int], tell: Callable[[str], None]) -> None:
     """Dump all stacks on `SIGNAL` from now on, and the threads' on a fatal signal too.
 
     The threads are written by a handler in C, which needs no interpreter; the tasks by one in Python, which runs as
@@ -38,10 +42,12 @@ def install(loop: asyncio.AbstractEventLoop, beat: Callable[[], int]) -> None:
     Args:
         loop: whose tasks are shown.
         beat: returns when the loop last turned, nanoseconds of the monotonic clock.
+        tell: is told where the main thread is, as text.
     """
     written = _memory() if log.is_structured() else None
 
-    def dump(_signum: int, _frame: FrameType | None) -> None:
+    def dump(_signum: int, frame: FrameType | None) -> None:
+        tell("".join(traceback.format_stack(frame, limit=MOST_FRAMES)).rstrip())
         if written is None:
             log.write(_tasks(loop))
             return

@@ -38,6 +38,12 @@ async def quits(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.sleep(3600)
 
 
+async def closes(scope: Any, receive: Any, send: Any) -> None:
+    """As `listens`, and then sends an empty last part, as middleware does."""
+    await listens(scope, receive, send)
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def sends(scope: Any, receive: Any, send: Any) -> None:
     """Waits for an `OSError` of `send()`, and lets it out."""
     while True:
@@ -60,7 +66,15 @@ async def deaf(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.sleep(3600)
 
 
-WAYS = {"listens": listens, "cancels": cancels, "quits": quits, "sends": sends, "knows": knows, "deaf": deaf}
+WAYS = {
+    "listens": listens,
+    "cancels": cancels,
+    "quits": quits,
+    "closes": closes,
+    "sends": sends,
+    "knows": knows,
+    "deaf": deaf,
+}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -14,10 +14,10 @@ from tests.benchmarks.table import Costs
 WARM_UP = 1  # seconds: caches, the allocator, the interpreter's specialisation
 
 
-def cost(server: Server, seconds: float, lua: str) -> float:
-    """Return microseconds of CPU time per request (user and system, of the process tree)."""
+def cost(server: Server, seconds: float, row: Row) -> float:
+    """Return microseconds of CPU time per request of a row (user and system, of the process tree)."""
     before = server.cpu_seconds()
-    count = wrk.load(server.port, seconds, lua) if lua else messages(server.port, seconds)
+    count = wrk.load(server.port, seconds, row.lua, tls=row.tls) if row.lua else messages(server.port, seconds)
     return (server.cpu_seconds() - before) / count * 1e6
 
 
@@ -47,14 +47,14 @@ def measure(row: Row, kinds: Mapping[str, Kind], rounds: int, seconds: float) ->
     try:
         for name, kind in kinds.items():
             try:
-                servers[name] = Server(kind, row.app_of(kind), (kind.logged or ()) if row.logged else kind.quiet)
-                cost(servers[name], WARM_UP, row.lua)
+                servers[name] = Server(kind, row.app_of(kind), row.arguments_of(kind))
+                cost(servers[name], WARM_UP, row)
             except (ServerError, wrk.LoadError) as error:
                 failures[name] = str(error)
         for _ in range(rounds):
             for name in servers.keys() - failures.keys():
                 try:
-                    costs.setdefault(name, []).append(cost(servers[name], seconds, row.lua))
+                    costs.setdefault(name, []).append(cost(servers[name], seconds, row))
                 except wrk.LoadError as error:
                     failures[name] = str(error)
     finally:

@@ -25,6 +25,7 @@ class Row:
         interfaces: of the servers that are asked.
         logged: with the access log on.
         limit: name of the bare protocol that is the limit.
+        tls: through TLS.
     """
 
     title: str
@@ -33,12 +34,19 @@ class Row:
     interfaces: frozenset[Interface] = ALL
     logged: bool = False
     limit: str = "hello"
+    tls: bool = False
 
     def concerns(self, kind: Kind) -> bool:
         """Whether the server can be asked this."""
         if not self.lua:
             return kind.websocket
+        if self.tls and kind.tls is None:
+            return False
         return kind.interface in self.interfaces and (not self.logged or kind.logged is not None)
+
+    def arguments_of(self, kind: Kind) -> tuple[str, ...]:
+        """Return what a server is started with beside its command."""
+        return ((kind.logged or ()) if self.logged else kind.quiet) + ((kind.tls or ()) if self.tls else ())
 
     def app_of(self, kind: Kind) -> str:
         """Return the name of the app for a server."""
@@ -64,6 +72,10 @@ ROWS = {
     "stream": Row("64 kB streamed in eight parts", "stream", _GET, limit="stream"),
     "upload": Row("upload of 100 kB", "upload", wrk.script("POST", UPLOAD), limit="upload"),
     "once": Row("GET, a connection per request", "hello", wrk.script(close=True), limit="once"),
+    "tls": Row("TLS, GET", "hello", _GET, tls=True),
+    "tls-once": Row(
+        "TLS, GET, a connection and a handshake per request", "hello", wrk.script(close=True), limit="once", tls=True
+    ),
     "websocket": Row("WebSocket echo, a message", "echo", ""),
     "same": Row("GET, the same head each time (no real traffic is so)", "hello", wrk.script(alike=True)),
 }

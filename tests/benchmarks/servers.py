@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +37,7 @@ class Kind:
         logged: arguments for an access log on standard output; None: it has none.
         package: what is installed when it is; empty: our own.
         websocket: whether it speaks WebSocket.
+        tls: arguments for TLS, with {certificate} and {key} to be filled in; None: it does not speak it.
     """
 
     title: str
@@ -43,6 +47,7 @@ class Kind:
     logged: tuple[str, ...] | None = None
     package: str = ""
     websocket: bool = False
+    tls: tuple[str, ...] | None = None
 
     @property
     def is_installed(self) -> bool:
@@ -65,17 +70,24 @@ _GRANIAN_SILENT = (*_SILENT, *_WARNINGS, "{app}")
 _GRANIAN_LOGGED = (*_LOGGED, "--log-level", "info", "{app}")
 _GUNICORN = (_PYTHON, "-m", "gunicorn", "{app}", "--workers", "1", "--keep-alive", "75", *_WARNINGS, *_BIND)
 _GUNICORN_LOGGED = ("--access-logfile", "-")
+_TLS = ("--certfile", "{certificate}", "--keyfile", "{key}")
+_UVICORN_TLS = ("--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}")
+_GRANIAN_TLS = ("--ssl-certificate", "{certificate}", "--ssl-keyfile", "{key}")
 _FASTPYSGI = (str(Path(_PYTHON).with_name("fastpysgi")), "{app}", "--host", "127.0.0.1", "--port", "{port}")
 _FREASTAL = "import freastal, {module} as apps; freastal.{call}(apps.{attribute}, host='127.0.0.1', port={port})"
 
 KINDS = {
     "limit": Kind(
-        "bare uvloop", "bare", (_PYTHON, "-m", "tests.benchmarks.apps.bare", "{attribute}", "{port}"), logged=()
+        "bare uvloop",
+        "bare",
+        (_PYTHON, "-m", "tests.benchmarks.apps.bare", "{attribute}", "{port}"),
+        logged=(),
+        tls=("{certificate}", "{key}"),
     ),
-    "preforkd-protocol": Kind("protocol", "protocol", _PREFORKD, _SILENT, _LOGGED),
-    "preforkd-asgi": Kind("ASGI", "asgi", _PREFORKD, _SILENT, _LOGGED, websocket=True),
-    "preforkd-wsgi-1": Kind("WSGI, 1 thread", "wsgi", (*_PREFORKD, "--threads", "1"), _SILENT, _LOGGED),
-    "preforkd-wsgi-0": Kind("WSGI, 0 threads", "wsgi", (*_PREFORKD, "--threads", "0"), _SILENT, _LOGGED),
+    "preforkd-protocol": Kind("protocol", "protocol", _PREFORKD, _SILENT, _LOGGED, tls=_TLS),
+    "preforkd-asgi": Kind("ASGI", "asgi", _PREFORKD, _SILENT, _LOGGED, websocket=True, tls=_TLS),
+    "preforkd-wsgi-1": Kind("WSGI, 1 thread", "wsgi", (*_PREFORKD, "--threads", "1"), _SILENT, _LOGGED, tls=_TLS),
+    "preforkd-wsgi-0": Kind("WSGI, 0 threads", "wsgi", (*_PREFORKD, "--threads", "0"), _SILENT, _LOGGED, tls=_TLS),
     "uvicorn-asgi": Kind(
         "uvicorn",
         "asgi",
@@ -84,9 +96,26 @@ KINDS = {
         (*_LOGGED, "--log-level", "info"),
         package="uvicorn",
         websocket=True,
+        tls=_UVICORN_TLS,
     ),
     "granian-asgi": Kind(
-        "granian ASGI", "asgi", (*_GRANIAN, "asgi"), _GRANIAN_SILENT, _GRANIAN_LOGGED, package="granian", websocket=True
+        "granian ASGI",
+        "asgi",
+        (*_GRANIAN, "asgi"),
+        _GRANIAN_SILENT,
+        _GRANIAN_LOGGED,
+        package="granian",
+        websocket=True,
+        tls=_GRANIAN_TLS,
+    ),
+    "hypercorn-asgi": Kind(
+        "hypercorn",
+        "asgi",
+        (_PYTHON, "-m", "hypercorn", "{app}", "--workers", "1", "--worker-class", "uvloop", *_WARNINGS, *_BIND),
+        logged=_GUNICORN_LOGGED,
+        package="hypercorn",
+        websocket=True,
+        tls=_TLS,
     ),
     "granian-wsgi": Kind(
         "granian WSGI",
@@ -95,6 +124,7 @@ KINDS = {
         _GRANIAN_SILENT,
         _GRANIAN_LOGGED,
         package="granian",
+        tls=_GRANIAN_TLS,
     ),
     "gunicorn-asgi": Kind(
         "gunicorn ASGI",
@@ -103,6 +133,7 @@ KINDS = {
         logged=_GUNICORN_LOGGED,
         package="gunicorn",
         websocket=True,
+        tls=_TLS,
     ),
     "gunicorn-wsgi": Kind(
         "gunicorn WSGI",
@@ -110,6 +141,7 @@ KINDS = {
         (*_GUNICORN, "--worker-class", "gthread", "--threads", "1"),
         logged=_GUNICORN_LOGGED,
         package="gunicorn",
+        tls=_TLS,
     ),
     "fastpysgi-asgi": Kind("fastpysgi ASGI", "asgi", _FASTPYSGI, package="fastpysgi"),
     "fastpysgi-wsgi": Kind("fastpysgi WSGI", "wsgi", _FASTPYSGI, package="fastpysgi"),
@@ -120,6 +152,18 @@ KINDS = {
         "freastal WSGI", "wsgi", (_PYTHON, "-c", _FREASTAL.replace("{call}", "serve")), package="freastal"
     ),
 }
+
+
+@functools.cache
+def pair() -> tuple[str, str]:
+    """Return the paths of a certificate and its key: ECDSA, as authorities issue them today."""
+    folder = tempfile.mkdtemp(prefix="benchmark-")
+    atexit.register(shutil.rmtree, folder)
+    certificate, key = f"{folder}/tls.crt", f"{folder}/tls.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
 
 
 class ServerError(Exception):
@@ -138,7 +182,9 @@ class Server:
     def __init__(self, kind: Kind, app: str, arguments: tuple[str, ...] = ()) -> None:
         self.port = free_port()
         module, _, attribute = app.partition(":")
+        certificate, key = pair() if set(kind.tls or ()) & set(arguments) else ("", "")
         words = {"app": app, "module": module, "attribute": attribute, "port": self.port}
+        words |= {"certificate": certificate, "key": key}
         command = [word.format_map(words) for word in (*kind.command, *arguments)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server

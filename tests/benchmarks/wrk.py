@@ -62,16 +62,23 @@ def script(method: str = "GET", body: int | None = None, *, alike: bool = False,
     return _SCRIPT.format(method=method, fields=text, body=sent, count=count, payload=payload)
 
 
-def load(port: int, seconds: float, lua: str) -> int:
+def load(port: int, seconds: float, lua: str, *, tls: bool = False) -> int:
     """Run wrk with 64 keep-alive connections; return the number of requests that were answered.
+
+    Args:
+        port: of the server.
+        seconds: how long.
+        lua: what it is told.
+        tls: speak TLS; wrk takes any certificate, and resumes no session.
 
     Raises:
         LoadError: an answer was not 2xx, or a connection failed.
     """
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/"
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(lua)
         file.flush()
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", file.name, f"http://127.0.0.1:{port}/"]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", file.name, url]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if found := re.search(r"Non-2xx.*|Socket errors: .*(connect|read|write|timeout) [1-9].*", output):
         raise LoadError(found[0])

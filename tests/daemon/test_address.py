@@ -8,6 +8,7 @@ from preforkd.daemon.address import (
     SUN_PATH_MAX,
     AddressError,
     FdAddress,
+    Secured,
     SystemdAddress,
     TcpAddress,
     UnixAddress,
@@ -23,6 +24,7 @@ from preforkd.daemon.address import (
         ("localhost:0", TcpAddress("localhost", 0)),
         ("Example.ORG.:65535", TcpAddress("example.org.", 65535)),
         ("my_host-1:80", TcpAddress("my_host-1", 80)),
+        ("*:8000", TcpAddress("*", 8000)),
         ("[::1]:8000", TcpAddress("::1", 8000)),
         ("[0:0::1]:8000", TcpAddress("::1", 8000)),
         ("[fe80::1%eth0]:80", TcpAddress("fe80::1%eth0", 80)),
@@ -40,6 +42,22 @@ from preforkd.daemon.address import (
 def test_every_form_is_read(text: str, address: object) -> None:
     assert repr(parse(text)) == repr(address)
     assert repr(parse(str(address))) == repr(address)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:8443", "[::1]:8443", "*:8443", "unix:/a?mode=660", "fd:3", "systemd:web"])
+def test_tls_before_an_address_is_no_other_address(text: str) -> None:
+    secure, plain = parse(f"tls:{text}"), parse(text)
+    assert secure.tls == Secured()
+    assert plain.tls is None
+    assert secure == plain
+    assert str(secure) == f"tls:{text}"
+    assert parse(str(secure)).tls == Secured()
+
+
+def test_the_url_says_whether_it_is_tls() -> None:
+    assert parse("tls:127.0.0.1:8443").url == "https://127.0.0.1:8443"
+    assert parse("127.0.0.1:8443").url == "http://127.0.0.1:8443"
+    assert parse("tls:unix:/a").url == "tls:unix:/a"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +86,12 @@ def test_every_form_is_read(text: str, address: object) -> None:
         ("localhost:\u0668\u0660", "not a number"),
         ("localhost:\uff18\uff10", "not a number"),
         ("localhost:http", "not a number"),
-        ("*:80", 'write ":80"'),
+        ("*", "no port"),
+        ("*:", "no port"),
+        ("*a:80", "not a host name"),
+        ("tls:", 'behind "tls:" comes an address'),
+        ("tls:tls::80", 'behind "tls:" comes an address'),
+        ("tls:80", "no host"),
         ("256.0.0.1:80", "not an IPv4 address"),
         ("127.1:80", "not an IPv4 address"),
         ("0177.0.0.1:80", "not an IPv4 address"),

@@ -14,7 +14,7 @@ def test_the_signals_come_first_and_the_imports_after() -> None:
     code = (
         "import sys, preforkd.daemon.cli; early = {'click', 'preforkd.daemon.command'} & set(sys.modules); "
         "import signal; from preforkd.daemon import signals; signals.install_early = lambda: print('handlers', early); "
-        "sys.argv = ['preforkd', '--version']; sys.exit(preforkd.daemon.cli.main())"
+        "sys.argv = ['preforkd', '-w', '1', '--version']; sys.exit(preforkd.daemon.cli.main())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0
@@ -34,3 +34,13 @@ def test_a_stop_during_the_imports_is_obeyed(signum: signal.Signals) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_version_is_said_without_importing_the_daemon() -> None:
+    code = (
+        "import sys, preforkd.daemon.cli; sys.argv = ['preforkd', '--version']; code = preforkd.daemon.cli.main(); "
+        "print({'click', 'preforkd.daemon.command', 'importlib.metadata'} & set(sys.modules)); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0
+    assert re.fullmatch(r"preforkd [\d.]+ .*\nset\(\)\n", done.stdout)

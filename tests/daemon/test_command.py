@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from preforkd.daemon import command, master, signals
+from preforkd.daemon import command, master, signals, version
 from preforkd.daemon.config import Config, ConfigError
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.options import DECLARATIONS
-from preforkd.daemon.values import Flag
+from preforkd.daemon.values import Addresses, Flag
+from tests.certificates import Authority, needs_openssl
 
 HANDLER = "from preforkd.workers import ServerHttpProtocol\nclass Handler(ServerHttpProtocol): pass\n"
 
@@ -92,8 +93,21 @@ def test_what_systemd_has_said_is_not_in_the_environment_any_more(
     assert "LISTEN_PID" not in os.environ
 
 
-def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) -> None:
+@needs_openssl
+def test_every_option_of_the_command_line_arrives(
+    served: Served, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    certificate, key = map(str, authority.issue("server", "localhost"))
     values = {
+        "certfile": certificate,
+        "keyfile": key,
+        "keyfile_password": "$HOME",
+        "sni_certificate": f"{certificate}:{key}",
+        "tls_min": "1.3",
+        "ciphers": "ECDHE+AESGCM",
+        "ca_certs": str(authority.certificate),
+        "cert_reqs": "optional",
         "app_dir": str(folder),
         "chdir": str(folder),
         "interface": "protocol",
@@ -112,6 +126,7 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "reload_dir": str(folder),
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
+        "admin": f"unix:{folder}/admin.sock",
     }
     (folder / "log.toml").write_text("version = 1")
     arguments = []
@@ -119,7 +134,8 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         if isinstance(one.kind, Flag):
             arguments.append(f"--no-{one.flag[2:]}" if one.default else one.flag)
         elif one.name not in ("app", "bind"):
-            arguments += [one.flag, values.get(one.name, "7")]
+            address = "127.0.0.1:0" if isinstance(one.kind, Addresses) else "7"
+            arguments += [one.flag, values.get(one.name, address)]
     assert run(*arguments) == 77
     given = {name for name, origin in served.config.origins.items() if origin.endswith("on the command line")}
     assert given == {one.name for one in DECLARATIONS}
@@ -281,6 +297,7 @@ def test_the_compiled_parser_is_refused_where_it_was_not_built(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "parser_is_built", lambda: False)
+    monkeypatch.setattr(version, "parser_is_built", lambda: False)
     assert run("--parser", "compiled") == 2
     assert "--parser on the command line: the compiled parser was not built" in capsys.readouterr().err
     assert command.run(["--version"]) == 0

@@ -11,10 +11,7 @@ from preforkd.daemon.options import BY_NAME
 from tests.daemon.migration_table import rows
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-TO_COME = {
-    "certfile", "keyfile", "keyfile_password", "ca_certs", "cert_reqs", "ciphers", "tls_min", "forwarded_allow_ips",
-    "proxy_protocol", "proxy_allow_from", "statsd", "admin",
-}  # fmt: skip
+TO_COME = {"forwarded_allow_ips", "proxy_protocol", "proxy_allow_from"}
 
 
 def test_what_others_options_are_called_here_exists_here() -> None:

@@ -17,11 +17,13 @@ from preforkd.daemon.actions import (
     DumpStacks,
     Exit,
     Fork,
+    ForkNoMore,
     Kill,
     Log,
     ReopenLogs,
     RollBack,
     Send,
+    Show,
 )
 from preforkd.daemon.events import (
     Event,
@@ -29,7 +31,9 @@ from preforkd.daemon.events import (
     HaltAsked,
     HeartbeatsRead,
     ReloadAsked,
+    ReloadRefused,
     ReopenAsked,
+    RestartAsked,
     ScaleAsked,
     Started,
     StopAsked,
@@ -39,6 +43,7 @@ from preforkd.daemon.events import (
     WorkerGotTerm,
     WorkerReady,
     WorkerRetiring,
+    WorkerStacks,
 )
 from preforkd.daemon.policy import _ROWS, MOST_WORKERS, SILENT_BOOTS, TABLE, next_deadline, step
 from preforkd.daemon.reconcile import PROBATION
@@ -51,6 +56,8 @@ KINDS: tuple[type, ...] = (
     StopAsked,
     HaltAsked,
     ReloadAsked,
+    ReloadRefused,
+    RestartAsked,
     ScaleAsked,
     ReopenAsked,
     ForkFailed,
@@ -58,6 +65,7 @@ KINDS: tuple[type, ...] = (
     WorkerFailed,
     WorkerGotTerm,
     WorkerRetiring,
+    WorkerStacks,
     WorkerExited,
     HeartbeatsRead,
     TimePassed,
@@ -609,10 +617,46 @@ def test_term_drains_all_closes_the_listeners_and_exits_0() -> None:
     assert play.is_in(Phase.GONE)
 
 
+@pytest.mark.parametrize("drain_delay", [0, 3])
+@pytest.mark.parametrize(
+    ("ask", "final"),
+    [
+        (lambda play: play.reload(), False),
+        (lambda play: play.happens(ScaleAsked, -1), False),
+        (lambda play: play.happens(StopAsked, signal.SIGTERM, delay=True), True),
+    ],
+    ids=["reload", "scale", "stop"],
+)
+def test_a_worker_that_is_ready_when_it_is_told_to_end_drains(
+    ask: Callable[[Play], object], final: bool, drain_delay: float
+) -> None:
+    play = Play(1, drain_delay=drain_delay).booted()
+    play.happens(ScaleAsked, 1)
+    (late,) = play.in_state(WorkerState.STARTING)
+    ask(play)
+    assert play.in_state(WorkerState.DYING) == [late]
+    actions = play.happens(WorkerReady, late)
+    stop = play.now + (drain_delay if final else 0)
+    assert [a.message for a in actions if isinstance(a, Send) and a.serial == late] == [
+        Drain(stop, stop + 25, final=final)
+    ]
+    assert not [a for a in play.pass_time(20) if isinstance(a, Kill) and a.serial == late]
+
+
+def test_a_worker_that_is_ready_when_it_is_found_overdue_ends() -> None:
+    play = Play(1).booted()
+    play.happens(ScaleAsked, 1)
+    (late,) = play.in_state(WorkerState.STARTING)
+    play.pass_time(60)
+    assert play.in_state(WorkerState.DYING) == [late]
+    assert not kinds(play.happens(WorkerReady, late), Send)
+
+
 def test_term_goes_on_accepting_for_the_drain_delay_and_int_does_not() -> None:
     play = Play(1, drain_delay=3).booted()
     actions = play.happens(StopAsked, signal.SIGTERM, delay=True)
     assert not kinds(actions, CloseListeners)
+    assert kinds(actions, ForkNoMore)
     drains = [a.message for a in actions if isinstance(a, Send)]
     assert drains == [Drain(play.now + 3, play.now + 28, final=True)]
     assert kinds(play.pass_time(3), CloseListeners)
@@ -701,6 +745,49 @@ def test_usr1_reaches_every_worker() -> None:
     assert kinds(actions, ReopenLogs)
 
 
+# What those who watch the daemon want to know
+
+
+def test_every_end_of_a_reload_is_counted_and_a_failure_says_why() -> None:
+    play = Play(1).booted()
+    play.reload()
+    play.all_ready()
+    play.pass_time(PROBATION)
+    play.reload()
+    play.happens(WorkerFailed, 2, "import", "hello.py:3: SyntaxError", "")
+    assert play.state.failure == "worker 0 (generation 3) did not boot: import: hello.py:3: SyntaxError"
+    play.exits(2, 3)
+    play.reload()
+    play.reload()
+    play.happens(ReloadRefused, ("workers in preforkd.toml: too many",))
+    assert play.state.failure == "workers in preforkd.toml: too many"
+    assert play.state.reloads == {"done": 1, "rolled back": 1, "superseded": 1, "refused": 1}
+
+
+def test_workers_that_have_drained_are_counted_apart_from_those_that_were_lost() -> None:
+    play = Play(2).booted()
+    play.happens(ScaleAsked, -1)
+    play.exits(1)
+    play.exits(0, None, signal.SIGKILL)
+    assert (play.state.drained, play.state.losses) == (1, {"killed": 1})
+
+
+def test_a_restart_has_the_successor_ready_first_and_a_drain_has_not() -> None:
+    play = Play(2).booted()
+    assert kinds(play.happens(RestartAsked, 0, first=True), Fork)
+    assert play.in_state(WorkerState.RETIRING) == [0]
+    assert sent(play.happens(WorkerReady, 2), Drain) == [0]
+    actions = play.happens(RestartAsked, 1, first=False)
+    assert (sent(actions, Drain), len(kinds(actions, Fork))) == ([1], 1)
+
+
+def test_where_a_worker_hangs_is_shown_but_not_logged_again() -> None:
+    play = Play(1).booted()
+    actions = play.happens(WorkerStacks, 0, "line 7")
+    assert actions == [Show("warning", "worker 0 (generation 1) is here:\nline 7")]
+    assert not play.happens(WorkerStacks, 9, "of one that is gone")
+
+
 # Every pair
 
 NOTHING: dict[type, set[Phase]] = {
@@ -708,13 +795,16 @@ NOTHING: dict[type, set[Phase]] = {
     StopAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     HaltAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ReloadAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    ReloadRefused: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    RestartAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ScaleAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ReopenAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ForkFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
-    WorkerReady: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerReady: {Phase.NEW, Phase.HALTING, Phase.GONE},
     WorkerFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerGotTerm: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     WorkerRetiring: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    WorkerStacks: {Phase.NEW, Phase.HALTING, Phase.GONE},
     WorkerExited: {Phase.NEW, Phase.GONE},
     HeartbeatsRead: {Phase.NEW, Phase.HALTING, Phase.GONE},
     TimePassed: {Phase.NEW, Phase.GONE},

@@ -14,6 +14,7 @@ from preforkd.daemon.events import (
     HeartbeatsRead,
     ReloadAsked,
     ReopenAsked,
+    RestartAsked,
     ScaleAsked,
     Started,
     StopAsked,
@@ -29,7 +30,7 @@ from preforkd.daemon.slots import ENDING, SERVING, Generation, WorkerState
 from preforkd.daemon.turn import RUNNING, Phase, State
 from preforkd.workers.channel import Drain
 
-STEPS = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 7), st.floats(0, 12)), max_size=60)
+STEPS = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 7), st.floats(0, 12)), max_size=60)
 
 
 class World:
@@ -158,6 +159,8 @@ def walk(world: World, steps: list[tuple[int, int, float]]) -> None:
                 6: ReloadAsked(now, Generation(0, 1 + number % 4)),
                 7: ScaleAsked(now, 1 if number % 2 else -1),
                 9: ReopenAsked(now),
+                12: RestartAsked(now, number % 4, first=True),
+                13: RestartAsked(now, number % 4, first=False),
                 10: HeartbeatsRead(now, dict.fromkeys(world.alive, number), frozenset()),
             }
             world.feed(events.get(what, TimePassed(now)))

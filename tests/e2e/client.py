@@ -7,6 +7,7 @@ class. The promises of the daemon are about exactly these, so here each has an e
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterable
@@ -86,19 +87,34 @@ class Connection:
     Args:
         port: the TCP port on 127.0.0.1.
         timeout: seconds for connecting, for sending and for each answer.
+        tls: a context to speak TLS with.
+        server_name: the host name to ask for by TLS.
 
     Raises:
         OSError: the connection was not established (refused, for instance).
     """
 
-    def __init__(self, port: int, *, timeout: float = 10.0) -> None:
+    def __init__(
+        self, port: int, *, timeout: float = 10.0, tls: ssl.SSLContext | None = None, server_name: str = "localhost"
+    ) -> None:
         self.timeout = timeout
         self.answers = 0
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self._shake_hands(tls, server_name)
         self._buffer = bytearray()
         self._end = 0.0
         self._began = False
+
+    def _shake_hands(self, tls: ssl.SSLContext, server_name: str) -> None:
+        """Speak TLS; the end of the stream without a close_notify is an error, for it may be somebody else's."""
+        plain = self.socket
+        try:
+            self.socket = tls.wrap_socket(plain, server_hostname=server_name, suppress_ragged_eofs=False)
+        except BaseException:
+            plain.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +143,7 @@ class Connection:
             self.socket.sendall(data)
         except TimeoutError as error:
             raise SilentError(f"could not send within {self.timeout:g} s") from error
-        except (ConnectionResetError, BrokenPipeError) as error:
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError) as error:
             raise ResetError(f"while sending: {error}") from error
 
     def ask(
@@ -189,8 +205,8 @@ class Connection:
         """
         self.socket.settimeout(0)
         try:
-            data = self.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+            data = self.socket.recv(1, 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_PEEK)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except ConnectionResetError:
             return True
@@ -215,7 +231,7 @@ class Connection:
             data = self.socket.recv(65536)
         except TimeoutError as error:
             raise SilentError(f"nothing within {self.timeout:g} s") from error
-        except ConnectionResetError as error:
+        except (ConnectionResetError, ssl.SSLEOFError) as error:
             raise ResetError(f"while reading: {error}", began=self._began) from error
         self._buffer += data
         self._began = self._began or bool(data)
@@ -287,7 +303,14 @@ class Connection:
             raise MalformedError(f"not a chunk size: {line!r}") from error
 
 
-def get(port: int, path: str = "/", *, timeout: float = 10.0) -> Answer:
+def get(
+    port: int,
+    path: str = "/",
+    *,
+    timeout: float = 10.0,
+    tls: ssl.SSLContext | None = None,
+    server_name: str = "localhost",
+) -> Answer:
     """One GET on a connection of its own."""
-    with Connection(port, timeout=timeout) as connection:
+    with Connection(port, timeout=timeout, tls=tls, server_name=server_name) as connection:
         return connection.get(path, headers=[("Connection", "close")])

@@ -8,11 +8,13 @@ import re
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xprocess.xprocess import XProcess  # type: ignore[import-untyped] # pytest-xprocess has no type hints
 
+from tests.certificates import Authority
 from tests.e2e.daemon import SITE, Daemon, free_port
 
 COMMAND = (sys.executable, "-m", "preforkd.daemon")
@@ -92,6 +94,20 @@ def start(request: pytest.FixtureRequest, xprocess: XProcess) -> Iterator[Start]
         daemon.end()
     started.daemons.clear()
     assert not defects, "in the log of the daemon"
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pairs of `.crt` and `.key`, good and bad, and the authority that has issued them."""
+    folder = tmp_path_factory.mktemp("wrong")
+    authority = Authority(folder)
+    authority.issue("good", "localhost")
+    authority.issue("other", "localhost")
+    authority.issue("old", "localhost", days=-1)
+    authority.issue("locked", "localhost", password="opensesame")
+    authority.issue("user", "localhost", usage="clientAuth")
+    (folder / "text").write_text("no certificate\n")
+    return folder
 
 
 @contextmanager

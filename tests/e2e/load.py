@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 
 OK = "ok"
 REFUSED = "refused"  # no connection came about: nobody listens, or nobody does any more
+HANDSHAKE = "handshake"  # no TLS came about: its end, an alert, or a certificate that is not trusted
 RESET = "reset"  # RST: before the answer on a new connection, or in the middle of it, or instead of an orderly close
 CLOSED = "closed"  # FIN before the first byte of the answer, on a new connection
 STALE = "stale"  # the same or a reset on a reused one: the server closed an idle connection across a request
@@ -110,6 +112,7 @@ class Plan:
     timeout: float = 10.0  # seconds for each answer
     paths: Sequence[str] = ("/",)  # taken in turn
     expect: str = ".*"  # a regular expression that matches each body as a whole
+    authority: str = ""  # speak TLS, and trust the certificates in this file
     requests: int = 0  # stop after so many in all; 0: when told
 
 
@@ -124,6 +127,7 @@ class Client:
         self._path = number
         self._connection: Connection | None = None
         self._last = ""
+        self._tls = ssl.create_default_context(cafile=plan.authority) if plan.authority else None
 
     def run(self, stop: threading.Event, requests: int) -> None:
         """Work until told to stop, or for that many requests when it is not 0."""
@@ -163,7 +167,7 @@ class Client:
             self._drop()
         if self._connection is None:
             self._last = ""
-            self._connection = Connection(self.plan.port, timeout=self.plan.timeout)
+            self._connection = Connection(self.plan.port, timeout=self.plan.timeout, tls=self._tls)
         return self._connection.answers
 
     def _exchange(self) -> Answer:
@@ -204,6 +208,8 @@ def verdict(error: AnswerError | OSError, *, reused: bool) -> str:
             return TRUNCATED
         case SilentError() | TimeoutError():
             return TIMEOUT
+        case ssl.SSLError():
+            return HANDSHAKE
         case ConnectionError():  # not one of `Connection`'s own errors: connect() itself has failed
             return REFUSED
         case _:

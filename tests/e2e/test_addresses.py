@@ -78,3 +78,26 @@ def test_a_name_without_a_file_is_said_as_it_is_configured(start: Start, tmp_pat
     name = f"@preforkd-{tmp_path.name}"
     start("--bind", f"unix:{name}", app=f"{tmp_path}/app.py:app", port=None, workers=1)
     assert json.loads(ask(name)[0]) == [name, None]
+
+
+@pytest.mark.parallel
+@pytest.mark.parametrize(("interface", "code"), [("asgi", ASGI), ("wsgi", WSGI), ("protocol", SEED)])
+def test_an_empty_host_is_taken_on_unix_sockets_and_on_tcp(
+    start: Start, tmp_path: Path, interface: str, code: str
+) -> None:
+    (tmp_path / "app.py").write_text(code)
+    path = tmp_path / "s.sock"
+    daemon = start("--bind", f"unix:{path}", app=f"{tmp_path}/app.py:app", workers=1)
+    for family, address in ((socket.AF_UNIX, str(path)), (socket.AF_INET, ("127.0.0.1", daemon.port))):
+        with socket.socket(family) as client:
+            client.settimeout(10)
+            client.connect(address)
+            client.sendall(b"GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n")
+            head, _, body = b"".join(iter(lambda: client.recv(65536), b"")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        if interface == "wsgi":
+            told = json.loads(body)
+            assert (told["HTTP_HOST"], told["SERVER_NAME"]) == (
+                "",
+                "localhost" if family == socket.AF_UNIX else "127.0.0.1",
+            )

@@ -6,6 +6,7 @@ What all of them get means what it means to the master alone, whoever hears of i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -69,6 +70,8 @@ def test_term_to_all_keeps_the_lame_duck_and_then_drains(
     assert daemon.wait_exit(GRACE + 1) == 0
     daemon.wait_gone(AT_ONCE)
     assert "lost since" not in daemon.log()
+    if not workers_first:
+        assert not re.search("WARNING|ERROR", daemon.log()), "an orderly stop"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -169,6 +172,7 @@ def test_term_to_all_in_the_middle_of_an_upgrade_is_one_stop(start: Start, milli
     assert get(daemon.port).status == 200
     assert daemon.wait_exit(GRACE + 1) == 0
     daemon.wait_gone(AT_ONCE)
+    assert "does not boot" not in daemon.log()
 
 
 @pytest.mark.parallel

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 
+import pytest
+
+from tests.certificates import Authority, needs_openssl
 from tests.e2e.client import AnswerError, Connection
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import Daemon
@@ -50,16 +55,34 @@ def outcome(connection: Connection, sent: str) -> str:
     return "answered" if answer.status == 200 else f"wrong: {answer}"
 
 
-def sweep(daemon: Daemon, stack: ExitStack, begin: Callable[[], float], step: float) -> Counter[str]:
+@dataclass(frozen=True)
+class Wire:
+    """How the daemon is spoken to: plainly, or by TLS."""
+
+    arguments: tuple[str, ...] = ()
+    tls: ssl.SSLContext | None = None
+
+
+@pytest.fixture(scope="module", params=["plain", pytest.param("tls", marks=needs_openssl)])
+def wire(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Wire:
+    if request.param == "plain":
+        return Wire()
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    certificate, key = authority.issue("server", "localhost")
+    return Wire(("--certfile", str(certificate), "--keyfile", str(key)), authority.client())
+
+
+def sweep(daemon: Daemon, wire: Wire, stack: ExitStack, begin: Callable[[], float], step: float) -> Counter[str]:
     """Open idle connections, let `begin` cause their close, and ask on one after the other; the fates.
 
     Args:
         daemon: with any number of workers.
+        wire: how it is spoken to.
         stack: closes the connections.
         begin: gives the moment of the first request.
         step: seconds from one request to the next.
     """
-    connections = [stack.enter_context(Connection(daemon.port)) for _ in range(CONNECTIONS)]
+    connections = [stack.enter_context(Connection(daemon.port, tls=wire.tls)) for _ in range(CONNECTIONS)]
     for connection in connections:
         connection.get()
     first = begin()
@@ -74,20 +97,20 @@ def assert_nothing_lost(fates: Counter[str]) -> None:
     assert fates["closed before"] > 10, f"the sweep ended after the close: {fates}"
 
 
-def test_requests_swept_over_the_close_of_a_stop_are_answered(start: Start) -> None:
-    daemon = start("--idle-grace", str(IDLE_GRACE))
+def test_requests_swept_over_the_close_of_a_stop_are_answered(start: Start, wire: Wire) -> None:
+    daemon = start(*wire.arguments, "--idle-grace", str(IDLE_GRACE))
 
     def stop() -> float:
         daemon.signal(signal.SIGTERM)
         return time.monotonic() + IDLE_GRACE - CONNECTIONS * STEP / 2
 
     with ExitStack() as stack:
-        assert_nothing_lost(sweep(daemon, stack, stop, STEP))
+        assert_nothing_lost(sweep(daemon, wire, stack, stop, STEP))
         assert daemon.wait_exit() == 0
 
 
-def test_requests_swept_over_a_reload_are_answered(start: Start) -> None:
-    daemon = start("--idle-grace", str(IDLE_GRACE))
+def test_requests_swept_over_a_reload_are_answered(start: Start, wire: Wire) -> None:
+    daemon = start(*wire.arguments, "--idle-grace", str(IDLE_GRACE))
 
     def reload() -> float:
         mark = daemon.mark()
@@ -96,25 +119,25 @@ def test_requests_swept_over_a_reload_are_answered(start: Start) -> None:
         return time.monotonic()
 
     with ExitStack() as stack:
-        assert_nothing_lost(sweep(daemon, stack, reload, 5 * STEP))
+        assert_nothing_lost(sweep(daemon, wire, stack, reload, 5 * STEP))
 
 
-def test_requests_swept_over_the_keep_alive_time_are_answered(start: Start) -> None:
-    daemon = start("--keep-alive", "1")
+def test_requests_swept_over_the_keep_alive_time_are_answered(start: Start, wire: Wire) -> None:
+    daemon = start(*wire.arguments, "--keep-alive", "1")
     with ExitStack() as stack:
-        assert_nothing_lost(sweep(daemon, stack, lambda: time.monotonic() + 0.5, 8 * STEP))
+        assert_nothing_lost(sweep(daemon, wire, stack, lambda: time.monotonic() + 0.5, 8 * STEP))
 
 
-def test_a_connection_that_was_never_used_does_not_delay_a_stop(start: Start) -> None:
-    daemon = start()
-    with Connection(daemon.port):
+def test_a_connection_that_was_never_used_does_not_delay_a_stop(start: Start, wire: Wire) -> None:
+    daemon = start(*wire.arguments)
+    with Connection(daemon.port, tls=wire.tls):
         daemon.signal(signal.SIGTERM)
         assert daemon.wait_exit(2.5) == 0
 
 
-def test_half_a_request_is_answered_when_its_rest_comes_during_a_stop(start: Start) -> None:
-    daemon = start()
-    with Connection(daemon.port) as half:
+def test_half_a_request_is_answered_when_its_rest_comes_during_a_stop(start: Start, wire: Wire) -> None:
+    daemon = start(*wire.arguments)
+    with Connection(daemon.port, tls=wire.tls) as half:
         half.send(b"GET / HT")
         daemon.signal(signal.SIGTERM)
         time.sleep(IDLE_GRACE)
@@ -124,9 +147,9 @@ def test_half_a_request_is_answered_when_its_rest_comes_during_a_stop(start: Sta
     assert daemon.wait_exit(1.0) == 0
 
 
-def test_half_a_request_holds_a_stop_no_longer_than_the_budget(start: Start) -> None:
-    daemon = start("--graceful-timeout", "1")
-    with Connection(daemon.port) as half:
+def test_half_a_request_holds_a_stop_no_longer_than_the_budget(start: Start, wire: Wire) -> None:
+    daemon = start(*wire.arguments, "--graceful-timeout", "1")
+    with Connection(daemon.port, tls=wire.tls) as half:
         half.send(b"GET / HT")
         daemon.signal(signal.SIGTERM)
         assert daemon.wait_exit(1.5) == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority, needs_openssl
 from tests.e2e import client
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import BOOT, ROOT, Daemon, free_port, listens
@@ -82,10 +83,10 @@ def haproxy(first: int, second: int, file: Path = HAPROXY, health_path: str = "/
 
 
 @contextmanager
-def nginx(first: int, second: int, folder: Path) -> Iterator[int]:
-    """Nginx with a copy of deploy/nginx/preforkd.conf, in which the three addresses are replaced."""
+def nginx(first: int, second: int, folder: Path, text: str = "") -> Iterator[int]:
+    """Nginx with a copy of deploy/nginx/preforkd.conf or another text, in which the three addresses are replaced."""
     path, port = program("nginx", "nginx-light"), free_port()
-    text = NGINX.read_text()
+    text = text or NGINX.read_text()
     for shipped, ours in {"8001": first, "8002": second, "8080": port}.items():
         assert text.count(f"127.0.0.1:{shipped}") == 1, f"the configuration names port {shipped} once"
         text = text.replace(f"127.0.0.1:{shipped}", f"127.0.0.1:{ours}")
@@ -169,3 +170,38 @@ def test_a_rolling_restart_behind_nginx_costs_no_request(start: Start, tmp_path:
     instances = [start(), start()]
     with nginx(instances[0].port, instances[1].port, tmp_path) as balanced:
         rolling_restart(balanced, instances, start, wait=False)
+
+
+@needs_openssl
+def test_haproxy_and_nginx_speak_tls_to_it_and_verify_it(start: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server", "shop.test")
+    proxies = authority.issue("proxy")
+    options = ["--certfile", str(certificate), "--keyfile", str(key)]
+    options += ["--ca-certs", str(authority.certificate), "--cert-reqs", "required"]
+    instances = [start(*options), start(*options)]
+    both = tmp_path / "proxy.pem"
+    both.write_text("".join(path.read_text() for path in proxies))
+    secure = f"ssl verify required ca-file {authority.certificate} crt {both} sni str(shop.test) check-sni shop.test"
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(HAPROXY.read_text().replace("    default-server check ", f"    default-server {secure} check "))
+    assert secure in config.read_text()
+    with haproxy(instances[0].port, instances[1].port, config) as balanced:
+        wait_used(balanced, instances[0])
+        with load(balanced, clients=4, requests=200) as result:
+            pass
+        assert result.failed == 0, result.describe()
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    secure = (
+        f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {authority.certificate}; proxy_ssl_name shop.test; "
+        f"proxy_ssl_server_name on; proxy_ssl_certificate {proxies[0]}; proxy_ssl_certificate_key {proxies[1]};"
+    )
+    shipped = NGINX.read_text()
+    text = shipped.replace("proxy_pass http://", f"{secure} proxy_pass https://")
+    assert text != shipped
+    with nginx(instances[0].port, instances[1].port, folder, text) as balanced:
+        wait_used(balanced, instances[0])
+        with load(balanced, clients=4, requests=200) as result:
+            pass
+        assert result.failed == 0, result.describe()

@@ -47,6 +47,30 @@ def test_ten_reloads_under_load_fail_no_request(start: Start, tmp_path: Path) ->
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
+def test_a_worker_that_is_ready_just_when_its_master_ends_it_finishes_what_it_has_accepted(
+    start: Start, tmp_path: Path, signum: signal.Signals
+) -> None:
+    app = AppFile(tmp_path)
+    daemon = start("--drain-delay", "0.5", app=app.target, workers=1)
+    (old,) = daemon.worker_pids()
+    app.version("2", first="import time; time.sleep(0.5)")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_workers(2)
+    daemon.signal(signal.SIGSTOP)  # it does not hear that the new one is ready
+    new = daemon.wait_serving(but={old})
+    (connection,) = daemon.connect_to(new, 1)
+    connection.ask("/slow/2")
+    daemon.signal(signum)
+    daemon.signal(signal.SIGCONT)
+    daemon.wait_log("was ready just then")
+    assert connection.answer().text.split()[1] == str(new)
+    connection.close()
+    assert (daemon.wait_exit() if signum is signal.SIGTERM else daemon.stop()) == 0
+    assert "SIGKILL" not in daemon.log()
+
+
 def test_a_request_of_an_old_worker_is_completed_by_it(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start("--idle-grace", "0.3", app=app.target, workers=1)  # shorter than the request takes

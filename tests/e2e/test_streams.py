@@ -43,7 +43,7 @@ def no_error(daemon: Daemon) -> bool:
 
 
 @pytest.mark.parallel
-@pytest.mark.parametrize("way", ["listens", "cancels", "quits", "sends", "knows"])
+@pytest.mark.parametrize("way", ["listens", "cancels", "quits", "closes", "sends", "knows"])
 def test_an_event_stream_ends_in_order_at_the_beginning_of_a_stop(start: Start, way: str) -> None:
     daemon = start(app=APP, workers=1)
     with open_stream(daemon, f"/events/{way}") as stream:
@@ -95,6 +95,7 @@ def test_other_streams_have_all_but_the_last_of_the_time_and_must_not_look_whole
         open_stream(daemon, "/events/listens", method="POST") as posted,
         open_stream(daemon, "/length/listens") as promised,
         open_stream(daemon, "/text/listens") as text,
+        open_stream(daemon, "/text/closes") as closed,
     ):
         daemon.signal(signal.SIGTERM)
         returning.answer()
@@ -102,12 +103,12 @@ def test_other_streams_have_all_but_the_last_of_the_time_and_must_not_look_whole
         assert daemon.log().count("listens has ended") <= 2, "the one with a length is an event stream, too"
         assert posted.answer().text == "data: first\n\n", "events are whole whenever they end"
         assert time.monotonic() - early > 2, "whose client does not come back"
-        for cut in (promised, text):
+        for cut in (promised, text, closed):
             with pytest.raises(TruncatedError):
                 cut.answer()
     assert daemon.wait_exit(SOON) == 0
-    assert daemon.log().count("WARNING") == 2
-    assert daemon.log().count("is cut: its app ends it, for its worker leaves") == 2
+    assert daemon.log().count("WARNING") == 3
+    assert daemon.log().count("is cut: its app ends it, for its worker leaves") == 3
     assert no_error(daemon)
 
 

@@ -285,7 +285,7 @@ def test_a_socket_that_was_not_passed_is_an_error_before_any_fork(
 
 def test_a_socket_that_nothing_uses_is_named_in_a_warning(start: Start) -> None:
     daemon = start(command=activating(("forgotten", free_port())))
-    daemon.wait_log('systemd has passed the socket "forgotten", which no --bind names', 0.1)
+    daemon.wait_log('systemd has passed the socket "forgotten", which neither --bind nor --admin names', 0.1)
 
 
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="needs systemd's own tool for it")

@@ -104,7 +104,7 @@ class World:
             cast(asyncio.AbstractEventLoop, self.loop),
             cast("list[socket.socket]", self.listeners),
             lent={LENT},
-            take=lambda connection, _address: self.taken.append(connection),
+            take=lambda connection, _listener, _address: self.taken.append(connection),
             held=lambda: len(self.taken) + self.elsewhere,
             others=lambda: None if self.least is None else (self.least, self.least),
             show=self.shown.append,

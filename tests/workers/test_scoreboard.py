@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import pairwise
 
-from preforkd.workers.scoreboard import FIELDS, FRESH, NOBODY, ROWS, AcceptState, Field, RowState, Scoreboard
+from preforkd.workers.scoreboard import (
+    CELLS,
+    CLASSES,
+    EXITS,
+    FIELDS,
+    FRESH,
+    METHODS,
+    NOBODY,
+    REJECTIONS,
+    ROWS,
+    TEXT_BYTES,
+    AcceptState,
+    Field,
+    MasterField,
+    RowState,
+    Scoreboard,
+)
 
 
 def test_what_a_child_writes_its_parent_reads() -> None:
@@ -39,6 +56,46 @@ def test_a_cleared_row_is_empty() -> None:
 
 def test_a_row_has_room_for_every_field() -> None:
     assert max(Field) < FIELDS
+
+
+def test_the_counts_of_a_row_that_is_given_to_another_worker_are_kept() -> None:
+    board = Scoreboard()
+    for worker in (1, 2):
+        row = board.settle(5)
+        row[Field.SLOT], row[Field.CPU] = 3, 10
+        row[Field.ACCEPTED], row[Field.CONNECTIONS], row[Field.DURATIONS] = worker, 9, 7
+    board.settle(5)
+    assert (board.sums[Field.ACCEPTED], board.sums[Field.DURATIONS]) == (3, 14)
+    assert board.sums[Field.CONNECTIONS] == 0, "it is no counter"
+    assert board.cpu[3] == 20
+    assert board.master[MasterField.EPOCH] == 6
+
+
+def test_a_text_is_read_as_it_was_left_and_not_while_it_changes() -> None:
+    row = Scoreboard().row(0)
+    assert row.text == ""
+    row.text = "first \N{SNOWMAN}"
+    row.text = "second"
+    assert row.text == "second"
+    row.text = "x" * 2 * TEXT_BYTES
+    assert len(row.text) == TEXT_BYTES - 1
+    row.cells[Field.TEXT_VERSION] += 1
+    assert row.text == ""
+
+
+def test_the_parts_of_a_row_do_not_overlap() -> None:
+    parts = [
+        (Field.THREAD_QUEUE, CELLS),
+        (Field.CPU, 1),
+        (Field.REJECTED, len(REJECTIONS)),
+        (Field.DURATIONS, len(METHODS) * CLASSES * CELLS),
+        (Field.STATUSES, 500),
+        (Field.TEXT, TEXT_BYTES // 8),
+    ]
+    for (first, size), (following, _) in pairwise(parts):
+        assert first + size <= following
+    assert Field.TEXT + TEXT_BYTES // 8 == FIELDS
+    assert MasterField.EXITS + len(EXITS) <= MasterField.QUEUES
 
 
 def test_the_least_loaded_are_those_that_take_connections() -> None:

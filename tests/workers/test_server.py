@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -18,6 +20,8 @@ from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import PayloadStream
 from preforkd.workers.http.protocol import ServerHttpProtocol
 from preforkd.workers.server import Server
+from preforkd.workers.tls_contexts import Material, Profile, make_context
+from tests.certificates import Authority, needs_openssl
 
 LIMIT = 5
 HALF, REST = b"GET / HTTP/1.1\r\nHo", b"st: a\r\n\r\n"
@@ -172,3 +176,68 @@ def test_a_connection_is_counted_once_at_every_moment_and_the_limit_can_be_reach
         loop.run_until_complete(scenario())
         assert max(held) == LIMIT
         assert server.held() == 0
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The contexts of server and client."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server", "localhost")
+    material = Material(certificate.read_text(), key.read_text())
+    return make_context(Profile((material,))), authority.client()
+
+
+@needs_openssl
+@LOOPS
+def test_handshakes_are_held_and_given_up_in_a_drain_and_the_others_are_finished(
+    listener: socket.socket,
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async def main() -> tuple[int, int, int, list[str]]:
+        loop = asyncio.get_running_loop()
+        server = Server(
+            loop,
+            [listener],
+            lambda: ServerHttpProtocol(loop=loop),
+            connections_of(loop),
+            lent=(),
+            others=lambda: None,
+            show=lambda state: None,
+            changed=lambda held: None,
+            limit=100,
+            logger=logging.getLogger("test"),
+            tls={listener.fileno(): lambda: tls[0]},
+            handshake_timeout=30,
+        )
+        server.accept()
+        port = listener.getsockname()[1]
+        silent = await asyncio.open_connection("127.0.0.1", port)
+        done = await asyncio.open_connection("127.0.0.1", port, ssl=tls[1], server_hostname="localhost")
+        async with asyncio.timeout(10):
+            while server.held() < 2:  # noqa: ASYNC110 - it takes a few turns of the loop
+                await asyncio.sleep(0)
+        counted = server.held()
+        broken = await asyncio.open_connection("127.0.0.1", port)
+        broken[1].write(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00")  # no hello
+        assert (await broken[0].read(1))[:1] == b"\x15", "an alert"
+        async with asyncio.timeout(10):
+            while server.held() > 2:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+        before = server.held()
+        server.close_listeners(take_queued=False)
+        draining = loop.create_task(server.drained(0.3, loop.time() + 10))
+        done[1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        first = (await done[0].readline()).decode()
+        ended = (await silent[0].read()).decode("latin-1")
+        await draining
+        for _, writer in (silent, done, broken):
+            writer.close()
+        return counted, before, server.held(), [first, ended]
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        began = time.monotonic()
+        counted, before, after, words = runner.run(main())
+    assert (counted, before, after) == (2, 2, 0)
+    assert words == ["HTTP/1.1 404 Not Found\r\n", ""]
+    assert time.monotonic() - began < 8

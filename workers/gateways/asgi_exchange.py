@@ -73,6 +73,7 @@ class HttpExchange:
     is_disconnected = False
     was_told = False
     _body_was_read = False
+    _sent_when_told = 0
     listener: asyncio.Event | None = None
 
     def __init__(self, protocol: AsgiProtocol, message: RequestMessage, payload: PayloadStream) -> None:
@@ -102,7 +103,8 @@ class HttpExchange:
             self._body_was_read = payload.at_eof()
             return {"type": "http.request", "body": data, "more_body": not self._body_was_read}
         if self.is_to_leave():
-            self.is_disconnected = self.leaves = True
+            self._note_leaving()
+            self.is_disconnected = True
         if not self.is_disconnected and self.phase != COMPLETE:
             if self.listener is None:
                 self.listener = asyncio.Event()
@@ -188,6 +190,8 @@ class HttpExchange:
         elif self._wants_trailers:
             self.phase = TRAILERS
             await response.drain()
+        elif not body and self._is_left_unfinished(response):
+            return  # as if it had not been sent: the rest is dealt with when the app returns
         else:
             await self._complete(response.write_eof())
 
@@ -286,10 +290,29 @@ class HttpExchange:
         Who listens to `receive()` hears it there, and what it still sends goes out. Who does not can only be told by
         `send()`; so is none whose stream may be half of an answer.
         """
-        self.leaves = True
+        self._note_leaving()
         if self.listener is None and self.response is not None and comes_back(self.message, self.response):
             self.is_gone = True
         self.disconnect()
+
+    def _note_leaving(self) -> None:
+        self.leaves = True
+        if self.response is not None:
+            self._sent_when_told = self.response.output_length
+
+    def _is_left_unfinished(self, response: AsgiResponse) -> bool:
+        """Whether an empty last part is no end, but what middleware makes of a stream that has stopped when told.
+
+        That of Starlette (`BaseHTTPMiddleware`) completes whatever its app has sent by then, half a download as well.
+        """
+        return (
+            self.leaves
+            and self.was_told
+            and response.output_length == self._sent_when_told
+            and not response.has_length()
+            and not is_event_stream(response)
+            and not self._protocol.gateway.draining.is_used  # who asks for it means its ends
+        )
 
     def end_stream(self) -> bool:
         """The app has left its stream unfinished, as it was told to: end it so that the client sees no failure.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from preforkd.workers.http.message import HttpVersion11
+from preforkd.workers.http.tls_info import distinguished_name
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
@@ -148,13 +149,8 @@ def server_of(transport: asyncio.BaseTransport) -> Address | None:
 
 
 _TLS_VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-# RFC 4514 section 3; other attributes go by the names that OpenSSL has for them.
-_ATTRIBUTES = {
-    "commonName": "CN", "localityName": "L", "stateOrProvinceName": "ST", "organizationName": "O",
-    "organizationalUnitName": "OU", "countryName": "C", "streetAddress": "STREET", "domainComponent": "DC",
-    "userId": "UID",
-}  # fmt: skip
-_SPECIAL = re.compile(r'[",+;<>\\]|^[ #]| $')
+_CIPHER_NUMBERS: dict[str, int] = {}
+"""By name. A context lists all of its ciphers or none, which takes longer than the rest of this."""
 
 
 def describe_tls(tls: ssl.SSLObject) -> dict[str, Any]:
@@ -164,23 +160,13 @@ def describe_tls(tls: ssl.SSLObject) -> dict[str, Any]:
     """
     certificate = tls.getpeercert(binary_form=True)
     cipher = tls.cipher()
-    numbers = {one["name"]: one["id"] & 0xFFFF for one in tls.context.get_ciphers()}
+    if cipher and cipher[0] not in _CIPHER_NUMBERS:
+        _CIPHER_NUMBERS.update({one["name"]: one["id"] & 0xFFFF for one in tls.context.get_ciphers()})
     return {
         "server_cert": None,
         "client_cert_chain": [ssl.DER_cert_to_PEM_cert(certificate)] if certificate else [],
-        "client_cert_name": _distinguished_name(tls.getpeercert()) if certificate else None,
+        "client_cert_name": distinguished_name((tls.getpeercert() or {}).get("subject", ())) if certificate else None,
         "client_cert_error": None,
         "tls_version": _TLS_VERSIONS.get(tls.version() or ""),
-        "cipher_suite": numbers.get(cipher[0]) if cipher else None,
+        "cipher_suite": _CIPHER_NUMBERS.get(cipher[0]) if cipher else None,
     }
-
-
-def _distinguished_name(certificate: Any) -> str:
-    """The subject as RFC 4514 writes it: the most particular part first."""
-    subject = (certificate or {}).get("subject", ())
-    parts = ["+".join(f"{_ATTRIBUTES.get(key, key)}={_escape(value)}" for key, value in rdn) for rdn in subject]
-    return ",".join(reversed(parts))
-
-
-def _escape(value: str) -> str:
-    return _SPECIAL.sub(lambda match: "\\" + match[0], value).replace("\0", "\\00")

@@ -72,7 +72,7 @@ class WsgiGateway:
         self.threads = threads
         self.root_path = root_path.rstrip("/").encode().decode("latin-1")
         self.handler: type[WsgiProtocol] = type("WsgiHandler", (WsgiProtocol,), {"gateway": self, "__slots__": ()})
-        self.hop_by_hop = HopByHopFields(LOGGER)
+        self.hop_by_hop = HopByHopFields(logger)
         self._pool: ThreadPool | None = None
 
     @classmethod
@@ -112,7 +112,7 @@ class WsgiGateway:
         answers = [getattr(connection, "_answer", None) for connection in connections_of(asyncio.get_running_loop())]
         ended = sum(answer.end_stream() for answer in answers if answer is not None)
         if ended:
-            LOGGER.info("ended %d event stream%s, for this worker leaves", ended, "s" if ended > 1 else "")
+            self._logger.info("ended %d event stream%s, for this worker leaves", ended, "s" if ended > 1 else "")
 
     async def finish(self, deadline: float) -> None:
         """Wait for calls whose clients have left: what they do may matter to others.

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from preforkd.workers.http import compiled
 from preforkd.workers.http.names import MEANT, PLAIN
+from preforkd.workers.http.tls_info import info_of, variables_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,6 +95,8 @@ def connection_environ(transport: asyncio.BaseTransport, *, threads: int) -> Env
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = str(remote[0]), str(remote[1])
     if isinstance(local, tuple):
         environ["SERVER_NAME"], environ["SERVER_PORT"] = str(local[0]), str(local[1])
+    if (tls := transport.get_extra_info("ssl_object")) is not None:
+        environ |= variables_of(info_of(tls))
     return environ
 
 

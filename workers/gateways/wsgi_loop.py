@@ -64,7 +64,7 @@ class LoopCall(Call):
         """Call the app and send what it has ready; true: there is more, as `parts` or `file`."""
         # Flat: every request passes here.
         if "HTTP_UPGRADE" in environ:
-            refuse_websocket(environ)
+            refuse_websocket(environ, self.protocol.logger)
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
         kind = type(result)

@@ -52,6 +52,7 @@ class ThreadCall(Call):
     Attributes:
         input: `wsgi.input` when there is a body.
         posted: the loop will look at this call.
+        queue_seconds: see `Job`.
         body: the whole body, when the app has returned it at once.
         parts: of the body that the loop has not taken yet.
         file: what the kernel is to send.
@@ -66,6 +67,7 @@ class ThreadCall(Call):
     """
 
     posted = False
+    queue_seconds = 0.0
     input: BinaryIO | None = None
     body: bytes | None = None
     parts: deque[bytes] | None = None
@@ -133,7 +135,7 @@ class ThreadCall(Call):
         # Flat: every request passes here.
         environ = self._environs.environ(self._message)
         if "HTTP_UPGRADE" in environ:
-            refuse_websocket(environ)
+            refuse_websocket(environ, self.protocol.logger)
         environ["wsgi.input"] = self.input or BytesIO()
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)

@@ -17,10 +17,12 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
+from time import monotonic
 from types import FrameType
 from typing import Protocol
 
 from preforkd.workers import offspring
+from preforkd.workers.http.connections import connections_of
 
 LOOK_AGAIN = 0.001
 """Seconds after which further threads are woken for calls of one turn that still wait, and what is done is taken.
@@ -61,6 +63,8 @@ class Job(Protocol):
     """What a pool runs."""
 
     posted: bool
+    queue_seconds: float
+    """How long it has waited for a thread, 0: that is not wanted; until one has it: minus the time it was submitted."""
 
     def run(self) -> None:
         """Do the work; called in one of the threads, must not raise."""
@@ -93,6 +97,7 @@ class ThreadPool:
         self._look_is_due = False
         self._wake_is_due = False
         self._ended = False
+        self._counters = connections_of(loop).counters
         self._finished: asyncio.Future[None] | None = None
         # Given to the loop's callbacks: else they would run with the context variables of whichever call posts first.
         self._context = Context()
@@ -110,6 +115,8 @@ class ThreadPool:
     def submit(self, job: Job) -> None:
         """Have a job run; threads are woken when the loop has done with what it is at."""
         self.unfinished += 1
+        if self._counters is not None:
+            job.queue_seconds = -monotonic()
         self._waiting.append(job)
         if not self._hand_over_is_due:
             self._hand_over_is_due = True
@@ -149,7 +156,11 @@ class ThreadPool:
         self._wake_is_due = False
         posted = self._posted
         while posted:
-            posted.popleft().advance()
+            job = posted.popleft()
+            if job.queue_seconds > 0.0 and self._counters is not None:
+                self._counters.queued(job.queue_seconds)  # here: what two threads count at a time goes wrong
+                job.queue_seconds = 0.0
+            job.advance()
 
     def end_job(self) -> None:
         """A job has ended; called by its `advance()`."""
@@ -212,6 +223,8 @@ class ThreadPool:
                         continue
                 signal.wait()
             else:
+                if job.queue_seconds < 0.0:
+                    job.queue_seconds += monotonic()
                 job.run()
                 if offspring.strayed:
                     offspring.end()

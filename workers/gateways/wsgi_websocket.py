@@ -7,19 +7,19 @@ our TLS, limits and deadlines, and with nobody to tell the client 1012 when its 
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from preforkd.workers.http.errors import HttpProcessingError
 
 if TYPE_CHECKING:
+    import logging
+
     from preforkd.workers.gateways.wsgi_environ import Environ
 
-LOGGER = logging.getLogger("preforkd.wsgi")
 _told: set[str] = set()
 
 
-def refuse_websocket(environ: Environ) -> None:
+def refuse_websocket(environ: Environ, logger: logging.Logger) -> None:
     """Refuse a request that has an Upgrade field, if it asks for a WebSocket, be it with a valid handshake or not.
 
     Before the app sees it: libraries that look for a socket raise when there is none, a traceback for each attempt.
@@ -36,7 +36,7 @@ def refuse_websocket(environ: Environ) -> None:
         return
     if not _told:
         _told.add("once")
-        LOGGER.warning(
+        logger.warning(
             "WebSocket is not served for WSGI apps: the handshake for %s is answered 501, and others without a word; "
             "an ASGI app can have it",
             environ["PATH_INFO"],

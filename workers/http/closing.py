@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.parser import RequestParser
     from preforkd.workers.http.waiter import Deferred, Rest, Wakeup
     from preforkd.workers.http.writer import ResponseWriter
+    from preforkd.workers.tls_connection import TlsConnection
 
 # Seconds for the rest of a head when the worker is about to exit; half of the time that is left, if that is less, so
 # that the answer does not fall into the moment of the exit.
@@ -224,7 +225,10 @@ class ClosingConnection(asyncio.Protocol):
         idles = self.state in (ConnectionState.NEW, ConnectionState.IDLE)
         if self.state is ConnectionState.CLOSED:
             return
-        if self._only_waits() if self.state is ConnectionState.CLOSING else idles and not self._has_unread():
+        if timeout > 0 and not self._marks.cut and self._has_half_a_record():
+            self._cut_in(timeout)
+            self._loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _close_again, ref(self))
+        elif self._only_waits() if self.state is ConnectionState.CLOSING else idles and not self._has_unread():
             self._close_behind_last(timeout)
         elif idles and self.reader.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
@@ -284,6 +288,8 @@ class ClosingConnection(asyncio.Protocol):
         if sock is not None and sock.fileno() >= 0:
             # A duplicate: the sockets that loops lend out cannot be shut down.
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as duplicate:
+                if (tls := self._tls()) is not None:
+                    duplicate.send(tls.farewell())
                 duplicate.shutdown(socket.SHUT_WR)
 
     def _refuse_half_a_head(self) -> None:
@@ -302,12 +308,27 @@ class ClosingConnection(asyncio.Protocol):
         """Whether bytes of a request have come, in the parser or still in the socket."""
         if self._message is not None or self._bad is not None or self.reader.partial or self._tail:
             return True
+        if (tls := self._tls()) is not None and tls.unread():
+            return True
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         if sock is None or sock.fileno() < 0:
             return False
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+
+    def _tls(self) -> TlsConnection | None:
+        """The TLS of the daemon, None for a plain connection and for one of asyncio's TLS."""
+        found: TlsConnection | None
+        found = self.transport.get_extra_info("tls_connection") if self.transport is not None else None
+        return found
+
+    def _has_half_a_record(self) -> bool:
+        """Whether a request may have come of which TLS cannot read anything yet."""
+        if self.state not in (ConnectionState.NEW, ConnectionState.IDLE):
+            return False
+        tls = self._tls()
+        return tls is not None and tls.half_a_record()
 
     def cancel_slow_request(self) -> None:
         """Cancel the handler and close the transport (the seed's contract)."""
@@ -355,6 +376,8 @@ class ClosingConnection(asyncio.Protocol):
         if deadline is Deadline.HEAD and self.reader.partial:
             self._marks.head = 0.0
             self._refuse(BadRequestError("Request timeout", code=408))
+        elif deadline is Deadline.KEEP_ALIVE and self._has_half_a_record():
+            self._marks.head = monotonic()  # it has begun, and has the time of any head
         elif deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE):
             if not self._has_unread():  # a request that is there already will be read in a moment
                 self._finish_sending()
@@ -391,6 +414,13 @@ def _look_again(connection: ref[ClosingConnection], waited: float) -> None:
     elif waited:  # perhaps in this very moment: a timer of a loop that was busy is due at once
         protocol._loop.call_later(LOOK_AGAIN, _look_again, connection, 0.0)
     else:
+        protocol.closing(protocol._marks.cut - monotonic())
+
+
+def _close_again(connection: ref[ClosingConnection]) -> None:
+    """The time for the rest of a record of TLS is over. The timer holds no connection."""
+    protocol = connection()
+    if protocol is not None and protocol._marks.cut and protocol._has_half_a_record():
         protocol.closing(protocol._marks.cut - monotonic())
 
 

@@ -40,9 +40,12 @@ class HttpConnection(ClosingConnection):
             attribute; a gateway whose interface wants the bytes of the wire sets it to False.
         outlives_cancellation: whether a cancellation that hits the connection's task between two requests ends no more
             than this task, and the next request gets another; else it ends the connection.
+        request_began: when the current request did, seconds of the monotonic clock; 0.0 when nobody wants to know.
     """
 
-    __slots__ = ()
+    __slots__ = ("request_began",)
+
+    request_began: float
 
     decodes_bodies = True
     outlives_cancellation = False

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from preforkd.workers.http.clock import clock
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.slow import SlowRequests
+
+
+class Counters(Protocol):
+    """Who counts more than the totals, request by request."""
+
+    @property
+    def request(self) -> Callable[[str, int, float], None]:
+        """Counts a request that is over: its method, the status of its response (0: none), and the seconds."""
+
+    def rejected(self, status: int) -> None:
+        """Count a request that was refused before it reached the app."""
+
+    def forced(self, number: int) -> None:
+        """Count requests that were cut at the end of a drain."""
+
+    def queued(self, seconds: float) -> None:
+        """Count the time that a request has waited for a thread."""
 
 
 class Connections:
@@ -30,6 +47,7 @@ class Connections:
         accepted: connections since the start.
         draining: responses say `Connection: close`.
         limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
+        counters: who counts each request; None: nobody. To be set before there is a connection.
         slow: looks at each connection that was swept; None: nobody wants to know of slow requests.
         began: called with each new connection; None while nobody wants to know, as `ended`.
         ended: called after each connection that has ended.
@@ -41,6 +59,7 @@ class Connections:
         self.accepted = 0
         self.draining = False
         self.limit_concurrency = 0
+        self.counters: Counters | None = None
         self.slow: SlowRequests | None = None
         self.began: Callable[[HttpConnection], None] | None = None
         self.ended: Callable[[], None] | None = None

@@ -22,7 +22,7 @@ from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from contextvars import Context
 
     from preforkd.workers.http.access_log import AccessLog
@@ -53,7 +53,8 @@ class ProcessingConnection(HttpConnection):
     """
 
     __slots__ = (
-        "_last_request", "_logging", "_request_expired", "access_log", "access_was_logged", "allowed_methods",
+        "_count_request", "_last_request", "_logging", "_request_expired", "_times_requests", "access_log",
+        "access_was_logged", "allowed_methods",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,8 @@ class ProcessingConnection(HttpConnection):
         self.access_log = access_log
         self._last_request = limits.keep_alive_requests
         self._logging = NO_LOG
-        self._request_expired = self.access_was_logged = False
+        self._request_expired = self.access_was_logged = self._times_requests = False
+        self._count_request: Callable[[str, int, float], None] | None = None
 
     # What `protocol.py` adds.
 
@@ -164,7 +166,9 @@ class ProcessingConnection(HttpConnection):
         self.requests += 1
         if self.requests == self._last_request:
             self.persistent = False
-        started = monotonic() if self._logging >= TIMED_LINE else 0.0
+        started = 0.0
+        if self._times_requests:
+            started = self.request_began = monotonic()
         payload = self._payload
         try:
             if (
@@ -238,6 +242,9 @@ class ProcessingConnection(HttpConnection):
         # A complete response on a connection that stays open: the same as _finish_request() does, in less.
         if response.sent_status >= 300:
             self.connections.count_other(response.sent_status)
+        count = self._count_request
+        if count is not None:
+            count(message.method, response.sent_status, monotonic() - started)  # type: ignore[union-attr]  # without one there is no keep-alive
         logging_way = self._logging
         if logging_way == NO_LOG:
             pass
@@ -324,15 +331,22 @@ class ProcessingConnection(HttpConnection):
         bad = self._bad or payload.exception()
         self._bad = None
         if bad is not None:
+            self._count_rejected(getattr(bad, "code", 400))
             try:
                 raise bad
             finally:
                 del bad  # a frame and an exception that hold each other wait for the collector
         connections = self.connections
         if 0 < connections.limit_concurrency <= connections.active:
+            self._count_rejected(503)
             raise HttpProcessingError(503, headers={"Retry-After": "1"})
         if message is not None and self.allowed_methods and message.method not in self.allowed_methods:
+            self._count_rejected(405)
             raise HttpProcessingError(405, headers={"Allow": ", ".join(sorted(self.allowed_methods))})
+
+    def _count_rejected(self, status: int) -> None:
+        if self.connections.counters is not None:
+            self.connections.counters.rejected(status)
 
     def _is_for_the_loop(self, exc: BaseException, message: RequestMessage | None, started: float) -> bool:
         """Whether an exception of a handler ends the connection's task: the loop's own cancellation, KeyboardInterrupt.
@@ -403,6 +417,9 @@ class ProcessingConnection(HttpConnection):
         status = response.sent_status if response is not None else NOT_SENT
         if not 200 <= status < 300:
             self.connections.count_other(status)
+        if self._count_request is not None:
+            method = "" if self.request is None else self.request.method
+            self._count_request(method, 0 if response is None else status, monotonic() - self.request_began)
 
     async def _finish_request(self, message: RequestMessage | None, payload: PayloadStream, started: float) -> None:
         """End a request, whatever has become of it."""

@@ -17,6 +17,7 @@ from preforkd.workers.http.errors import HeaderPairs, HttpProcessingError
 from preforkd.workers.http.limits import limits_from
 from preforkd.workers.http.processing import CALL, LINE, LOG_MAY_FAIL, NO_LOG, TIMED_LINE, ProcessingConnection
 from preforkd.workers.http.response import Response
+from preforkd.workers.http.tls_info import TlsInfo, info_of
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
@@ -68,6 +69,9 @@ class ServerHttpProtocol(ProcessingConnection):
         if not self.requests:
             # Not in __init__: a subclass may set its access log behind that, or in its connection_made().
             self._logging = self._way_of_logging()
+            counters = self.connections.counters
+            self._count_request = None if counters is None else counters.request
+            self._times_requests = counters is not None or self._logging >= TIMED_LINE
             if self._logging != NO_LOG:
                 self._remote = self.remote  # asked for now: behind a reset nobody knows
         super()._new_task()
@@ -83,6 +87,12 @@ class ServerHttpProtocol(ProcessingConnection):
     def keep_alive_timeout(self) -> float:
         """Seconds before an idle connection closes; 0: none is kept."""
         return self._keep_alive_timeout
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS of the connection, with the client's certificate; None when it is plain, or gone."""
+        tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        return None if tls is None else info_of(tls)
 
     def keep_alive(self, val: bool) -> None:
         """Say whether the connection stays open after the current request; it does not when nothing is said."""

@@ -70,6 +70,8 @@ def authority_of(target: bytes, method: str) -> bytes | None:
 def check_host(values: list[bytes], version: HttpVersion) -> None:
     """Check the Host fields of a request (RFC 9112 section 3.2).
 
+    An empty value is what a client sends whose target has no authority, over a unix socket for instance.
+
     Raises:
         BadRequestError: HTTP/1.1 without Host, more than one, or an invalid value.
     """
@@ -79,7 +81,7 @@ def check_host(values: list[bytes], version: HttpVersion) -> None:
         if version >= HttpVersion11:
             raise BadRequestError("Missing Host header")
         return
-    if not is_valid_host(values[0]):
+    if values[0] and not is_valid_host(values[0]):
         raise BadRequestError("Invalid Host header")
 
 

@@ -15,7 +15,7 @@ from django.urls import path
 settings.configure(
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
-    SECRET_KEY="for tests only",  # noqa: S106 -- as it says
+    SECRET_KEY="for tests only",
     DATA_UPLOAD_MAX_MEMORY_SIZE=None,
     MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
 )

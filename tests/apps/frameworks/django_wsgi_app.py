@@ -15,7 +15,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, S
 from django.urls import path
 
 settings.configure(
-    SECRET_KEY="only for tests",  # noqa: S106 - as it says
+    SECRET_KEY="only for tests",
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
     DATA_UPLOAD_MAX_MEMORY_SIZE=None,

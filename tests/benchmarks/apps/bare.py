@@ -1,11 +1,13 @@
 """The limit: a bare uvloop protocol that writes fixed bytes and parses nothing.
 
-`python -m tests.benchmarks.apps.bare NAME PORT` serves until it is killed.
+`python -m tests.benchmarks.apps.bare NAME PORT [CERTIFICATE KEY]` serves until it is killed, with uvloop's TLS if it
+gets a certificate.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from typing import cast
 
@@ -78,12 +80,16 @@ class Once(Hello):
 LIMITS: dict[str, type[asyncio.Protocol]] = {"large": Large, "stream": Stream, "upload": Upload, "once": Once}
 
 
-async def main(name: str, port: int) -> None:
+async def main(name: str, port: int, *pair: str) -> None:
     """Serve until killed."""
     factory = LIMITS.get(name, Hello)
-    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", port, backlog=1024)
+    context = None
+    if pair:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*pair)
+    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", port, backlog=1024, ssl=context)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

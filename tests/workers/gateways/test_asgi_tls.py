@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from preforkd.workers.gateways.asgi_scope import _distinguished_name
+from preforkd.workers.http.tls_info import distinguished_name
 from tests.workers.gateways.serving import App, Receive, Scope, Send, Served, http, serve, start, text
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
@@ -85,7 +85,7 @@ def test_a_client_certificate_is_told_as_pem_and_by_its_name(folder: Path) -> No
 
 def test_names_are_escaped_as_rfc_4514_says() -> None:
     subject = ((("commonName", ' a"b+c,d;e<f>g\\h'),), (("organizationName", "#x "), ("unheard", "y")))
-    assert _distinguished_name({"subject": subject}) == r"O=\#x\ +unheard=y,CN=\ a\"b\+c\,d\;e\<f\>g\\h"
+    assert distinguished_name(subject) == r"O=\#x\ +unheard=y,CN=\ a\"b\+c\,d\;e\<f\>g\\h"
 
 
 def test_there_is_no_extension_without_tls() -> None:

@@ -336,6 +336,7 @@ class Count:
     """A job that counts its calls."""
 
     posted = ended = False
+    queue_seconds = 0.0
 
     def __init__(self, pool: ThreadPool, advanced: list[Any]) -> None:
         self.pool = pool

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from preforkd.workers import Response
+from preforkd.workers.http.connections import connections_of
 from tests.workers.http.wire import GET, Echo, Talk, converse
 
 
@@ -32,11 +33,19 @@ class Waiting(Echo):
         await response.write_eof()
 
 
-async def cut(result: Talk) -> None:
-    """Wait until the connection is aborted."""
+async def cut(result: Talk, *, by_sweep: bool = True) -> None:
+    """Wait until the connection is aborted and gone, and its handler has been told.
+
+    Args:
+        result: of the conversation.
+        by_sweep: the sweep may do it; False: it does not come.
+    """
+    connections = connections_of(asyncio.get_running_loop())
+    if not by_sweep and connections._timer is not None:
+        connections._timer.cancel()
     async with asyncio.timeout(10):
-        while not result.transport.aborted:  # noqa: ASYNC110 -- the transport has no event, and nothing else goes on
-            await asyncio.sleep(0.005)
+        await result.transport.lost.wait()
+    assert result.transport.aborted
 
 
 async def waiting(*portions: bytes) -> Talk:

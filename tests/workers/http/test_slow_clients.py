@@ -16,7 +16,12 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-SERVER = """
+LIMIT = 3  # seconds that slow clients are borne
+SERVER = (
+    f"""
+LIMIT = {LIMIT}
+"""
+    + """
 import asyncio, sys
 import uvloop
 from preforkd.workers import Response, ServerHttpProtocol
@@ -40,13 +45,14 @@ class Handler(ServerHttpProtocol):
         await response.write_eof()
 
 async def main():
-    limits = dict(timeout=3, body_timeout=3, write_timeout=3, keep_alive=30)
+    limits = dict(timeout=LIMIT, body_timeout=LIMIT, write_timeout=LIMIT, keep_alive=30)
     server = await asyncio.get_running_loop().create_server(lambda: Handler(**limits), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 uvloop.run(main())
 """
+)
 
 
 @pytest.fixture
@@ -85,16 +91,13 @@ async def not_read(port: int) -> float:
     gone = loop.create_future()
 
     class Deaf(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            transport.pause_reading()
-            transport.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-
         def connection_lost(self, exc: Exception | None) -> None:
             if not gone.done():
                 gone.set_result(None)
 
     transport, _ = await loop.create_connection(Deaf, "127.0.0.1", port)
+    transport.pause_reading()  # not in connection_made(), behind which Python 3.11 begins to read
+    transport.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
     begun = time.monotonic()
     while not gone.done():
         await asyncio.wait([gone], timeout=0.4)
@@ -130,6 +133,7 @@ def test_slow_clients_are_cut_and_harm_nobody(server: tuple[int, psutil.Process]
         await asyncio.sleep(1)
         calm_until = time.monotonic()
         before = process.memory_info().rss
+        cpu = sum(process.cpu_times()[:2])
         async with asyncio.timeout(40):
             slow = asyncio.gather(
                 asyncio.gather(*(dribble(port, b"GET / HTTP/1.1\r\nHost: ", b"a") for _ in range(300))),
@@ -143,19 +147,20 @@ def test_slow_clients_are_cut_and_harm_nobody(server: tuple[int, psutil.Process]
             heads, bodies, deaf = await slow
             done.set()
             slow_until = time.monotonic()
+            spent = sum(process.cpu_times()[:2]) - cpu
             answers = [answer for client in await asyncio.gather(*good) for answer in client]
         for answer, seconds in (*heads, *bodies):
             assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
-            # By the client's clock, which starts when it has its turn among 500: not long before the 3 s of the server.
-            assert 2 < seconds < 8
+            # By the client's clock, which starts when it has its turn among 500: not long before the server's limit.
+            assert LIMIT - 1 < seconds < LIMIT + 5
         assert sum(answer != b"" for answer, _ in heads) == 300
         assert sum(answer != b"" for answer, _ in bodies) == 100
-        assert max(deaf) < 12
+        assert min(deaf) > LIMIT - 1
+        assert max(deaf) < 4 * LIMIT
         assert most - before < 60 << 20  # 500 connections, 100 of them with full buffers for writing
-        # Against the second before, not the clock: the machine may be busy with something else.
-        calm = sorted(seconds for when, seconds in answers if when <= calm_until)
+        # By the CPU time of the server, and by what a slow one is borne for: the machine may be busy otherwise.
+        assert spent < (slow_until - calm_until) / 2
         times = sorted(seconds for when, seconds in answers if calm_until < when <= slow_until)
-        assert len(times) / (slow_until - calm_until) > len(calm) / 4
-        assert times[len(times) * 99 // 100] < max(0.5, 20 * calm[len(calm) * 99 // 100])
+        assert times[len(times) * 99 // 100] < LIMIT - 1, "nobody waits for them"
 
     asyncio.run(main())

@@ -28,6 +28,8 @@ class FakeTransport(asyncio.Transport):
         self.half_closed = self.closed = self.aborted = self.paused = False
         self.unsent = 0
         self.tls = tls
+        self.lost = asyncio.Event()
+        """The protocol has been told that the connection is gone."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.half_closed, "written after write_eof()"
@@ -61,7 +63,11 @@ class FakeTransport(asyncio.Transport):
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+            asyncio.get_running_loop().call_soon(self._lose)
+
+    def _lose(self) -> None:
+        self.protocol.connection_lost(None)
+        self.lost.set()
 
     def abort(self) -> None:
         self.aborted = True

@@ -1,0 +1,1 @@
+"""The admin process: what is asked about the daemon, answered beside it."""

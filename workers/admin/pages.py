@@ -1,0 +1,138 @@
+"""What the admin process answers to which path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import parse_qsl
+
+from preforkd.workers.admin.control import STATUS, ForbiddenError, WrongError, peer_of
+from preforkd.workers.admin.metrics import MissingError
+from preforkd.workers.admin.readiness import alive, ready_workers, unready
+from preforkd.workers.http.errors import HttpProcessingError
+from preforkd.workers.http.message import RequestMessage
+from preforkd.workers.http.payload import PayloadStream
+from preforkd.workers.http.protocol import ServerHttpProtocol
+from preforkd.workers.http.response import Response
+
+if TYPE_CHECKING:
+    from preforkd.workers.admin.main import AdminServer
+
+PAGE: Final = Path(__file__).with_name("page.html")
+JSON: Final = "application/json"
+TEXT: Final = "text/plain; charset=utf-8"
+_SECURITY: Final = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:",
+    ),
+)
+
+
+class AdminProtocol(ServerHttpProtocol):
+    """A connection of the admin process.
+
+    Attributes:
+        admin: whose it is; set in a subclass that is made at its start.
+    """
+
+    admin: ClassVar[AdminServer]
+
+    async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:  # noqa: ARG002 - of the seed
+        """Answer what is asked about the daemon."""
+        path = message.path.partition("?")[0]
+        self.keep_alive(True)
+        if path.startswith("/control/"):
+            await self._control(message)
+            return
+        page = PAGES.get(path)
+        if page is None:
+            raise HttpProcessingError(404, f"there is {', '.join(PAGES)}")
+        if message.method not in ("GET", "HEAD"):
+            raise HttpProcessingError(405, headers={"Allow": "GET, HEAD"})
+        await page(self, message)
+
+    async def _control(self, message: RequestMessage) -> None:
+        if message.method != "POST":
+            raise HttpProcessingError(405, headers={"Allow": "POST"})
+        sock = self.transport and self.transport.get_extra_info("socket")
+        try:
+            answer = await self.admin.questions.ask(message.path, peer_of(sock, self.admin.settings.owner))
+        except ForbiddenError as exc:
+            await self._answer_json(message, {"version": 1, "result": "forbidden", "text": str(exc)}, 403)
+        except WrongError as exc:
+            await self._answer_json(message, {"version": 1, "result": "wrong", "text": str(exc)}, 400)
+        else:
+            values = asdict(answer)
+            del values["ident"]
+            await self._answer_json(message, {"version": 1, **values}, STATUS[answer.result])
+
+    async def live(self, message: RequestMessage) -> None:
+        """Whether the master's loop turns."""
+        lives = alive(self.admin.look())
+        await self._answer(message, TEXT, b"alive\n" if lives else b"the master hangs\n", 200 if lives else 503)
+
+    async def ready(self, message: RequestMessage) -> None:
+        """Whether traffic may come."""
+        snapshot = self.admin.look()
+        reasons = unready(snapshot)
+        values = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "workers_ready": ready_workers(snapshot),
+            "workers_wanted": snapshot.wanted,
+        }
+        await self._answer_json(message, values, 503 if reasons else 200)
+
+    async def status(self, message: RequestMessage) -> None:
+        """All that is known."""
+        await self._answer_json(message, self.admin.status())
+
+    async def series(self, message: RequestMessage) -> None:
+        """The last minutes."""
+        since = dict(parse_qsl(message.path.partition("?")[2])).get("since", "0")
+        try:
+            await self._answer_json(message, self.admin.series(float(since)))
+        except ValueError as exc:
+            raise HttpProcessingError(400, "write the seconds since the epoch: /series?since=1795805821.5") from exc
+
+    async def page(self, message: RequestMessage) -> None:
+        """The page for people."""
+        await self._answer(message, "text/html; charset=utf-8", PAGE.read_bytes())
+
+    async def metrics(self, message: RequestMessage) -> None:
+        """For Prometheus."""
+        try:
+            kind, body = self.admin.metrics(message.headers.get("Accept", ""))
+        except MissingError as exc:
+            raise HttpProcessingError(501, str(exc)) from exc
+        await self._answer(message, kind, body)
+
+    async def _answer_json(self, message: RequestMessage, values: dict[str, Any], status: int = 200) -> None:
+        await self._answer(message, JSON, json.dumps(values, ensure_ascii=False).encode() + b"\n", status)
+
+    async def _answer(self, message: RequestMessage, kind: str, body: bytes, status: int = 200) -> None:
+        response = Response(self.writer, status, http_version=message.version)
+        response.add_header("Content-Type", kind)
+        response.add_header("Content-Length", str(len(body)))
+        response.add_headers(*_SECURITY)
+        response.send_headers()
+        response.write(body)
+        await response.write_eof()
+
+
+PAGES: Final[dict[str, Callable[[AdminProtocol, RequestMessage], Awaitable[None]]]] = {
+    "/": AdminProtocol.page,
+    "/livez": AdminProtocol.live,
+    "/readyz": AdminProtocol.ready,
+    "/metrics": AdminProtocol.metrics,
+    "/status": AdminProtocol.status,
+    "/series": AdminProtocol.series,
+}
