@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from preforkd.workers.channel import Message
 
@@ -15,6 +16,8 @@ class Fork:
     slot: int
     generation: int
     row: int
+    reason: str = "start"
+    """`start`, `reload`, `retire` (the one before has asked to be replaced) or `vacancy` (the slot was empty)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,15 @@ class ReopenLogs:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Write a line to the log, at a level of `logging` in lower case."""
+    """Write a line to the log, at a level of `logging` in lower case.
+
+    `event` is the stable name of what has happened, if it has one, and `fields` say more of it to machines.
+    """
 
     level: str
     text: str
+    event: str = ""
+    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

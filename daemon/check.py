@@ -7,10 +7,11 @@ import os
 import signal
 import time
 import traceback
+from dataclasses import replace
 
 from preforkd.daemon import signals
 from preforkd.daemon.config import Config
-from preforkd.daemon.roles import enter
+from preforkd.daemon.roles import enter, log_as_asked
 from preforkd.daemon.spawn import flush_output
 from preforkd.workers import log, offspring
 from preforkd.workers.blame import AppError
@@ -78,6 +79,7 @@ def _load(config: Config) -> int:
     began = time.monotonic()
     try:
         enter(config)
+        log_as_asked(replace(config, options=replace(options, capture_output=False)))  # it prints what it finds
         from preforkd.workers import main  # here: the event loop is the workers', and not in the master
 
         try:

@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from preforkd.daemon import listeners, master, signals
+from preforkd.daemon import foreign, listeners, master, signals
 from preforkd.daemon.check import check
 from preforkd.daemon.config import DEFAULT_FILE, Config, ConfigError, load
+from preforkd.daemon.migrate import as_toml as as_toml_of_gunicorn
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration
 from preforkd.daemon.pidfile import PidFile, PidFileError
 from preforkd.daemon.print_config import as_toml
@@ -26,6 +28,7 @@ from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
 from preforkd.daemon.values import Flag, StreamChoice
 from preforkd.daemon.version import version_text
+from preforkd.workers import log
 from preforkd.workers.blame import AppError
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import check_target
@@ -38,6 +41,7 @@ PATIENCE = 10.0
 TRY_AGAIN = 0.2
 USAGE = 2
 NOT_BOOTED = 3
+GUNICORN_FILE = "gunicorn.conf.py"
 _INTRODUCTION = "Serve APP over HTTP from forked worker processes."
 _SOURCES = """Every option can also stand in a TOML file (keep_alive = 75) and in the environment
 (PREFORKD_KEEP_ALIVE=75; several addresses, as PREFORKD_BIND takes them, have commas between them; PREFORKD_CONFIG is
@@ -58,6 +62,7 @@ _EXAMPLES = (
     "preforkd hello.py:HttpRequestHandler",
     "preforkd shop.web:Handler --bind 0.0.0.0:8080 --workers 4",
     "preforkd shop.web:Handler --bind unix:/run/shop/web.sock --config /etc/shop/preforkd.toml",
+    "preforkd migrate gunicorn.conf.py    (prints a preforkd.toml, and runs nothing)",
 )
 
 
@@ -91,8 +96,7 @@ def _parameter(one: Declaration) -> click.Parameter:
         return click.Argument(["app"], required=False, metavar="APP")
     help_text = f"{one.help}  [{one.default_text or 'none'}]"
     if isinstance(one.kind, Flag):
-        flags = f"{one.flag}/{one.flag.replace('--', '--no-', 1)}"
-        return click.Option([one.name, flags], default=None, help=help_text)
+        return click.Option([one.name, f"{one.flag}/{one.negative}"], default=None, help=help_text)
     if isinstance(one.kind, StreamChoice):
         word = f"[{one.kind.metavar}]"
         return click.Option(
@@ -118,6 +122,7 @@ def _command(run: Callable[..., int]) -> click.Command:
             ),
             click.Option(["print_config", "--print-config"], is_flag=True, help="Print all values and their origins."),
             click.Option(["version", "--version"], is_flag=True, help="Print the version."),
+            *foreign.options(),
         ],
     )
 
@@ -131,6 +136,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    if len(arguments) == 2 and arguments[0] == "migrate":
+        return _migrate(arguments[1])
     try:
         code: int = _command(_run).main(list(arguments), prog_name="preforkd", standalone_mode=False)
     except click.ClickException as exc:
@@ -150,20 +157,36 @@ def _fail(errors: Sequence[str], code: int) -> int:
     return code
 
 
+def _migrate(file: str) -> int:
+    """Print a preforkd.toml that does what a gunicorn.conf.py does; returns the exit code."""
+    try:
+        sys.stdout.write(as_toml_of_gunicorn(Path(file).read_bytes(), file))
+    except OSError as exc:
+        return _fail([f"{file} cannot be read: {exc.strerror}"], USAGE)
+    except (SyntaxError, ValueError) as exc:  # ValueError: there are zero bytes in it
+        return _fail([f"{file} is not Python: {exc}"], USAGE)
+    return 0
+
+
 def _run(**values: object) -> int:
     """Do what the parsed command line says; returns the exit code."""
     source = click.get_current_context().get_parameter_source
-    cli = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
+    typed = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
+    cli, notes, errors = foreign.translate(typed)
+    if errors:
+        raise ConfigError(errors)
     if "version" in cli:
         click.echo(version_text())
         return 0
     folder, environ = _start_folder(os.environ), dict(os.environ)
+    log.open_standard(environ)
     handover = take_over(environ)
     systemd = take(os.environ, os.getpid())
     if "print_config" in cli:
         sys.stdout.write(as_toml(load(cli, environ, folder=folder, require_app=False)))
         return 0
     config = _checked(load(cli, environ, folder=folder), environ, PATIENCE if handover else 0.0)
+    config = replace(config, notes=tuple(notes), warnings=(*config.warnings, *_left_unread(config, environ, folder)))
     if handover and handover.certificates is not None and config.certificates:
         config.certificates.contexts.adopt(handover.certificates)
     if "check" in cli:
@@ -175,6 +198,14 @@ def _run(**values: object) -> int:
     wanted = (*config.options.bind, *config.options.admin)
     bound = [] if handover else listeners.bind_all(wanted, systemd.activation, config.identity)
     return master.run(config, bound, origin, pid_file, handover)
+
+
+def _left_unread(config: Config, environ: Mapping[str, str], folder: str) -> list[str]:
+    """Say which sources of other servers lie about and are not read."""
+    said = foreign.unread(environ)
+    if config.file is None and Path(folder, GUNICORN_FILE).is_file():
+        said.append(f"{GUNICORN_FILE} is not read, as gunicorn does: `preforkd migrate {GUNICORN_FILE}` translates it")
+    return said
 
 
 def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) -> Config:
@@ -199,6 +230,12 @@ def _checked(config: Config, environ: Mapping[str, str], patience: float = 0.0) 
         missing = "the compiled parser was not built; install preforkd where there is a C compiler, or take auto"
         raise ConfigError([f"{config.origins['parser']}: {missing}"])
     check_target(options.app, options.app_dir, options.chdir)
+    if options.hooks:
+        _check_hooks(config)
+    if options.log_config:
+        _check_log_config(config)
+    if options.reload:
+        _check_reload(config)
     try:
         identity = resolve(options.user, options.group)
     except PrivilegeError as exc:
@@ -227,6 +264,35 @@ def _certificates(config: Config, environ: Mapping[str, str], patience: float) -
             if time.monotonic() >= deadline:
                 raise ConfigError(exc.errors) from exc
         time.sleep(TRY_AGAIN)  # no event says that they are whole
+
+
+def _check_hooks(config: Config) -> None:
+    options = config.options
+    try:
+        check_target(options.hooks, options.app_dir, options.chdir)
+    except AppError as exc:
+        raise ConfigError([f"{config.origins['hooks']}: {exc}"]) from exc
+
+
+def _check_log_config(config: Config) -> None:
+    from preforkd.workers import log_config  # here: logging.config is imported where it is used
+
+    try:
+        log_config.read(config.options.log_config)
+    except ValueError as exc:
+        raise ConfigError([f"{config.origins['log_config']}: {exc}"]) from exc
+
+
+def _check_reload(config: Config) -> None:
+    errors = [
+        f"{config.origins['reload_dir']}: {folder} is not a folder"
+        for folder in config.options.reload_dir
+        if not Path(folder).is_dir()
+    ]
+    if find_spec("watchfiles") is None:
+        errors.append(f"{config.origins['reload']}: it needs watchfiles: pip install 'preforkd[reload]'")
+    if errors:
+        raise ConfigError(errors)
 
 
 def _pid_file(config: Config) -> PidFile | None:

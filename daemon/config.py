@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from preforkd.daemon.address import Address, UnixAddress
 from preforkd.daemon.cgroup import cpu_quota
+from preforkd.daemon.migrate import refusal
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
 from preforkd.daemon.privileges import Identity
 from preforkd.daemon.tls_specs import SpecError, TlsSpec, secured, specs
@@ -32,6 +33,7 @@ MOST_WITHOUT_QUOTA = 8
 """Workers that `auto` starts at most when nothing limits CPU: on a big shared machine more would be a surprise."""
 
 _PREFIX = "PREFORKD_"
+_NO_OPTIONS = (_PREFIX + "CONFIG", _PREFIX + "SLOT", _PREFIX + "GENERATION")  # the last two are a worker's, for its app
 # Kubernetes gives every pod such variables for every Service of its namespace (enableServiceLinks), also for one that
 # is called "preforkd" or "preforkd-shop": PREFORKD_SERVICE_HOST, PREFORKD_PORT=tcp://10.0.0.1:80, PREFORKD_PORT_80_TCP.
 _SERVICE_LINK = re.compile(
@@ -89,6 +91,7 @@ class Config:
         asked: the values as they were given: "auto" and relative paths.
         file: the TOML file that was read, None without one.
         warnings: what looks like a mistake but can be served with, one line each.
+        notes: what was made of options of other servers, one line each.
         identity: who the workers run as, None: as the master; `load` does not look it up.
         tls: how each address that speaks TLS does.
         certificates: what they speak it with, None without one; `load` reads no certificate.
@@ -100,6 +103,7 @@ class Config:
     asked: Mapping[str, object]
     file: str | None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     identity: Identity | None = None
     tls: Mapping[Address, TlsSpec] = field(default_factory=dict)
     certificates: Certificates | None = None
@@ -185,6 +189,9 @@ def _read_toml(
     named = cli.get("config") or environ.get(_PREFIX + "CONFIG")
     path = Path(folder, str(named or DEFAULT_FILE))
     try:
+        if path.suffix == ".py":
+            first, *rows = refusal(str(named), read(str(path)))
+            raise ConfigError([f"{_config_origin(cli)}: {first}", *rows])  # alone: without the file much is missing
         return str(path), tomllib.loads(read(str(path)).decode())
     except FileNotFoundError:
         if not named:
@@ -231,7 +238,7 @@ def _from_environ(environ: Mapping[str, str], errors: list[str]) -> Found:
     """The `PREFORKD_*` variables; an empty one counts as not set, as container tools write it."""
     found: Found = {}
     for variable, text in environ.items():
-        if not variable.startswith(_PREFIX) or variable == _PREFIX + "CONFIG" or _is_service_link(variable, text):
+        if not variable.startswith(_PREFIX) or variable in _NO_OPTIONS or _is_service_link(variable, text):
             continue
         name = variable.removeprefix(_PREFIX).lower()
         if name not in BY_NAME or variable != BY_NAME[name].variable:
@@ -279,6 +286,8 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
     asked = {name: value for name, (value, _origin) in found.items()}
     reasons: dict[str, str] = {}
     values = dict(asked)
+    if values["reload"]:
+        _for_development(values, found, reasons)
     if values["workers"] == AUTO:
         values["workers"], reasons["workers"] = auto_workers(host)
     if values["limit_connections"] == AUTO:
@@ -288,10 +297,14 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
     if isinstance(values["max_requests_jitter"], str):
         values["max_requests_jitter"] = _portion(values["max_requests_jitter"], int(str(values["max_requests"])))
         reasons["max_requests_jitter"] = "of max_requests"
+    if str(values["app"]).endswith("()"):  # as gunicorn has factories
+        values["app"], values["factory"] = str(values["app"]).removesuffix("()"), True
     values["chdir"] = chdir = os.path.normpath(Path(folder, str(values["chdir"])))
     values["app_dir"] = os.path.normpath(Path(chdir, str(values["app_dir"])))
-    if values["pid"]:
-        values["pid"] = os.path.normpath(Path(chdir, str(values["pid"])))
+    for name in ("pid", "log_config"):
+        if values[name]:
+            values[name] = os.path.normpath(Path(chdir, str(values[name])))
+    values["reload_dir"] = _watched(values)
     # Each kind has read its own value, which no annotation can say here.
     options = Options(**values)  # type: ignore[arg-type]
 
@@ -318,6 +331,25 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         file=file,
         warnings=tuple(_warnings(options, host)),
     )
+
+
+def _for_development(values: dict[str, object], found: Found, reasons: dict[str, str]) -> None:
+    """What a developer wants who has not said otherwise: one process to debug, and the new code at once."""
+    if values["workers"] == AUTO:
+        values["workers"], reasons["workers"] = 1, "for --reload"
+    if found["idle_grace"][1] == "default":
+        values["idle_grace"], reasons["idle_grace"] = 0.0, "for --reload"
+
+
+def _watched(values: Mapping[str, object]) -> tuple[str, ...]:
+    """The folders to be watched: absolute, each once, and none that another one holds."""
+    chdir, app = str(values["chdir"]), str(values["app"]).rpartition(":")[0] or str(values["app"])
+    asked = values["reload_dir"]
+    named: list[str] = [str(one) for one in asked] if isinstance(asked, tuple) else []
+    if not named:
+        named = [str(values["app_dir"]), *([str(Path(app).parent)] if app.endswith(".py") else [])]
+    folders = dict.fromkeys(Path(os.path.normpath(Path(chdir, one))) for one in named)
+    return tuple(str(one) for one in folders if not any(parent in folders for parent in one.parents))
 
 
 def _portion(percentage: str, whole: int) -> int:

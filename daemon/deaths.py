@@ -29,6 +29,18 @@ def loss_of(worker: Worker, event: WorkerExited) -> str | None:
     return Loss.KILLED if event.signum in (signal.SIGKILL, signal.SIGTERM) else Loss.CRASHED
 
 
+def as_fields(worker: Worker, event: WorkerExited) -> dict[str, object]:
+    """Return an end for machines; `cause` is one word that stays the same: the name of a `Loss`, or `orderly`."""
+    loss = loss_of(worker, event)
+    return {
+        "cause": "orderly" if loss is None else Loss(loss).name.lower(),
+        "detail": cause(worker, event),
+        "exit_code": event.code,
+        "signal": None if event.signum is None else _signal_name(event.signum),
+        "in_flight": event.in_flight,
+    }
+
+
 def cause(worker: Worker, event: WorkerExited) -> str:
     """Return what ended a worker, in the words of the log."""
     if event.oom:

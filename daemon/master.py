@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import setproctitle
@@ -68,6 +69,7 @@ from preforkd.daemon.systemd import Systemd
 from preforkd.daemon.turn import Phase, State
 from preforkd.daemon.upgrade import UPGRADABLE, Handover, Progress, Upgrade
 from preforkd.daemon.values import AUTO
+from preforkd.daemon.watching import Watch, Watcher
 from preforkd.workers import log
 from preforkd.workers.channel import Note, Renew
 from preforkd.workers.http.built import parser_is_built
@@ -144,6 +146,7 @@ def _generation(config: Config, number: int) -> Generation:
         drain_delay=options.drain_delay,
         graceful_timeout=options.graceful_timeout,
         shutdown_timeout=options.shutdown_timeout,
+        development=options.reload,
     )
 
 
@@ -171,6 +174,7 @@ class Master:
         self._selector.register(origin.wakeup, selectors.EVENT_READ)
         self._oom_kills = OomKills()
         self._children = Children(self._selector, self._oom_kills.claim)
+        self._watcher = Watcher(self._selector, self._private_of_watcher)
         for link in handover.links if handover is not None else ():
             self._children.adopt(link)
         self._report = Report(self._scoreboard, time.monotonic())
@@ -197,6 +201,8 @@ class Master:
                     self._events += self._children.read(key.data)
                 elif isinstance(key.data, Mold):
                     key.data.flush()
+                elif isinstance(key.data, Watcher):
+                    self._reload_for(key.data.changed())
                 elif isinstance(key.data, Instance):
                     self._desk.hear(key.data)
             self._watch()
@@ -234,6 +240,7 @@ class Master:
     def kill_all(self) -> None:
         """Leave no worker behind after a failure of the master itself."""
         self._children.kill_all()
+        self._watcher.end()
         self._admins.kill_all()
 
     def _patience(self) -> float | None:
@@ -303,6 +310,11 @@ class Master:
         self._setups[number] = setup
         self._handle(ReloadAsked(now, _generation(config, number)))
 
+    def _reload_for(self, changed: str | None) -> None:
+        if changed is not None:
+            log.LOGGER.info("reload: %s was saved", changed)
+            self._read_config(time.monotonic())
+
     def _open_listeners(self, config: Config) -> Setup:
         plan = listening.plan(self._all_listeners(), (*config.options.bind, *config.options.admin))
         set_umask(config.options.umask)
@@ -312,7 +324,8 @@ class Master:
         return Setup.of(config, (*plan.keep, *opened))
 
     def _stranger_ended(self, pid: int, status: int) -> None:
-        if not self._upgrade.ended(pid, status) and not self._admins.reaped(pid, status):
+        is_ours = self._upgrade.ended(pid, status) or self._admins.reaped(pid, status) or self._watcher.reaped(pid)
+        if not is_ours:
             log.LOGGER.debug("reaped process %d, which is not a worker", pid)
 
     def _start_upgrade(self) -> None:
@@ -334,6 +347,7 @@ class Master:
             self._upgrade.give_up("the new program was not tried within --startup-timeout and 10 s more")
         elif self._upgrade.progress is Progress.DUE:
             self._children.end_molds()  # the new program would not know them
+            self._watcher.end()
             links = tuple(self._children.links())
             certificates = self._current.config.certificates
             memory = None if certificates is None else certificates.contexts.descriptor
@@ -341,6 +355,7 @@ class Master:
             self._origin.systemd.activation.pass_on(True)
             self._upgrade.carry_out(handover, self._origin.wakeup)
             self._origin.systemd.activation.pass_on(False)  # it has failed
+            self._watch_files()
 
     def _watch(self) -> None:
         """Read the heartbeats, when it is time to."""
@@ -390,15 +405,16 @@ class Master:
                 self._close_listeners()
             case ReopenLogs():
                 log.LOGGER.info("logs are reopened by the workers")
-            case Log(level, text):
-                log.LOGGER.log(log.LEVELS[level], text)
+            case Log(level, text, event, fields):
+                log.event(level, event, text, fields)
                 self._admins.note_unlogged(level, text)
             case Show(level, text):
                 self._admins.note(Note(time.time(), level, text))
             case Exit(code):
                 self._children.leave_no_mold()
                 self._leave_no_admin()
-                log.LOGGER.info("the master ends with exit code %d", code)
+                self._watcher.end()
+                log.event("info", "exit", f"the master ends with exit code {code}", {"exit_code": code})
                 self._exit_code = code
 
     def _fork(self, action: Fork) -> None:
@@ -427,13 +443,19 @@ class Master:
         """The descriptors that no forked process must have."""
         selector = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
         passed = self._origin.systemd.activation.descriptors()
-        return [fd for fd in (self._origin.wakeup, selector, *passed) if fd >= 0]
+        own = (self._origin.wakeup, selector, *passed, *self._watcher.descriptors())
+        return [fd for fd in own if fd >= 0]
 
     def _keys_of_others(self, setup: Setup) -> set[int]:
         """The memory of certificates that are not those of this set-up."""
         every = [one.config.certificates for one in (self._current, *self._setups.values())]
         own = setup.config.certificates
         return {one.contexts.descriptor for one in every if one is not None and one is not own}
+
+    def _all_keys(self) -> set[int]:
+        """The memory of all certificates."""
+        every = [one.config.certificates for one in (self._current, *self._setups.values())]
+        return {one.contexts.descriptor for one in every if one is not None}
 
     def _live_admin(self, plan: Plan, channel: socket.socket) -> int:
         return be_admin(plan, self._scoreboard, channel)
@@ -442,29 +464,41 @@ class Master:
         """The descriptors that an admin process must not have: the certificates' keys are among them."""
         plan = self._current
         others = [one.socket.fileno() for one in self._all_listeners() if one not in plan.admin]
-        keys = {
-            one.config.certificates.contexts.descriptor
-            for one in (self._current, *self._setups.values())
-            if one.config.certificates is not None
-        }
+        keys = self._all_keys()
         return [*self._own_descriptors(), *(fd for fd in (*others, *keys) if fd >= 0), *self._children.channels()]
+
+    def _private_of_watcher(self) -> list[int]:
+        """The descriptors that the watching process must not have: all but the log."""
+        listeners = [one.socket.fileno() for one in self._all_listeners()]
+        shared = [fd for fd in (*listeners, *self._all_keys()) if fd >= 0]
+        return [*self._own_descriptors(), *shared, *self._children.channels(), *self._admins.descriptors()]
+
+    def _watch_files(self) -> None:
+        config = self._current.config
+        file = None if config.file is None else str(Path(self._origin.folder, config.file))
+        self._watcher.follow(Watch.of(config.options, file))
 
     def _announce(self) -> None:
         options = self._current.config.options
-        log.LOGGER.info(
-            "serving %s on %s with %s (%s)",
-            options.app,
-            ", ".join(self._current.urls()),
-            "1 worker" if options.workers == 1 else f"{options.workers} workers",
-            self._current.config.why("workers"),
-        )
+        urls = self._current.urls()
+        workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
+        text = f"serving {options.app} on {', '.join(urls)} with {workers} ({self._current.config.why('workers')})"
+        log.event("info", "serving", text, {"app": options.app, "addresses": list(urls), "workers": options.workers})
         if options.parser == "pure":
             log.LOGGER.info("HTTP is parsed in pure Python (%s)", self._current.config.origins["parser"])
         elif not parser_is_built():
             log.LOGGER.info(
                 "HTTP is parsed in pure Python: the compiled parser was not built, as there was no C compiler"
             )
+        if options.reload:
+            self._invite()
         log.LOGGER.info("stop: kill -TERM %d (or Ctrl-C) · reload: kill -HUP %d", os.getpid(), os.getpid())
+
+    def _invite(self) -> None:
+        """Show an address that a terminal makes a link of, and a browser on this machine can open."""
+        for url in self._current.urls():
+            if url.startswith("http"):
+                log.LOGGER.info("open %s/", url.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))  # noqa: S104 - it is not bound
 
     def _commit(self, generation: int) -> None:
         """Make a generation's set-up the daemon's, and close what only older ones have."""
@@ -525,6 +559,9 @@ class Master:
         log.configure("master", level=options.log_level, form=options.log_format)
         log.LOGGER.addHandler(self._admins.handler)
         setproctitle.setproctitle(f"{options.proc_name}: master [{describe(options.app)}]")
+        self._watch_files()
+        for note in setup.config.notes:
+            log.LOGGER.info("%s", note)
         systemd = self._origin.systemd
         unused = inherited.unused(systemd.activation, (*options.bind, *options.admin))
         forgotten = [

@@ -22,8 +22,10 @@ from preforkd.daemon.values import (
     Size,
     StreamChoice,
     Text,
+    Texts,
     Umask,
     UrlPath,
+    UrlPaths,
 )
 from preforkd.workers.settings import WorkerSettings
 
@@ -62,6 +64,11 @@ class Declaration:
         return "APP" if self.name == "app" else "--" + self.name.replace("_", "-")
 
     @property
+    def negative(self) -> str:
+        """What switches it off on the command line; empty when it is no flag."""
+        return self.flag.replace("--", "--no-", 1) if isinstance(self.kind, Flag) else ""
+
+    @property
     def variable(self) -> str:
         """Its name in the environment."""
         return "PREFORKD_" + self.name.upper()
@@ -80,6 +87,7 @@ def _option(section: str, kind: Kind, default: object, help: str, **names: objec
 
 
 _APP, _BIND, _TLS, _WORKERS = "Application", "Listening", "TLS", "Workers"
+_DEVELOPMENT = "Development"
 _TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
 _WATCHING = "Watching and control"
 
@@ -112,6 +120,12 @@ class Options:
     )
     app_dir: str = _option(
         _APP, Text("FOLDER"), ".", "Folder that the app's modules are imported from; relative to --chdir."
+    )
+    hooks: str = _option(
+        _APP,
+        Text("MODULE:OBJECT"),
+        "",
+        "Its functions boot, ready, drain and exit are called in each worker, with slot, generation and reason.",
     )
     server_header: str = _option(
         _APP,
@@ -328,12 +342,35 @@ class Options:
     access_log_file: str = _option(
         _LOG, Text("FILE"), "-", "Where the access log goes; relative to --chdir. -: standard output."
     )
+    access_log_skip: tuple[str, ...] = _option(
+        _LOG,
+        UrlPaths(),
+        (),
+        "Requests for this path have no line in the access log, as those of health checks. Repeatable.",
+        repeatable=True,
+    )
+    slow_request: float = _option(
+        _LOG,
+        Seconds(),
+        0.0,
+        "A request that takes longer is logged once, with the stack where it is; within a second. 0: none.",
+    )
     log_format: str = _option(_LOG, Choice(("text", "json")), "text", "Lines for people, or for machines.")
     log_level: str = _option(
         _LOG,
         Choice(("debug", "info", "warning", "error", "critical")),
         "info",
         "The least severe level that is logged.",
+    )
+    log_config: str = _option(
+        _LOG,
+        Text("FILE"),
+        "",
+        "TOML or JSON for logging.config.dictConfig, carried out in the workers before the app is imported; relative "
+        "to --chdir. Its loggers preforkd and preforkd.access are the workers' own.",
+    )
+    capture_output: bool = _option(
+        _LOG, Flag(), False, "What the app prints (sys.stdout, sys.stderr) becomes lines of the log."
     )
     debug: bool = _option(_LOG, Flag(), False, "Show tracebacks in error pages. Never where strangers can see them.")
     user: str = _option(
@@ -345,6 +382,36 @@ class Options:
         _PROCESS, Text("FILE"), "", "File for the master's process id, relative to --chdir; there while it is ready."
     )
     proc_name: str = _option(_PROCESS, Text(), "preforkd", "The first word of the process titles.")
+
+    reload: bool = _option(
+        _DEVELOPMENT,
+        Flag(),
+        False,
+        "Reload when a file is saved; one worker, and no old one stands by. Needs the extra: "
+        "pip install 'preforkd[reload]'.",
+    )
+    reload_dir: tuple[str, ...] = _option(
+        _DEVELOPMENT,
+        Texts("FOLDER"),
+        (),
+        "Folder that is watched, relative to --chdir; else --app-dir, and the folder of a file that APP names. "
+        "Repeatable.",
+        repeatable=True,
+    )
+    reload_include: tuple[str, ...] = _option(
+        _DEVELOPMENT,
+        Texts("PATTERN"),
+        ("*.py",),
+        "Files that count, by a pattern of their name or of their path below the folder. Repeatable.",
+        repeatable=True,
+    )
+    reload_exclude: tuple[str, ...] = _option(
+        _DEVELOPMENT,
+        Texts("PATTERN"),
+        (),
+        "Files that do not count, by such a pattern. Repeatable.",
+        repeatable=True,
+    )
 
     @property
     def counting(self) -> bool:

@@ -33,7 +33,7 @@ from preforkd.daemon.actions import (
     Send,
     Show,
 )
-from preforkd.daemon.deaths import cause, died_young, loss_of
+from preforkd.daemon.deaths import as_fields, cause, died_young, loss_of
 from preforkd.daemon.events import (
     Event,
     ForkFailed,
@@ -117,9 +117,11 @@ def _reload(turn: Turn, event: ReloadAsked) -> None:
         turn.log("info", f"reload before anything has served: booting generation {turn.target.number} instead")
         return
     if turn.phase is not Phase.SERVING:
-        turn.log("info", f"the reload to generation {previous.number} is superseded")
+        text = f"the reload to generation {previous.number} is superseded"
+        turn.log_reload("info", text, "superseded", previous.number)
         turn.count_reload(Reload.SUPERSEDED)
         turn.do(RollBack(previous.number))
+    turn.reload_began = turn.now
     turn.enter(Phase.RELOADING)
     turn.log("info", f"reload: booting generation {turn.target.number} with {_workers(turn.target.size)}")
 
@@ -127,7 +129,8 @@ def _reload(turn: Turn, event: ReloadAsked) -> None:
 def _refuse_reload(turn: Turn, event: ReloadRefused) -> None:
     for error in event.errors:
         turn.log("error", f"reload refused: {error}")
-    turn.log("error", f"nothing has changed: generation {turn.target.number} goes on")
+    text = f"nothing has changed: generation {turn.target.number} goes on"
+    turn.log("error", text, "reload", result="refused", seconds=0.0, generation=turn.target.number)
     turn.count_reload(Reload.REFUSED)
     turn.failure = "; ".join(event.errors)
 
@@ -149,7 +152,8 @@ def _scale(turn: Turn, event: ScaleAsked) -> None:
             "warning", f"scaling refused: there are {_workers(turn.target.size)}, and 1 to {MOST_WORKERS} are possible"
         )
         return
-    turn.log("info", f"scaling from {turn.target.size} to {_workers(size)}")
+    text = f"scaling from {turn.target.size} to {_workers(size)}"
+    turn.log("info", text, "scale", before=turn.target.size, workers=size)
     turn.target = replace(turn.target, size=size)
     if turn.committed is not None:
         turn.committed = replace(turn.committed, size=max(1, turn.committed.size + event.by))
@@ -164,7 +168,8 @@ def _reopen(turn: Turn, _: ReopenAsked) -> None:
 def _stop(turn: Turn, event: StopAsked) -> None:
     delay = turn.target.drain_delay if event.delay and turn.serving() else 0.0
     accept_until = turn.now + delay
-    turn.log("info", f"{signal.Signals(event.signum).name}: stopping within {_stop_budget(turn, delay):g} s")
+    name, budget = signal.Signals(event.signum).name, _stop_budget(turn, delay)
+    turn.log("info", f"{name}: stopping within {budget:g} s", "stop", signal=name, seconds=budget)
     for worker in list(turn.workers.values()):
         if worker.state is WorkerState.STARTING:
             turn.end(worker, signal.SIGTERM, "the daemon stops")
@@ -216,7 +221,10 @@ def _ready(turn: Turn, event: WorkerReady) -> None:
         _ready_too_late(turn, event)
         return
     turn.set(worker, state=WorkerState.READY, ready_at=turn.now, deadline=None)
-    turn.log("info", f"{worker} is ready after {turn.now - worker.started:.2f} s")
+    seconds = turn.now - worker.started
+    turn.log(
+        "info", f"{worker} is ready after {seconds:.2f} s", "worker_ready", **_who(worker), seconds=round(seconds, 3)
+    )
     if turn.phase is Phase.BOOTING:
         turn.committed = turn.target
         turn.enter(Phase.SERVING)
@@ -256,14 +264,19 @@ def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "", *, is_
         is_ours: no code of the app was running.
     """
     text = f"{worker} did not boot: {why}" + (f"\n{details.rstrip()}" if details else "")
-    if turn.phase is Phase.BOOTING:
-        turn.log("error", text)
+    said = ("worker_not_booted", {**_who(worker), "reason": why})
+    if turn.phase is Phase.BOOTING and turn.target.development:
+        turn.log("error", f"{text}\nthe next try is when a file has been saved", said[0], **said[1])
+        turn.hold_slot(worker.slot)
+    elif turn.phase is Phase.BOOTING:
+        turn.log("error", text, said[0], **said[1])
         _give_up(turn, 1 if is_ours else 3, "preforkd did not start" if is_ours else "the app did not boot")
     elif _on_trial(turn, worker):
-        turn.log("error", text)
+        turn.log("error", text, said[0], **said[1])
         _roll_back(turn, f"{worker} did not boot: {why}")
     else:
-        turn.log("error", f"{text}\nthe next try is in {turn.delay_slot(worker.slot):.1f} s")
+        text += f"\nthe next try is in {turn.delay_slot(worker.slot):.1f} s"
+        turn.log("error", text, said[0], **said[1])
 
 
 def _roll_back(turn: Turn, why: str) -> None:
@@ -275,7 +288,8 @@ def _roll_back(turn: Turn, why: str) -> None:
     turn.count_reload(Reload.ROLLED_BACK)
     turn.backoffs.clear()
     turn.enter(Phase.SERVING)
-    turn.log("error", f"reload failed: generation {turn.target.number} goes on, generation {failed.number} is given up")
+    text = f"reload failed: generation {turn.target.number} goes on, generation {failed.number} is given up"
+    turn.log_reload("error", text, "rolled_back", failed.number)
     for worker in turn.all(WorkerState.STANDBY):
         turn.resume(worker)
     for worker in list(turn.workers.values()):
@@ -305,7 +319,7 @@ def _retires(turn: Turn, event: WorkerRetiring) -> None:
     worker = turn.workers.get(event.serial)
     if worker is None or worker.state is not WorkerState.READY:
         return
-    turn.log("info", f"{worker} retires: {event.reason}")
+    turn.log("info", f"{worker} retires: {event.reason}", "worker_retires", **_who(worker), reason=event.reason)
     turn.set(worker, state=WorkerState.RETIRING)
 
 
@@ -336,14 +350,14 @@ def _exited(turn: Turn, event: WorkerExited) -> None:
         text += f"; {loss}: {turn.count(loss)} since the start"
     if worker.state in ENDING or turn.phase not in RUNNING:
         orderly = event.code == 0 or (worker.doom is not None and not event.in_flight)
-        turn.log("info" if orderly else "warning", text)
+        turn.log("info" if orderly else "warning", text, "worker_exit", **_who(worker), **as_fields(worker, event))
     else:
         _died(turn, worker, event, text)
 
 
 def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
     """Deal with a death that nobody has asked for."""
-    turn.log("error", text)
+    turn.log("error", text, "worker_exit", **_who(worker), **as_fields(worker, event))
     if worker.state is WorkerState.STANDBY:
         return
     if turn.phase is Phase.BOOTING:
@@ -358,7 +372,10 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
 
 def _died_booting(turn: Turn, worker: Worker, event: WorkerExited) -> None:
     if event.signum is None:
-        if event.loading:
+        if event.loading and turn.target.development:
+            turn.log("error", "the app ended its process: the next try is when a file has been saved")
+            turn.hold_slot(worker.slot)
+        elif event.loading:
             turn.log("error", "the app ended its process while it was being imported or started: nothing is served")
             _give_up(turn, 3, "the app did not boot")
         else:
@@ -407,7 +424,8 @@ def _silent(turn: Turn, worker: Worker, silent: float) -> None:
         until = (
             f"it is ended after {limit:g} s (--stall-timeout)" if limit else "--stall-timeout is 0, so it is left alone"
         )
-        turn.log("warning", f"{worker} hangs: its event loop has been blocked for {silent:.1f} s; {until}")
+        text = f"{worker} hangs: its event loop has been blocked for {silent:.1f} s; {until}"
+        turn.log("warning", text, "hang", **_who(worker), seconds=round(silent, 3))
         turn.do(DumpStacks(worker.serial))
     worker = turn.set(worker, silent=silent)
     if limit and silent >= limit:
@@ -444,7 +462,8 @@ def _phase_over(turn: Turn) -> None:
         turn.enter(Phase.SERVING)
         turn.do(Commit(turn.target.number))
         turn.count_reload(Reload.DONE)
-        turn.log("info", f"reload done: generation {turn.target.number} has replaced the old one")
+        number = turn.target.number
+        turn.log_reload("info", f"reload done: generation {number} has replaced the old one", "done", number)
         for worker in turn.all(WorkerState.STANDBY):
             turn.drain(worker)
     elif turn.phase is Phase.HALTING:
@@ -459,6 +478,10 @@ def _phase_over(turn: Turn) -> None:
 
 def _stop_budget(turn: Turn, delay: float) -> float:
     return delay + turn.target.graceful_timeout + turn.target.shutdown_timeout + EXIT_GRACE
+
+
+def _who(worker: Worker) -> dict[str, object]:
+    return {"slot": worker.slot, "generation": worker.generation}
 
 
 def _workers(number: int) -> str:

@@ -24,8 +24,10 @@ def reconcile(turn: Turn) -> None:
         _relieve(turn)
         _trim(turn)
         if turn.phase is Phase.RELOADING and _all_replaced(turn):
-            turn.log("info", f"generation {turn.target.number} serves; the old one stands by for {PROBATION:g} s")
-            turn.enter(Phase.PROVING, turn.now + PROBATION)
+            probation = 0.0 if turn.target.development else PROBATION
+            if probation:
+                turn.log("info", f"generation {turn.target.number} serves; the old one stands by for {probation:g} s")
+            turn.enter(Phase.PROVING, turn.now + probation)
             _trim(turn)
     elif turn.phase in (Phase.LEAVING, Phase.STOPPING, Phase.HALTING) and not turn.workers:
         turn.enter(Phase.GONE)

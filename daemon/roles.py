@@ -16,7 +16,7 @@ from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
 from preforkd.daemon.spawn import die_with
-from preforkd.workers import log, offspring
+from preforkd.workers import capture, log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Failed, encode
 from preforkd.workers.scoreboard import Scoreboard
@@ -45,19 +45,21 @@ def be_worker(
         channel: its end of the channel.
         app: what its mold has imported; None: it imports the app itself.
     """
-    from preforkd.workers import main
+    from preforkd.workers import hooks, main
 
     options = config.options
+    hooks.identify(order.slot, order.generation)
     log.configure(f"worker {order.slot}", level=options.log_level, form=options.log_format)
     name, who = options.proc_name, f"worker {order.slot} (generation {order.generation})"
     offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
-    if app is None:
-        log.show_fatal_signals()  # a boot that takes too long gets ABRT, and shows where it hangs
-        try:
+    try:
+        if app is None:
+            log.show_fatal_signals()  # a boot that takes too long gets ABRT, and shows where it hangs
             enter(config)
-        except AppError as exc:
-            channel.sendall(encode(Failed("start", str(exc), exc.details)))
-            return main.BOOT_FAILED
+        log_as_asked(config)
+    except AppError as exc:
+        channel.sendall(encode(Failed("start", str(exc), exc.details)))
+        return main.BOOT_FAILED
     certificates = config.certificates
     by_fd = {listener.socket.fileno(): listener.address for listener in listeners}
     sockets = main.Listeners(
@@ -66,7 +68,7 @@ def be_worker(
         certificates.speak(by_fd) if certificates else {},
         certificates.contexts if certificates else None,
     )
-    return main.run(options.worker_settings(), sockets, channel, board, order.row, app)
+    return main.run(options.worker_settings(), sockets, channel, board, order.row, app, order.reason)
 
 
 def be_mold(
@@ -84,6 +86,7 @@ def be_mold(
     from preforkd.workers import main
 
     options = config.options
+    os.environ["PREFORKD_GENERATION"] = str(generation)
     log.configure("mold", level=options.log_level, form=options.log_format)
     name, who = options.proc_name, f"mold (generation {generation})"
     offspring.entitle(f"{name}: {who}", f"{name}: child of {who}")
@@ -92,12 +95,28 @@ def be_mold(
 
     def load() -> LoadedApp:
         enter(config, mold.ORPHANED)
+        log_as_asked(config)
         return main.preload(settings)
 
     def live(channel: socket.socket, order: Fork, app: LoadedApp) -> int:
         return be_worker(config, listeners, board, order, channel, app)
 
     return mold.serve(control, options.app, load, live)
+
+
+def log_as_asked(config: Config) -> None:
+    """Carry out `--log-config` and `--capture-output`, after `enter()`.
+
+    Raises:
+        AppError: the first is not possible.
+    """
+    options = config.options
+    if options.log_config:
+        from preforkd.workers import log_config  # here: it is none of the master's
+
+        log_config.apply(options.log_config, options.log_level)
+    if options.capture_output:
+        capture.install()
 
 
 def be_admin(plan: Plan, board: Scoreboard, channel: socket.socket) -> int:

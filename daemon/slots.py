@@ -73,6 +73,8 @@ class Generation:
     drain_delay: float = 0.0
     graceful_timeout: float = 25.0
     shutdown_timeout: float = 5.0
+    development: bool = False
+    """A file is edited meanwhile: nobody stands by, and what does not boot is waited for to be saved again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from preforkd.workers.channel import Drain, Pause, Resume
 
 DYING_GRACE: Final = 1.0
 """Seconds between the signal that should end a worker and the KILL that does."""
+HELD: Final = 86400.0
+"""Seconds that a slot waits whose app does not boot while it is edited: a reload comes first."""
 EXIT_GRACE: Final = 0.5
 """Seconds that a worker gets to leave after the last of its own deadlines, so that its own log line comes first."""
 
@@ -71,6 +73,8 @@ class State:
     """How many workers were lost since the start, by `Loss`."""
     watched: float = 0.0
     """When the heartbeats were last read."""
+    reload_began: float = 0.0
+    """When the last reload was asked for."""
     drained: int = 0
     """How many workers have ended in order since the start."""
     reloads: Mapping[str, int] = field(default_factory=dict)
@@ -98,6 +102,7 @@ class Turn:
         self.silent_boots = state.silent_boots
         self.losses = dict(state.losses)
         self.watched = state.watched
+        self.reload_began = state.reload_began
         self.drained = state.drained
         self.reloads = dict(state.reloads)
         self.failure = state.failure
@@ -117,6 +122,7 @@ class Turn:
             silent_boots=self.silent_boots,
             losses=self.losses,
             watched=self.watched,
+            reload_began=self.reload_began,
             drained=self.drained,
             reloads=self.reloads,
             failure=self.failure,
@@ -126,9 +132,21 @@ class Turn:
         """Note what is to be carried out."""
         self.actions += actions
 
-    def log(self, level: str, text: str) -> None:
-        """Note a line for the log."""
-        self.do(Log(level, text))
+    def log(self, level: str, text: str, event: str = "", /, **fields: object) -> None:
+        """Note a line for the log.
+
+        Args:
+            level: of `logging`, in lower case.
+            text: for people.
+            event: the stable name of what has happened, for machines.
+            fields: what they are told of it.
+        """
+        self.do(Log(level, text, event, fields))
+
+    def log_reload(self, level: str, text: str, result: str, generation: int) -> None:
+        """Note how the reload to a generation has ended."""
+        seconds = round(self.now - self.reload_began, 3)
+        self.log(level, text, "reload", result=result, seconds=seconds, generation=generation)
 
     def enter(self, phase: Phase, deadline: float | None = None) -> None:
         """Go to another phase."""
@@ -155,6 +173,7 @@ class Turn:
         row = next(index for index in range(len(taken) + 1) if index not in taken)
         serial = self.next_serial
         self.next_serial += 1
+        reason = self._why_forked(slot)
         self.workers[serial] = Worker(
             serial=serial,
             slot=slot,
@@ -164,7 +183,15 @@ class Turn:
             started=self.now,
             deadline=self.now + self.target.startup_timeout,
         )
-        self.do(Fork(serial, slot, self.target.number, row))
+        self.do(Fork(serial, slot, self.target.number, row, reason))
+
+    def _why_forked(self, slot: int) -> str:
+        if self.phase in (Phase.NEW, Phase.BOOTING):
+            return "start"
+        here = self.in_slot(slot)
+        if any(worker.generation != self.target.number for worker in here):
+            return "reload"
+        return "retire" if here else "vacancy"
 
     def forget(self, serial: int) -> Worker | None:
         """Take a worker out of the table, if it is there."""
@@ -235,6 +262,10 @@ class Turn:
         backoff = self.backoffs.get(slot, Backoff()).young_death(self.now)
         self.backoffs[slot] = backoff
         return backoff.until - self.now
+
+    def hold_slot(self, slot: int) -> None:
+        """Have a slot wait for a reload."""
+        self.backoffs[slot] = Backoff(until=self.now + HELD)
 
     def serving(self) -> list[Worker]:
         """Return the workers that accept."""

@@ -261,6 +261,26 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Several lines of text; text of the environment has commas between them."""
+
+    metavar: str = "TEXT"
+
+    def read(self, raw: object) -> tuple[str, ...]:
+        """See `Kind.read`."""
+        texts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        if not isinstance(texts, Sequence) or not all(texts):
+            raise ValueError(f"{quoted(raw)} is not a list of texts, none of them empty")
+        return tuple(Text().read(text) for text in texts)
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, tuple):
+            raise TypeError(f"texts are a tuple, not {value!r}")
+        return f"[{', '.join(written(one) for one in value)}]"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerField:
     """The value of `Server` in responses (RFC 9110 section 10.2.4), empty: there is none; it is written "off"."""
 
@@ -311,6 +331,29 @@ class UrlPath:
     def write(self, value: object) -> str:
         """See `Kind.write`."""
         return written(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPaths:
+    """Paths of URLs without a query; text of the environment has commas between them."""
+
+    metavar: str = "PATH"
+
+    def read(self, raw: object) -> tuple[str, ...]:
+        """See `Kind.read`."""
+        texts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        if not isinstance(texts, Sequence):
+            raise ValueError(f'{quoted(raw)} is not a path: write text, as in "/healthz", or a list of it')  # noqa: TRY004 - one error for all kinds
+        paths = tuple(UrlPath().read(text) for text in texts)
+        if "" in paths:
+            raise ValueError('"" is not a path: begin it with a slash, as in "/healthz"')
+        return paths
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, tuple):
+            raise TypeError(f"paths are a tuple, not {value!r}")
+        return f"[{', '.join(written(one) for one in value)}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,17 +161,35 @@ def load(app: str, *, interface: str = "auto", factory: bool = False, app_dir: s
     Raises:
         AppError: it cannot be served; the message is one line and says why.
     """
-    check_target(app, app_dir)
-    target = parse(app)
-    _prepare_path(target, os.path.abspath(app_dir))  # noqa: PTH100 - resolving symlinks would pin an old release
-    module = _import_file(target.path) if target.path else _import_module(target.module, app_dir)
+    target, module = _import(app, app_dir)
     found = _attribute(module, target) if target.attr else _find(module, target, factory=factory)
     if factory:
         found = _call(found, app)
     return LoadedApp(found, _interface(found, app, interface, made=factory))
 
 
+def load_object(name: str, app_dir: str) -> object:
+    """Import something that is no application.
+
+    Args:
+        name: as an application's; without `attr` it is the module.
+        app_dir: the folder that modules are imported from.
+
+    Raises:
+        AppError: it cannot be imported, or is not there; the message is one line and says why.
+    """
+    target, module = _import(name, app_dir)
+    return _attribute(module, target) if target.attr else module
+
+
 # Importing
+
+
+def _import(name: str, app_dir: str) -> tuple[Target, ModuleType]:
+    check_target(name, app_dir)
+    target = parse(name)
+    _prepare_path(target, os.path.abspath(app_dir))  # noqa: PTH100 - resolving symlinks would pin an old release
+    return target, _import_file(target.path) if target.path else _import_module(target.module, app_dir)
 
 
 class _FreshLoader(importlib.machinery.SourceFileLoader):

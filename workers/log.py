@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import json
 import logging
-import os
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from preforkd.workers import signal_stack
+from preforkd.workers.log_lines import JsonFormatter, Style, formatter, style_of
 from preforkd.workers.output import FINISH, Losses, Output
 from preforkd.workers.ways import Way, way_to, way_to_nowhere
 
@@ -56,50 +54,16 @@ class ServerLogger(logging.Logger):
         args: Any,
         exc_info: Any,
         func: str | None = None,
-        extra: Any = None,  # noqa: ARG002 -- logging's signature
+        extra: Any = None,
         sinfo: str | None = None,
     ) -> logging.LogRecord:
         """Make a record, always of logging's own class."""
-        return logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        record.__dict__.update(extra or {})
+        return record
 
 
 LOGGER: Final = ServerLogger("preforkd")
-
-
-class TextFormatter(logging.Formatter):
-    """`2026-11-23T02:11:00.123Z INFO master[7] text`."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__()
-        self.role = role
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record; a traceback follows on lines of its own."""
-        line = f"{timestamp(record.created)} {record.levelname} {self.role}[{os.getpid()}] {record.getMessage()}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, role, pid, message and, with an exception, traceback."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__()
-        self.role = role
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line of JSON."""
-        entry = {
-            "time": timestamp(record.created),
-            "level": record.levelname.lower(),
-            "role": self.role,
-            "pid": os.getpid(),
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
 
 
 class LineHandler(logging.Handler):
@@ -151,25 +115,24 @@ class LineHandler(logging.Handler):
             self.release()
 
 
-def timestamp(seconds: float) -> str:
-    """Return a time of the clock in ISO 8601, UTC, to the millisecond."""
-    whole = int(seconds)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1000):03d}Z"
-
-
 _ways: dict[int, Way] = {}
 _errors: Final[list[Output]] = []  # the one of standard error, once it has been opened
+_styles: Final = {STDOUT: Style.PLAIN, STDERR: Style.PLAIN}
 
 
-def open_standard() -> None:
+def open_standard(environ: Mapping[str, str] | None = None) -> None:
     """Take standard output and standard error as they are now, whatever becomes of these descriptors later.
 
     Called by `configure()` in the master; its children inherit both, so that an app that closes or redirects them, or
     a change of the user, does not matter.
+
+    Args:
+        environ: what it says of the two, see `style_of()`.
     """
     for descriptor in (STDOUT, STDERR):
         try:
             _ways[descriptor] = way_to(descriptor)
+            _styles[descriptor] = style_of(descriptor, environ or {})
         except OSError:  # closed, by whoever has started this
             _ways[descriptor] = way_to_nowhere()
     _errors[:] = [Output(_ways[STDERR], Losses("this log", "standard error"))]
@@ -180,6 +143,11 @@ def standard_output() -> Way:
     if not _ways:
         open_standard()
     return _ways[STDOUT]
+
+
+def output_has_colours() -> bool:
+    """Whether standard output was a terminal when this daemon was started, and one that wants colours."""
+    return _styles[STDOUT] is Style.TERMINAL
 
 
 def standard_error() -> Output:
@@ -198,13 +166,43 @@ def configure(role: str, *, level: str = "info", form: str = "text") -> None:
         form: `text` or `json`.
     """
     handler = LineHandler(standard_error())
-    handler.setFormatter(JsonFormatter(role) if form == "json" else TextFormatter(role))
+    handler.setFormatter(formatter(form, role, _styles[STDERR]))
     LOGGER.handlers[:] = [handler]
-    LOGGER.setLevel(level.upper())
+    set_level(level)
     LOGGER.propagate = False
     # What the program has buffered belongs before the line that is about to be written.
     with contextlib.suppress(Exception):  # it may be anything that an app has put there
         sys.stderr.flush()
+
+
+def set_level(level: str) -> None:
+    """Have this process log from another level on.
+
+    Args:
+        level: `debug`, `info`, `warning`, `error` or `critical`.
+    """
+    LOGGER.setLevel(level.upper())
+
+
+def event(level: str, name: str, text: str, fields: Mapping[str, object]) -> None:
+    """Log something that happens in the life of the daemon.
+
+    Args:
+        level: by its name.
+        name: stable, for machines.
+        text: for people.
+        fields: what JSON lines, and handlers of `--log-config` (`record.fields`), say of it.
+    """
+    LOGGER.log(LEVELS[level], "%s", text, extra={"event": name, "fields": fields})
+
+
+def is_structured() -> bool:
+    """Whether text that is no record's, as a stack, would be nothing that the readers of the log can take."""
+    return any(
+        not isinstance(handler, LineHandler)
+        or isinstance(getattr(handler.formatter, "inner", handler.formatter), JsonFormatter)
+        for handler in LOGGER.handlers
+    )
 
 
 def show_fatal_signals() -> None:

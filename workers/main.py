@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import ending, log, offspring, prometheus, stacks
+from preforkd.workers import capture, ending, log, log_config, offspring, prometheus, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -37,10 +37,12 @@ from preforkd.workers.channel import (
 )
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
+from preforkd.workers.hooks import Hooks, identify
 from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.slow import SlowRequests
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.settings import WorkerSettings
     from preforkd.workers.tls_contexts import Contexts
+    from preforkd.workers.ways import Way
 
 HEARTBEAT: Final = 0.25
 """Seconds between two heartbeats."""
@@ -67,6 +70,8 @@ RESPONSES: Final = (
 )
 ORPHAN_IDLE_GRACE: Final = 1.0
 """Seconds for which such a worker keeps idle connections: a new master may be waiting for the port."""
+CHECK: Final = "check"
+"""The reason that hooks are given in `preforkd --check`."""
 
 
 def load_app(settings: WorkerSettings) -> LoadedApp:
@@ -96,10 +101,14 @@ def rehearse(settings: WorkerSettings) -> LoadedApp:
         AppError: the app cannot be served; the message is one line and says why.
         BootError: it can be imported, and not be started.
     """
+    identify(0, 1)
+    hooks = Hooks(0, 1)
+    hooks.boot(settings.hooks, settings.app_dir, CHECK)
     app = load_app(settings)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        _run_through(Worker(settings, app, Listeners([], frozenset()), theirs, Scoreboard(), 0).rehearse())
+        _run_through(Worker(settings, app, Listeners([], frozenset()), theirs, Scoreboard(), 0, hooks).rehearse())
+    hooks.run("exit", CHECK)
     return app
 
 
@@ -141,6 +150,7 @@ def run(
     board: Scoreboard,
     index: int,
     app: LoadedApp | None = None,
+    reason: str = "start",
 ) -> int:
     """Run a worker until it has been told to drain and has.
 
@@ -151,6 +161,7 @@ def run(
         board: the scoreboard.
         index: of its row.
         app: what to serve, when it has been imported before the fork.
+        reason: why it was forked, for the hooks.
 
     Returns:
         The exit code of the process: 0 after a drain, 3 when the app did not boot.
@@ -159,31 +170,41 @@ def run(
     row[Field.PID] = os.getpid()
     row[Field.STATE] = RowState.STARTING
     offspring.possess([channel, *listeners.sockets], board)
+    hooks = Hooks(row[Field.SLOT], row[Field.GENERATION])
     try:
         compiled.choose(settings.parser)
+        row[Field.STATE] = RowState.LOADING
         if app is None:
             prometheus.prepare()
         prometheus.begin(index, board.free_rows())
+        hooks.boot(settings.hooks, settings.app_dir, reason)
         if app is None:
-            row[Field.STATE] = RowState.LOADING
             app = load_app(settings)
-            row[Field.STATE] = RowState.STARTING
+        row[Field.STATE] = RowState.STARTING
         offspring.end_if_strayed()
-        _run_through(Worker(settings, app, listeners, channel, board, index).serve())
+        worker = Worker(settings, app, listeners, channel, board, index, hooks, reason)
+        _run_through(worker.serve())
     except AppError as exc:
-        channel.sendall(encode(Failed("import", str(exc), exc.details)))
-        return BOOT_FAILED
+        return _not_booted(channel, hooks, Failed("import", str(exc), exc.details))
     except BootError as exc:
-        channel.sendall(encode(Failed(exc.stage, str(exc), exc.details)))
-        return BOOT_FAILED
+        return _not_booted(channel, hooks, Failed(exc.stage, str(exc), exc.details))
     except Exception as exc:
         if row[Field.STATE] not in (RowState.STARTING, RowState.LOADING):
             raise
-        channel.sendall(encode(Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())))
-        return INTERNAL_ERROR
+        why = Failed(INTERNAL, f"{type(exc).__name__}: {exc}", traceback.format_exc())
+        return _not_booted(channel, hooks, why, INTERNAL_ERROR)
+    hooks.run("exit", worker.leaves_for)
     prometheus.end()
     ending.run_exit_functions()
+    capture.finish()
     return 0
+
+
+def _not_booted(channel: socket.socket, hooks: Hooks, why: Failed, code: int = BOOT_FAILED) -> int:
+    """Undo what the first hook has done, and tell the master, which ends this process then."""
+    hooks.run("exit", "failed")
+    channel.sendall(encode(why))
+    return code
 
 
 def _run_through(serving: Coroutine[Any, Any, None]) -> None:
@@ -241,8 +262,14 @@ class Worker:
         channel: socket.socket,
         board: Scoreboard,
         index: int,
+        hooks: Hooks,
+        reason: str = CHECK,
     ) -> None:
         self._settings = settings
+        self._hooks = hooks
+        self._reason = reason
+        self.leaves_for = ""
+        """Why it drains, for the hooks; empty: it does not."""
         self._gateway = gateway_for(app, settings)
         self._handler: type[ServerHttpProtocol] = self._gateway.handler if self._gateway is not None else app.app
         self._listeners = listeners
@@ -286,6 +313,7 @@ class Worker:
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
         self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
         offspring.claim(signal.SIGTERM)
+        self._hooks.run("ready", self._reason)
         self._server.listen(self._settings.backlog)
         self._server.accept()
         self._recycling = Recycling(self._settings, time.monotonic())
@@ -300,7 +328,7 @@ class Worker:
         """Prepare everything but the listeners, and have the app start."""
         self._loop = asyncio.get_running_loop()
         offspring.loop_runs(self._forked)
-        stacks.install(self._loop, lambda text: self._tell(Stacks(text)))
+        stacks.install(self._loop, lambda: self._row[Field.HEARTBEAT], lambda text: self._tell(Stacks(text)))
         offspring.claim(stacks.SIGNAL)
         self._over = asyncio.Event()
         self._connections = connections_of(self._loop)
@@ -309,6 +337,8 @@ class Worker:
             self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
         clock.name_server(self._settings.server_header)
         self._connections.limit_concurrency = self._settings.limit_concurrency
+        if self._settings.slow_request:
+            self._connections.slow = SlowRequests(self._settings.slow_request, log.LOGGER)
         if self._settings.counting:
             self._connections.counters = self._tally = Tally(self._row)
         self._access_log = self._open_access_log()
@@ -355,13 +385,24 @@ class Worker:
                 log.LOGGER.exception("the new certificates are not taken over")
 
     def _open_access_log(self) -> AccessLog | None:
-        if not self._settings.access_log:
-            return None
         settings = self._settings
-        target = log.standard_output() if settings.access_log_file == "-" else settings.access_log_file
-        as_json = settings.log_format == "json"
+        if not settings.access_log:
+            return None
+        to_output = settings.access_log_file == "-"
+        target: Way | str = log.standard_output() if to_output else settings.access_log_file
+        logger = log_config.access_logger() if settings.log_config else None
+        if logger is not None:
+            target, to_output = log_config.LoggerWay(logger), False
         try:
-            return AccessLog(target, settings.access_log_format, as_json=as_json, loop=self._loop, logger=log.LOGGER)
+            return AccessLog(
+                target,
+                settings.access_log_format,
+                as_json=settings.log_format == "json",
+                loop=self._loop,
+                logger=log.LOGGER,
+                skip=settings.access_log_skip,
+                colours=to_output and log.output_has_colours(),
+            )
         except OSError as exc:
             raise BootError("access_log_file", f"{settings.access_log_file} cannot be opened: {exc.strerror}") from exc
 
@@ -430,8 +471,10 @@ class Worker:
         match message:
             case Drain(accept_until, deadline, final):
                 self._health.ready = not final
+                self._begin_to_leave("stop" if final else self._why_replaced())
                 self._leave(self._drain(accept_until, deadline, self._settings.idle_grace, take_queued=final))
             case Pause(deadline):
+                self._begin_to_leave("reload")
                 self._leave(self._pause(deadline))
             case Resume():
                 self._resume()
@@ -468,11 +511,25 @@ class Worker:
         self._channel.close()
         log.LOGGER.error("the master is gone: finishing the requests in flight")
         self._health.ready = False
+        self._begin_to_leave("orphan")
         now = time.monotonic()
         deadline = now + self._settings.graceful_timeout
         self._leave(self._drain(now, deadline, min(ORPHAN_IDLE_GRACE, self._settings.idle_grace), take_queued=True))
 
     # Leaving
+
+    def _why_replaced(self) -> str:
+        """Why this worker alone is to go; one that stood by keeps the reason for that."""
+        return "retire" if self._retiring else "term" if self._has_term else "surplus"
+
+    def _begin_to_leave(self, reason: str) -> None:
+        if self.leaves_for:
+            return
+        self.leaves_for = reason
+        held = self._server.held()
+        connections = "1 connection" if held == 1 else f"{held} connections"
+        log.event("info", "drain", f"draining ({reason}): {connections}", {"reason": reason, "connections": held})
+        self._hooks.run("drain", reason)
 
     def _leave(self, way: Coroutine[Any, Any, None]) -> None:
         if self._leaving is not None:
@@ -519,6 +576,8 @@ class Worker:
         self._connections.resume()
         if self._gateway is not None:
             self._gateway.resume()
+        self.leaves_for = ""
+        self._hooks.run("ready", "resume")
         self._server.accept()
         self._row[Field.STATE] = RowState.READY
         if self._has_term:

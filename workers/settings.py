@@ -16,6 +16,7 @@ class WorkerSettings:
     interface: str
     factory: bool
     app_dir: str
+    hooks: str
     root_path: str
     threads: int
     backlog: int
@@ -49,8 +50,12 @@ class WorkerSettings:
     access_log: bool
     access_log_format: str
     access_log_file: str
+    access_log_skip: tuple[str, ...]
     log_format: str
     log_level: str
+    log_config: str
+    capture_output: bool
+    slow_request: float
     debug: bool
     health_path: str
     counting: bool

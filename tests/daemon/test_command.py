@@ -120,10 +120,15 @@ def test_every_option_of_the_command_line_arrives(
         "health_path": "/health",
         "root_path": "/shop",
         "drain_streams": "late",
+        "access_log_skip": "/health",
+        "log_config": str(folder / "log.toml"),
+        "hooks": "shop.hooks",
+        "reload_dir": str(folder),
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
         "admin": f"unix:{folder}/admin.sock",
     }
+    (folder / "log.toml").write_text("version = 1")
     arguments = []
     for one in DECLARATIONS:
         if isinstance(one.kind, Flag):

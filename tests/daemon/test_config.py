@@ -279,3 +279,7 @@ def test_variables_of_others_never_matter(environ: dict[str, str]) -> None:
     meant = ("PORT", "WEB_CONCURRENCY")
     ours = {name: text for name, text in environ.items() if not name.startswith("PREFORKD_") and name not in meant}
     assert configure(environ=ours | {"LANG": "C"}).options == configure().options
+
+
+def test_a_daemon_that_a_worker_starts_takes_what_that_one_is_for_no_option() -> None:
+    assert configure({}, {"PREFORKD_SLOT": "3", "PREFORKD_GENERATION": "7"}).options.app == "hello:App"

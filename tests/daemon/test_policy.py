@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -824,3 +825,57 @@ def test_the_table_has_exactly_one_rule_for_each_pair_and_each_kind_of_event() -
     given = [(phase, kind) for kind, rules in _ROWS for phases in rules for phase in phases]
     assert len(given) == len(set(given)), "a pair with two rules"
     assert set(given) == {(phase, kind) for phase in Phase for kind in get_args(Event)}
+
+
+def test_in_development_nobody_stands_by_and_a_boot_that_fails_waits_for_the_next_reload() -> None:
+    play = Play(1)
+    play.state = State(replace(play.generation, development=True))
+    play.happens(Started)
+    assert not [a for a in play.happens(WorkerFailed, 0, "import", "bad", "") if isinstance(a, Exit | CloseListeners)]
+    play.happens(WorkerExited, 0, 0, None, False, 0)
+    assert not [a for a in play.happens(TimePassed, after=3600.0) if isinstance(a, Fork)]
+    forked = play.happens(ReloadAsked, replace(play.generation, development=True))
+    assert [a.generation for a in forked if isinstance(a, Fork)] == [2]
+    play.happens(WorkerReady, 1)
+    play.happens(ReloadAsked, replace(play.generation, development=True))
+    play.happens(WorkerReady, 2)
+    done = play.happens(TimePassed)
+    assert Commit(3) in done
+    assert [a.serial for a in done if isinstance(a, Send) and isinstance(a.message, Drain)] == [1]
+
+
+def test_events_are_told_to_machines_with_their_names() -> None:
+    play = Play(1)
+    play.happens(Started)
+    told = [a for a in play.happens(WorkerReady, 0, after=1.5) if isinstance(a, Log) and a.event]
+    assert [(a.event, a.fields) for a in told] == [("worker_ready", {"slot": 0, "generation": 1, "seconds": 1.5})]
+    (died,) = [a for a in play.happens(WorkerExited, 0, None, 9, False, 2) if isinstance(a, Log) and a.event]
+    assert died.event == "worker_exit"
+    assert (died.fields["cause"], died.fields["signal"], died.fields["in_flight"]) == ("killed", "SIGKILL", 2)
+    assert died.fields["exit_code"] is None
+
+
+def test_a_worker_is_told_why_it_is_forked() -> None:
+    play = Play(2)
+    reasons = [a.reason for a in play.happens(Started) if isinstance(a, Fork)]
+    assert reasons == ["start", "start"]
+    play.happens(WorkerReady, 0)
+    play.happens(WorkerReady, 1)
+    for serial, kind, arguments, reason in (
+        (2, WorkerExited, (0, None, 9, False, 0), "vacancy"),
+        (3, WorkerRetiring, (1, "enough"), "retire"),
+        (4, ScaleAsked, (1,), "vacancy"),
+        (5, ReloadAsked, (play.generation,), "reload"),
+    ):
+        forked = [(a.serial, a.reason) for a in play.happens(kind, *arguments) if isinstance(a, Fork)]
+        assert forked == [(serial, reason)]
+        play.happens(WorkerReady, serial)
+
+
+def test_in_development_an_app_that_ends_its_process_is_waited_for_as_well() -> None:
+    play = Play(1)
+    play.state = State(replace(play.generation, development=True))
+    play.happens(Started)
+    ended = play.happens(WorkerExited, 0, 7, None, False, 0, True)
+    assert not [a for a in ended if isinstance(a, Exit | CloseListeners | Fork)]
+    assert "the next try is when a file has been saved" in text(ended)

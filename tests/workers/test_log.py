@@ -66,6 +66,15 @@ def test_the_level_holds_and_is_case_blind(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().err == ""
 
 
+def test_the_level_can_be_changed_meanwhile(capfd: pytest.CaptureFixture[str]) -> None:
+    configure("worker 0", level="error")
+    log.set_level("debug")
+    log.LOGGER.debug("now it is said")
+    log.set_level("critical")
+    log.LOGGER.error("now it is not")
+    assert re.findall("now it is.*", capfd.readouterr().err) == ["now it is said"]
+
+
 def test_the_levels_are_those_of_logging() -> None:
     assert {name: getattr(logging, name.upper()) for name in log.LEVELS} == log.LEVELS
 

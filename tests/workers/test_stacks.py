@@ -23,7 +23,7 @@ def hangs():
 
 async def main():
     log.configure("worker 0")
-    stacks.install(asyncio.get_running_loop(), lambda _: None)
+    stacks.install(asyncio.get_running_loop(), time.monotonic_ns, lambda _: None)
     task = asyncio.create_task(waits_for_ever())
     await asyncio.sleep(0)
     hangs()

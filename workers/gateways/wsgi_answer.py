@@ -14,6 +14,8 @@ from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.waiter import Deferred
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from preforkd.workers.gateways.wsgi import WsgiProtocol
     from preforkd.workers.gateways.wsgi_file import Range
     from preforkd.workers.gateways.wsgi_thread_call import ThreadCall
@@ -100,6 +102,10 @@ class Answer(Deferred):
         self._feeding = self._payload = None
         for task in self._tasks:
             task.cancel()
+
+    def frames(self) -> list[FrameType]:
+        """Return where its thread is; none while it waits for one."""
+        return [] if self._call is None else self.pool.frames_of(self._call)
 
     def log_error(self, text: str, message: RequestMessage, error: BaseException) -> None:
         """Log what can no longer be answered; called in a thread."""

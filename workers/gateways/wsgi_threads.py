@@ -11,11 +11,14 @@ Waiting calls are bounded: a connection has one at most, and the number of conne
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import traceback
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
 from time import monotonic
+from types import FrameType
 from typing import Protocol
 
 from preforkd.workers import offspring
@@ -179,6 +182,15 @@ class ThreadPool:
         with suppress(IndexError):
             while True:
                 self._idle.pop().set()
+
+    def frames_of(self, job: Job) -> list[FrameType]:
+        """Return where the thread is that runs a job, the outermost call first; none while it waits for a thread."""
+        for innermost in sys._current_frames().values():
+            frames = [frame for frame, _ in traceback.walk_stack(innermost)][::-1]
+            for number, one in enumerate(frames):
+                if one.f_code is ThreadPool._work.__code__ and one.f_locals.get("job") is job:
+                    return frames[number:]
+        return []
 
     # The threads' side.
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +15,7 @@ from preforkd.workers.http.access_log_format import (
     DEFAULT_FORMAT,
     NOT_SENT,
     Environ,
+    LineMaker,
     WantedFields,
     compile_format,
     needs_seconds,
@@ -21,6 +24,7 @@ from preforkd.workers.http.access_log_format import (
     user_of,
 )
 from preforkd.workers.http.clock import clock
+from preforkd.workers.log_lines import coloured
 from preforkd.workers.output import FINISH, Losses, Output, packed
 from preforkd.workers.ways import Way, way_to, way_to_file
 
@@ -81,6 +85,29 @@ def json_line(
     return json.dumps(record, separators=(",", ":"))
 
 
+def _in_colours(make: LineMaker) -> LineMaker:
+    def line(
+        message: RequestMessage | None, response: Response | None, environ: Environ, seconds: float, remote: str
+    ) -> str:
+        status = response.status if response is not None else NOT_SENT
+        return coloured(make(message, response, environ, seconds, remote), status)
+
+    return line
+
+
+def _log_unless(
+    skip: frozenset[str],
+    log: Callable[..., None],
+    message: RequestMessage | None,
+    response: Response | None,
+    environ: Environ,
+    seconds: float,
+    remote: str,
+) -> None:
+    if message is None or message.path.partition("?")[0] not in skip:
+        log(message, response, environ, seconds, remote)
+
+
 class AccessLog:
     """Where the access log of a worker goes.
 
@@ -90,6 +117,8 @@ class AccessLog:
         as_json: lines of JSON instead; the format is not used.
         loop: the loop whose turns the lines are collected in; None: the running one.
         logger: is told of lines that are lost.
+        skip: paths, without the query, whose requests have no line.
+        colours: lines of text are in the colour of their status.
 
     Attributes:
         needs_seconds: the lines say how long a request took.
@@ -106,8 +135,14 @@ class AccessLog:
         as_json: bool = False,
         loop: asyncio.AbstractEventLoop | None = None,
         logger: logging.Logger = LOGGER,
+        skip: Collection[str] = (),
+        colours: bool = False,
     ) -> None:
         self._make = json_line if as_json else compile_format(access_log_format)
+        if colours and not as_json:
+            self._make = _in_colours(self._make)
+        if skip:  # an attribute of its own: it costs nothing where it is not wanted
+            self.log = partial(_log_unless, frozenset(skip), self.log)  # type: ignore[method-assign]
         self.needs_seconds = as_json or needs_seconds(access_log_format)
         self._loop = loop
         self._logger = logger

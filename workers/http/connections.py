@@ -16,6 +16,7 @@ from preforkd.workers.http.states import ConnectionState
 if TYPE_CHECKING:
     from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.slow import SlowRequests
 
 
 class Counters(Protocol):
@@ -47,6 +48,7 @@ class Connections:
         draining: responses say `Connection: close`.
         limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
         counters: who counts each request; None: nobody. To be set before there is a connection.
+        slow: looks at each connection that was swept; None: nobody wants to know of slow requests.
         began: called with each new connection; None while nobody wants to know, as `ended`.
         ended: called after each connection that has ended.
     """
@@ -58,6 +60,7 @@ class Connections:
         self.draining = False
         self.limit_concurrency = 0
         self.counters: Counters | None = None
+        self.slow: SlowRequests | None = None
         self.began: Callable[[HttpConnection], None] | None = None
         self.ended: Callable[[], None] | None = None
         self._requests_before = 0
@@ -155,6 +158,8 @@ class Connections:
         for connection in list(self._live):
             try:
                 connection.check_deadlines(now)
+                if self.slow is not None:
+                    self.slow.look(connection, now)
             except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- a subclass's own, and one of many
                 _end(connection, "Error when the deadlines of a connection were checked", exc)
 

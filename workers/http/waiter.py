@@ -11,6 +11,7 @@ from preforkd.workers.http.writer import DONE
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextvars import Context
+    from types import FrameType
 
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.message import RequestMessage
@@ -117,6 +118,10 @@ class Deferred(Wakeup):
 
     def abandon(self) -> None:
         """Nobody waits for this any more: the client is gone, or the request took too long."""
+
+    def frames(self) -> list[FrameType]:
+        """Return where the handler is, the outermost call first; none when it is nowhere in Python."""
+        return []
 
     def cancel(self, msg: str | None = None) -> bool:
         """The task that waits is cancelled."""

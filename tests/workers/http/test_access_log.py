@@ -340,3 +340,15 @@ def test_the_clients_address_is_that_of_the_first_request_when_a_reset_has_made_
 
     asyncio.run(main())
     assert (tmp_path / "log").read_text() == "192.0.2.1\n"
+
+
+def test_paths_that_are_skipped_have_no_line_and_a_terminal_gets_colours(tmp_path: Path) -> None:
+    async def write() -> None:
+        log = AccessLog(tmp_path / "log", "%(U)s", skip=["/health"], colours=True)
+        for path in ("/health", "/health?x", "/healthy"):
+            log.log(message(path), None, None, 0.0, "1.2.3.4")
+        log.log(None, None, None, 0.0, "1.2.3.4")
+        log.close()
+
+    asyncio.run(write())
+    assert (tmp_path / "log").read_text() == "\x1b[33m/healthy\x1b[0m\n\x1b[33m-\x1b[0m\n"
