@@ -160,6 +160,9 @@ class Server:
             if self._connections.counters is not None:
                 self._connections.counters.forced(cut)
             self._logger.warning("cutting %s, not done at the end of --graceful-timeout", requests)
+        for connection in self._connections:
+            if connection.state in (ConnectionState.IDLE, ConnectionState.CLOSING) and connection.untaken():
+                connection.cut()  # its client has not read the last response: nothing of it is left to the kernel
         self._connections.closing(0.0)
         await self._closed_by(self._loop.time() + LAST_WORDS)
         for connection in self._connections:
