@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from preforkd.daemon import address
 from preforkd.daemon.values import Addresses, Choice, Flag, Kind, Text, quoted, written
@@ -59,6 +59,8 @@ TLS_SETTINGS: Final[Mapping[str, Kind]] = {
 @dataclass(frozen=True, slots=True)
 class Binds(Addresses):
     """Addresses to bind. In TOML one may be a table, with TLS settings that count for it alone."""
+
+    speak_tls: ClassVar[bool] = True
 
     @staticmethod
     def _address(text: object) -> address.Address:

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from preforkd.daemon import address
 
@@ -368,6 +368,7 @@ class Addresses:
     least: int = 1
     kinds: tuple[type, ...] = ()
     metavar: str = "ADDRESS"
+    speak_tls: ClassVar[bool] = False
 
     def read(self, raw: object) -> tuple[address.Address, ...]:
         """See `Kind.read`."""
@@ -380,6 +381,8 @@ class Addresses:
         for number, one in enumerate(addresses):
             if self.kinds and not isinstance(one, self.kinds):
                 raise ValueError(f'"{one}" cannot be sent to: write HOST:PORT or unix:PATH')
+            if one.tls is not None and not self.speak_tls:
+                raise ValueError(f'"{one}": only --bind speaks TLS: write the address without "tls:"')
             if one in addresses[:number]:
                 raise ValueError(f'"{one}" is given twice')
         return tuple(addresses)

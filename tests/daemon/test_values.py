@@ -142,6 +142,7 @@ def test_a_value_means_the_same_in_every_source(name: str, raw: object, value: o
         ("bind", "8000", "8000 is not an address"),
         ("bind", "[8000]", "8000 is not an address"),
         ("bind", "[]", "an empty list"),
+        ("admin", '["tls::80"]', '"tls:0.0.0.0:80": only --bind speaks TLS: write the address without "tls:"'),
         ("bind", '[":80", ":80"]', '"0.0.0.0:80" is given twice'),
         ("bind", '":80,"', "an empty address"),
         ("bind", '"x"', "no port"),
