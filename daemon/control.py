@@ -5,8 +5,10 @@ The verbs:
 * `reload`, `upgrade`, `reopen`, `stop`, `halt`: as HUP, USR2, USR1, TERM, QUIT.
 * `scale`: to so many workers.
 * `drain`, `restart`: the worker of a slot is replaced; with `restart` its successor is ready first.
+* `stack`: the worker of a slot shows its threads and tasks, as by USR2 to it.
 
-A question is `accepted` when it has begun. Who waits for `reload`, `scale` or `restart` is answered when it is over.
+A question is `accepted` when it has begun. Who waits for `reload`, `scale` or `restart` is answered when it is over,
+and for what is over at once (`reopen`, `stack`) at once.
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
-from preforkd.daemon.events import Event, HaltAsked, ReopenAsked, RestartAsked, ScaleAsked, StopAsked
+from preforkd.daemon.events import Event, HaltAsked, ReopenAsked, RestartAsked, ScaleAsked, StacksAsked, StopAsked
 from preforkd.daemon.slots import SERVING
 from preforkd.daemon.turn import RUNNING, Phase, State
 from preforkd.workers.channel import Answer, Ask
 
 BY_SHELL: Final = ("reload", "upgrade")
 """Verbs for which the configuration is read or a program is tried before there is an event."""
-VERBS: Final = (*BY_SHELL, "reopen", "stop", "halt", "scale", "drain", "restart")
+OF_SLOT: Final = ("drain", "restart", "stack")
+VERBS: Final = (*BY_SHELL, "reopen", "stop", "halt", "scale", *OF_SLOT)
 
 
 class RefusedError(Exception):
@@ -61,13 +64,15 @@ def event_of(ask: Ask, state: State, now: float) -> Event:
             return ReopenAsked(now)
     if state.phase not in RUNNING:
         raise RefusedError(f"the daemon is {state.phase.value}")
+    if ask.verb in OF_SLOT and not any(w.slot == ask.number and w.state in SERVING for w in state.workers.values()):
+        raise RefusedError(f"slot {ask.number} has no worker that serves")
     match ask.verb:
         case "scale":
             return ScaleAsked(now, ask.number - state.target.size)
         case "drain" | "restart":
-            if not any(w.slot == ask.number and w.state in SERVING for w in state.workers.values()):
-                raise RefusedError(f"slot {ask.number} has no worker that serves")
             return RestartAsked(now, ask.number, first=ask.verb == "restart")
+        case "stack":
+            return StacksAsked(now, ask.number)
     raise RefusedError(f'"{ask.verb}" is not one of {", ".join(VERBS)}')
 
 
@@ -83,6 +88,7 @@ def begun(pending: Pending, state: State) -> Answer:
         "scale": f"from now on there are {ask.number} workers",
         "drain": f"the worker of slot {ask.number} drains",
         "restart": f"the worker of slot {ask.number} is replaced",
+        "stack": f"the worker of slot {ask.number} shows where it is: in the log, and among the events of /status",
     }[ask.verb]
     if ask.verb == "scale" and state.target.size != ask.number:
         return Answer(ask.ident, "refused", f"there cannot be {ask.number} workers", state.target.number, 0.0)
@@ -103,6 +109,8 @@ def _outcome(pending: Pending, state: State) -> tuple[str, str] | None:
             result = _scaled(pending.ask.number, state)
         case "drain" | "restart":
             result = _restarted(pending, state)
+        case "reopen" | "stack":
+            result = "done", begun(pending, state).text
         case _:
             result = None  # `stop` and `upgrade` end with this program
     if result is None and pending.ask.verb != "stop" and state.phase not in RUNNING:

@@ -24,6 +24,8 @@ POLL: Final = 0.1
 """Seconds between two looks at an upgrade: two programs take part in it, and neither knows of its end alone."""
 SILENCE: Final = 30.0
 """Seconds for which nobody may answer while one program replaces the other."""
+SHOWN: Final = ") is here:\n"
+"""What the master says in front of a stack."""
 _EPILOG: Final = """The daemon is found by --admin, by the pid file (--pid), or by PREFORKD_ADMIN or PREFORKD_PID, as
 preforkd itself reads them. Control needs an admin address that is a unix socket, and the user of the master or root.
 
@@ -167,6 +169,28 @@ def _restart(target: Target, slot: int, wait: bool) -> None:
 def _drain(target: Target, slot: int, wait: bool) -> None:
     """Take the worker of a SLOT out of service at once; it finishes its requests and is replaced."""
     _report(target.control(f"drain?slot={slot}", wait=wait))
+
+
+@_group.command("stack")
+@_slot
+@_on_target
+def _stack(target: Target, slot: int) -> None:
+    """Show where the worker of a SLOT is: its threads and asyncio tasks, also while it is blocked."""
+    asked = target.status()["time"]
+    answer = target.control(f"stack?slot={slot}")
+    until = time.monotonic() + TIMEOUT
+    while answer["result"] == "accepted" and time.monotonic() < until:
+        time.sleep(POLL)
+        for event in target.status()["events"]:
+            if event["when"] >= asked and event["text"].startswith(f"worker {slot} (") and SHOWN in event["text"]:
+                click.echo(ctl_text.lines(event["text"]))
+                return
+    if answer["result"] == "accepted":
+        text = (
+            f"the worker is blocked outside of Python: it has said nothing for {TIMEOUT:g} s; the log has its threads"
+        )
+        answer = {"result": "failed", "text": text}
+    _report(answer)
 
 
 @_group.command("reopen")

@@ -82,6 +82,11 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in text)
 
 
+def lines(text: str) -> str:
+    """Return a text of several lines, each as by `printable`."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
 def duration(seconds: float) -> str:
     """Return a time in the two units that matter: `3 h 12 min`, `4.2 s`."""
     if seconds < 60:

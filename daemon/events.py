@@ -59,6 +59,14 @@ class RestartAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class StacksAsked:
+    """The worker of a slot is to show where it is."""
+
+    now: float
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleAsked:
     """TTIN (+1) or TTOU (-1)."""
 
@@ -174,6 +182,7 @@ Event = (
     | ReloadAsked
     | ReloadRefused
     | RestartAsked
+    | StacksAsked
     | ScaleAsked
     | ReopenAsked
     | ForkFailed

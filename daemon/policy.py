@@ -44,6 +44,7 @@ from preforkd.daemon.events import (
     ReopenAsked,
     RestartAsked,
     ScaleAsked,
+    StacksAsked,
     Started,
     StopAsked,
     TimePassed,
@@ -143,6 +144,12 @@ def _restart(turn: Turn, event: RestartAsked) -> None:
         elif worker.slot == event.slot:
             turn.log("info", f"{worker} is to drain; it is replaced")
             turn.drain(worker)
+
+
+def _show_stacks(turn: Turn, event: StacksAsked) -> None:
+    for worker in turn.serving():
+        if worker.slot == event.slot:
+            turn.do(DumpStacks(worker.serial))
 
 
 def _scale(turn: Turn, event: ScaleAsked) -> None:
@@ -506,6 +513,7 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (ReloadAsked, {_NEW: _ignore, _UP: _reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ReloadRefused, {_NEW: _ignore, _UP: _refuse_reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (RestartAsked, {_NEW: _ignore, _UP: _restart, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (StacksAsked, {_NEW: _ignore, _UP: _show_stacks, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ReopenAsked, {_NEW: _ignore, _UP: _reopen, _ENDING: _reopen, _HALTING: _ignore, _GONE: _ignore}),
     (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),

@@ -12,6 +12,7 @@ from preforkd.daemon.events import (
     ReopenAsked,
     RestartAsked,
     ScaleAsked,
+    StacksAsked,
     StopAsked,
     WorkerFailed,
     WorkerReady,
@@ -56,6 +57,7 @@ def test_verbs_that_are_signals() -> None:
     assert event_of(ask("scale", 5), state, 1.0) == ScaleAsked(1.0, 3)
     assert event_of(ask("drain", 1), state, 1.0) == RestartAsked(1.0, 1, first=False)
     assert event_of(ask("restart", 1), state, 1.0) == RestartAsked(1.0, 1, first=True)
+    assert event_of(ask("stack", 1), state, 1.0) == StacksAsked(1.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,12 @@ def test_a_restart_is_done_when_the_slot_has_only_its_new_worker(verb: str) -> N
     assert play.outcome(pending) is None
     play.exits(1)
     assert play.outcome(pending) == ("done", "slot 1 has another worker")
+
+
+@pytest.mark.parametrize("verb", ["reopen", "stack"])
+def test_who_waits_for_what_is_over_at_once_is_answered_at_once(verb: str) -> None:
+    play = booted()
+    assert (play.outcome(play.asked(verb, 1)) or ("",))[0] == "done"
 
 
 def test_a_stop_has_no_outcome_but_the_end() -> None:

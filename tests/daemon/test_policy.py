@@ -35,6 +35,7 @@ from preforkd.daemon.events import (
     ReopenAsked,
     RestartAsked,
     ScaleAsked,
+    StacksAsked,
     Started,
     StopAsked,
     TimePassed,
@@ -58,6 +59,7 @@ KINDS: tuple[type, ...] = (
     ReloadAsked,
     ReloadRefused,
     RestartAsked,
+    StacksAsked,
     ScaleAsked,
     ReopenAsked,
     ForkFailed,
@@ -781,6 +783,12 @@ def test_a_restart_has_the_successor_ready_first_and_a_drain_has_not() -> None:
     assert (sent(actions, Drain), len(kinds(actions, Fork))) == ([1], 1)
 
 
+def test_a_worker_of_a_slot_is_asked_where_it_is() -> None:
+    play = Play(2).booted()
+    assert play.happens(StacksAsked, 1) == [DumpStacks(1)]
+    assert play.happens(StacksAsked, 7) == []
+
+
 def test_where_a_worker_hangs_is_shown_but_not_logged_again() -> None:
     play = Play(1).booted()
     actions = play.happens(WorkerStacks, 0, "line 7")
@@ -797,6 +805,7 @@ NOTHING: dict[type, set[Phase]] = {
     ReloadAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ReloadRefused: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     RestartAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    StacksAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ScaleAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ReopenAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ForkFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},

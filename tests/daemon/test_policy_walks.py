@@ -16,6 +16,7 @@ from preforkd.daemon.events import (
     ReopenAsked,
     RestartAsked,
     ScaleAsked,
+    StacksAsked,
     Started,
     StopAsked,
     TimePassed,
@@ -30,7 +31,7 @@ from preforkd.daemon.slots import ENDING, SERVING, Generation, WorkerState
 from preforkd.daemon.turn import RUNNING, Phase, State
 from preforkd.workers.channel import Drain
 
-STEPS = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 7), st.floats(0, 12)), max_size=60)
+STEPS = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 7), st.floats(0, 12)), max_size=60)
 
 
 class World:
@@ -161,6 +162,7 @@ def walk(world: World, steps: list[tuple[int, int, float]]) -> None:
                 9: ReopenAsked(now),
                 12: RestartAsked(now, number % 4, first=True),
                 13: RestartAsked(now, number % 4, first=False),
+                14: StacksAsked(now, number % 4),
                 10: HeartbeatsRead(now, dict.fromkeys(world.alive, number), frozenset()),
             }
             world.feed(events.get(what, TimePassed(now)))

@@ -92,6 +92,25 @@ def test_status_and_requests_are_read_by_people(start: Start, tmp_path: Path) ->
     assert "is ready after" in text.partition("last events:")[2]
 
 
+@pytest.mark.parametrize("path", ["/slow/30", "/block/5"])
+def test_it_shows_where_a_worker_is_that_waits_or_is_blocked(start: Start, tmp_path: Path, path: str) -> None:
+    admin = Admin(start, tmp_path, "--stall-timeout", "0", workers=1, tolerated="")
+    at = ("--admin", f"unix:{admin.path}")
+    with Connection(admin.daemon.port) as busy:
+        busy.ask(path)
+        name = f"on_{path.split('/')[1]}"
+
+        def shown() -> str:
+            done = ctl(*at, "stack", "0")
+            assert done.returncode == 0, done
+            return done.stdout if name in done.stdout else ""
+
+        text = admin.daemon.until(shown, 10, "the handler")
+    assert text.startswith("worker 0 (generation 1) is here:\n")
+    assert "task " in text
+    assert ctl(*at, "stack", "7").stderr == "refused: slot 7 has no worker that serves\n"
+
+
 def test_it_is_found_by_every_way_and_each_failure_is_one_line(start: Start, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     admin = Admin(start, tmp_path, "--pid", str(pid))

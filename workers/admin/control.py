@@ -15,7 +15,7 @@ from preforkd.workers.channel import Answer, Ask
 PEER: Final = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid (unix(7))."""
 STATUS: Final = {"done": 200, "accepted": 202, "refused": 409, "failed": 409}
-_NUMBERED: Final = {"scale": "workers", "drain": "slot", "restart": "slot"}
+_NUMBERED: Final = {"scale": "workers", "drain": "slot", "restart": "slot", "stack": "slot"}
 VERBS: Final = ("reload", "upgrade", "reopen", "stop", "halt", *_NUMBERED)
 
 
