@@ -12,9 +12,11 @@ from preforkd.daemon.values import (
     Addresses,
     Choice,
     Count,
+    FieldName,
     Flag,
     Kind,
     LogFormat,
+    Networks,
     Portion,
     Seconds,
     ServerField,
@@ -76,7 +78,7 @@ def _option(section: str, kind: Kind, default: object, help: str, **names: str) 
     return field(default=default, metadata={"kind": kind, "section": section, "help": help, **names})
 
 
-_APP, _BIND, _WORKERS = "Application", "Listening", "Workers"
+_APP, _BIND, _WORKERS, _PROXIES = "Application", "Listening", "Workers", "Behind proxies"
 _TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
 
 
@@ -134,6 +136,39 @@ class Options:
     backlog: int = _option(
         _BIND, Count(least=1, most=65535), 2048, "Connections that the kernel keeps waiting for a worker, per address."
     )
+    forwarded: str = _option(
+        _PROXIES,
+        Choice(("none", "x-forwarded", "rfc7239")),
+        "x-forwarded",
+        "The fields by which trusted proxies tell who the client is and what it has asked for: X-Forwarded-For, "
+        "-Proto, -Host, -Port and -Prefix, or Forwarded. From others they are taken out. none: all are left.",
+    )
+    forwarded_allow_ips: tuple[str, ...] = _option(
+        _PROXIES,
+        Networks(),
+        ("127.0.0.1", "::1"),
+        "Proxies that are trusted: addresses and networks with commas between, unix: for those on unix sockets, * for "
+        "everybody.",
+    )
+    proxy_protocol: str = _option(
+        _PROXIES,
+        Choice(("off", "v1", "v2", "auto")),
+        "off",
+        "Each connection begins with a header of the PROXY protocol, of that version; auto: of either.",
+    )
+    proxy_allow_from: tuple[str, ...] = _option(
+        _PROXIES,
+        Networks(),
+        ("127.0.0.1", "::1"),
+        "With --proxy-protocol: proxies that may connect, as for --forwarded-allow-ips; others are closed.",
+    )
+    request_id_header: str = _option(
+        _PROXIES,
+        FieldName(),
+        "X-Request-ID",
+        "The header with the id of a request: a trusted proxy's, else a new UUID. In the request, the response and the "
+        "logs; off: none.",
+    )
     workers: int = _option(
         _WORKERS,
         Count(least=1, most=1000, auto=True),
@@ -190,6 +225,19 @@ class Options:
     )
     limit_concurrency: int = _option(
         _TIMEOUTS, Count(), 0, "Requests at a time in a worker; those above it are answered 503. 0: no limit."
+    )
+    limit_queue_time: float = _option(
+        _TIMEOUTS,
+        Seconds(),
+        0.0,
+        "A request that has waited longer for a WSGI thread or for its event loop is answered 503. 0: no limit.",
+    )
+    limit_per_client: int = _option(
+        _TIMEOUTS,
+        Count(),
+        0,
+        "Connections of one client (of one /64 network for IPv6) in a worker; more are closed. Trusted proxies are not "
+        "counted. 0: no limit.",
     )
     keep_alive: float = _option(
         _TIMEOUTS,

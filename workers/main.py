@@ -32,14 +32,19 @@ from preforkd.workers.channel import (
     Retire,
     encode,
 )
+from preforkd.workers.client_limit import ClientLimit
+from preforkd.workers.edge import Edge
+from preforkd.workers.forwarded import Networks
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
 from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.fields import call_request_id
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
+from preforkd.workers.request_id import RequestIds
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
 from preforkd.workers.server import Server
 
@@ -269,6 +274,8 @@ class Worker:
             changed=self._show_connections,
             limit=self._settings.limit_connections,
             logger=log.LOGGER,
+            proxy=self._proxy(),
+            clients=self._client_limit(),
         )
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
@@ -297,6 +304,8 @@ class Worker:
             self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
         clock.name_server(self._settings.server_header)
         self._connections.limit_concurrency = self._settings.limit_concurrency
+        call_request_id(self._settings.request_id_header)
+        self._connections.edge = self._edge()
         self._access_log = self._open_access_log()
         self._row[Field.STATE] = RowState.LOADING
         self._try_protocol()
@@ -314,6 +323,26 @@ class Worker:
         if self._access_log is not None:
             self._access_log.close()
         ending.limit(end_by - self._loop.time())
+
+    def _edge(self) -> Edge:
+        settings = self._settings
+        ids = RequestIds(settings.request_id_header) if settings.request_id_header else None
+        return Edge(settings.forwarded, settings.forwarded_allow_ips, ids)
+
+    def _proxy(self) -> tuple[str, Networks] | None:
+        settings = self._settings
+        if settings.proxy_protocol == "off":
+            return None
+        return settings.proxy_protocol, Networks(settings.proxy_allow_from)
+
+    def _client_limit(self) -> ClientLimit | None:
+        settings = self._settings
+        if not settings.limit_per_client:
+            return None
+        proxies = settings.forwarded_allow_ips
+        if settings.proxy_protocol != "off":
+            proxies += settings.proxy_allow_from
+        return ClientLimit(settings.limit_per_client, Networks(proxies))
 
     def _open_access_log(self) -> AccessLog | None:
         if not self._settings.access_log:

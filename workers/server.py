@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from preforkd.workers.accept import Acceptor
 from preforkd.workers.http.states import ConnectionState
+from preforkd.workers.proxy_reader import ProxyReader
 
 if TYPE_CHECKING:
+    from preforkd.workers.client_limit import ClientLimit
+    from preforkd.workers.forwarded import Networks
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
+    from preforkd.workers.proxy_protocol import ProxyHeader
     from preforkd.workers.scoreboard import AcceptState
 
 NOT_SENT: Final = 131072
@@ -23,6 +27,9 @@ NOT_SENT: Final = 131072
 nothing; what it does not take waits in this process, where limits count."""
 LAST_WORDS: Final = 0.1
 """Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
+
+COMPLAIN_EVERY: Final = 10.0
+"""Seconds between two log lines about clients with too many connections."""
 
 
 class Server:
@@ -39,6 +46,8 @@ class Server:
         changed: is told the number of connections after each change.
         limit: connections at which nothing more is accepted.
         logger: where trouble is reported.
+        proxy: the form of the PROXY header that each connection begins with, and whose header is believed; None: none.
+        clients: how many connections a client may hold; None: any number.
     """
 
     def __init__(
@@ -54,6 +63,8 @@ class Server:
         changed: Callable[[int], None],
         limit: int,
         logger: logging.Logger,
+        proxy: tuple[str, Networks] | None = None,
+        clients: ClientLimit | None = None,
     ) -> None:
         self._loop = loop
         self._listeners = list(listeners)
@@ -61,6 +72,13 @@ class Server:
         self._connections = connections
         self._changed = changed
         self._logger = logger
+        self._clients = clients
+        self._counted: dict[asyncio.BaseProtocol, bytes] = {}
+        """What the client of a connection is counted by, where that is limited."""
+        self._complained = -COMPLAIN_EVERY
+        self._proxy: ProxyReader | None = None
+        if proxy is not None:
+            self._proxy = ProxyReader(loop, *proxy, then=self._open, closed=self._closed_unopened, logger=logger)
         self._opening: set[asyncio.BaseProtocol] = set()
         """Those that `connection_made` has not been called of: from then on they are among the connections."""
         self._acceptor = Acceptor(
@@ -79,7 +97,8 @@ class Server:
 
     def held(self) -> int:
         """Return how many connections this worker has accepted and not closed."""
-        return len(self._connections) + len(self._opening)
+        waiting = len(self._proxy) if self._proxy is not None else 0
+        return len(self._connections) + len(self._opening) + waiting
 
     def listen(self, backlog: int) -> None:
         """Have the kernel queue connections; where another worker listens already that only sets the backlog.
@@ -124,6 +143,8 @@ class Server:
             await asyncio.sleep(0)
         now = self._loop.time()
         await self._closed_by(min(now + idle_grace, deadline))
+        if self._proxy is not None:
+            self._proxy.close()
         left = deadline - self._loop.time()
         if left > 0:
             self._connections.closing(left)
@@ -149,19 +170,35 @@ class Server:
                 await self._connections.wait_closed()
 
     def _take(self, connection: socket.socket, address: object) -> None:
+        """Take an accepted socket."""
+        if self._proxy is None:
+            self._open(connection, address, None)
+        else:
+            self._proxy.read(connection, address)
+            self._changed(self.held())
+
+    def _open(self, connection: socket.socket, address: object, header: ProxyHeader | None) -> None:
         """Make a protocol for an accepted socket, and tell it who the client is: after a reset nobody knows.
 
         Driven by hand: a task for each connection costs 10 us more, and this one awaits a single future of the loop's.
         uvloop makes the socket non-blocking and sets TCP_NODELAY itself.
         """
+        key = self._key_of(address)
+        if key is not None and not self._admits(connection, address, key):
+            return
         try:
             protocol = self._factory()
             protocol.remember_client(address)
+            protocol.proxied = header
             opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises
+            if key is not None and self._clients is not None:
+                self._clients.ended(key)
             self._not_opened(connection, exc)
             return
+        if key is not None:
+            self._counted[protocol] = key
         self._opening.add(protocol)
         self._changed(self.held())
         waiter._asyncio_future_blocking = False  # what a task does with what it is given to wait for
@@ -180,9 +217,35 @@ class Server:
         except StopIteration:
             pass
         except Exception as exc:  # noqa: BLE001 - of whatever `connection_made` raises
+            self._uncount(protocol)
             self._not_opened(connection, exc)
         else:
+            self._uncount(protocol)
             self._not_opened(connection, RuntimeError("the loop waits for more than it used to"))
+
+    def _key_of(self, address: object) -> bytes | None:
+        """What the client of a connection is counted by; None: it is not."""
+        if self._clients is None or not isinstance(address, tuple):
+            return None
+        return self._clients.key_of(str(address[0]))
+
+    def _admits(self, connection: socket.socket, address: object, key: bytes) -> bool:
+        """Count a connection of a client; one too many is closed at once, without an answer that would cost more."""
+        if self._clients is None or self._clients.admits(key):
+            return True
+        connection.close()
+        now = self._loop.time()
+        if now - self._complained >= COMPLAIN_EVERY:
+            self._complained = now
+            host = address[0] if isinstance(address, tuple) else address
+            most = self._clients.most
+            self._logger.warning("%s holds %d connections, all that --limit-per-client allows: closed one", host, most)
+        return False
+
+    def _uncount(self, protocol: asyncio.BaseProtocol) -> None:
+        key = self._counted.pop(protocol, None)
+        if key is not None and self._clients is not None:
+            self._clients.ended(key)
 
     def _not_opened(self, connection: socket.socket, exc: Exception) -> None:
         connection.close()
@@ -190,8 +253,13 @@ class Server:
             self._logger.debug("a connection was lost before it was open: %s", exc)  # the client's business
         else:
             self._logger.error("the protocol of a connection could not be made", exc_info=exc)
-        self._connection_ended()
+        self._closed_unopened()
 
-    def _connection_ended(self) -> None:
+    def _connection_ended(self, connection: HttpConnection) -> None:
+        if self._counted:
+            self._uncount(connection)
+        self._closed_unopened()
+
+    def _closed_unopened(self) -> None:
         self._changed(self.held())
         self._acceptor.connection_ended()

@@ -106,6 +106,10 @@ def test_every_option_of_the_command_line_arrives(served: Served, folder: Path) 
         "health_path": "/health",
         "root_path": "/shop",
         "drain_streams": "late",
+        "forwarded": "rfc7239",
+        "forwarded_allow_ips": "10.0.0.0/8,unix:",
+        "proxy_protocol": "v2",
+        "proxy_allow_from": "*",
         "user": str(os.geteuid()),
         "group": str(os.getegid()),
     }

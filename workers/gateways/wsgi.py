@@ -180,7 +180,7 @@ class WsgiProtocol(ServerHttpProtocol):
         gateway = self.gateway
         if self.transport is None:
             raise ClientDisconnectedError("the client is gone")
-        base = connection_environ(self.transport, threads=gateway.threads)
+        base = connection_environ(self.transport, self.client, self.proxied, threads=gateway.threads)
         base["wsgi.file_wrapper"] = FileWrapper
         base["preforkd.draining"] = gateway.draining
         if gateway.threads:

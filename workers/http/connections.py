@@ -14,6 +14,7 @@ from preforkd.workers.http.deadlines import SWEEP_SECONDS
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    from preforkd.workers.edge import Edge
     from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
 
@@ -28,9 +29,10 @@ class Connections:
         active: requests that are being handled now.
         accepted: connections since the start.
         draining: responses say `Connection: close`.
+        edge: what is done with each head before the app sees it; None: nothing.
         limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
         began: called with each new connection; None while nobody wants to know, as `ended`.
-        ended: called after each connection that has ended.
+        ended: called with each connection that has ended.
     """
 
     def __init__(self) -> None:
@@ -38,9 +40,10 @@ class Connections:
         self.active = 0
         self.accepted = 0
         self.draining = False
+        self.edge: Edge | None = None
         self.limit_concurrency = 0
         self.began: Callable[[HttpConnection], None] | None = None
-        self.ended: Callable[[], None] | None = None
+        self.ended: Callable[[HttpConnection], None] | None = None
         self._requests_before = 0
         self._bytes_before = 0
         self._classes = [0] * 10
@@ -112,7 +115,7 @@ class Connections:
             return
         self._live.discard(connection)
         if self.ended is not None:
-            self.ended()
+            self.ended(connection)
         self._requests_before += connection.requests
         self._bytes_before += connection.writer.sent
         if not self._live:
