@@ -42,6 +42,7 @@ from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.fields import call_request_id
+from preforkd.workers.http.queue_time import QueueTime
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.request_id import RequestIds
@@ -304,6 +305,8 @@ class Worker:
             self._handler = with_health_path(self._handler, self._settings.health_path, self._health)
         clock.name_server(self._settings.server_header)
         self._connections.limit_concurrency = self._settings.limit_concurrency
+        if self._settings.limit_queue_time:
+            self._connections.queue_time = QueueTime(self._loop, self._settings.limit_queue_time)
         call_request_id(self._settings.request_id_header)
         self._connections.edge = self._edge()
         self._access_log = self._open_access_log()

@@ -27,12 +27,11 @@ _V2 = (
 V2 = SIGNATURE + b"\x21\x21" + struct.pack("!H", len(_V2)) + _V2
 
 
-def bound(start: Start, attribute: str, form: str = "auto") -> Daemon:
+def bound(start: Start, attribute: str, form: str = "auto", *options: str) -> Daemon:
     """A daemon that takes no connection without a header, so that one without is no proof that it is ready."""
     port = free_port()
-    daemon = start(
-        "--proxy-protocol", form, "--bind", f"127.0.0.1:{port}", app=f"{APP}:{attribute}", workers=1, port=None
-    )
+    bind = ("--bind", f"127.0.0.1:{port}")
+    daemon = start("--proxy-protocol", form, *bind, *options, app=f"{APP}:{attribute}", workers=1, port=None)
     daemon._port = port
     return daemon
 

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
+from time import monotonic
 from typing import Protocol
 
 from preforkd.workers import offspring
@@ -55,9 +56,18 @@ class Signal:
 
 
 class Job(Protocol):
-    """What a pool runs."""
+    """What a pool runs.
+
+    Attributes:
+        posted: see `ThreadPool.post()`.
+        due: when it has waited too long to be begun, seconds of the monotonic clock; 0: never.
+    """
 
     posted: bool
+    due: float
+
+    def refuse(self) -> None:
+        """It has waited too long and is not run any more; called in the loop, must not raise."""
 
     def run(self) -> None:
         """Do the work; called in one of the threads, must not raise."""
@@ -72,14 +82,17 @@ class ThreadPool:
     Args:
         threads: how many.
         loop: whose requests they serve.
+        queue_time: seconds that a job may wait for its beginning; 0: for ever.
 
     Attributes:
         threads, loop: as given.
         unfinished: jobs that were submitted and have not ended; counted in the loop.
     """
 
-    def __init__(self, threads: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, threads: int, loop: asyncio.AbstractEventLoop, queue_time: float = 0.0) -> None:
         self.threads = threads
+        self._queue_time = queue_time
+        self._expiry_is_due = False
         self.unfinished = 0
         self.loop = loop
         self._waiting: deque[Job] = deque()
@@ -107,6 +120,8 @@ class ThreadPool:
     def submit(self, job: Job) -> None:
         """Have a job run; threads are woken when the loop has done with what it is at."""
         self.unfinished += 1
+        if self._queue_time:
+            self._expire_later(job)
         self._waiting.append(job)
         if not self._hand_over_is_due:
             self._hand_over_is_due = True
@@ -114,6 +129,7 @@ class ThreadPool:
 
     def submit_again(self, job: Job) -> None:
         """Have a job run once more, which has not ended."""
+        job.due = 0.0
         self._waiting.append(job)
         if not self._hand_over_is_due:
             self._hand_over_is_due = True
@@ -136,6 +152,30 @@ class ThreadPool:
         self._look_is_due = False
         self._take_posted()
         self._wake(len(self._waiting))
+
+    def _expire_later(self, job: Job) -> None:
+        job.due = monotonic() + self._queue_time
+        if not self._expiry_is_due:  # one timer for all: they wait in the order in which they have come
+            self._expiry_is_due = True
+            self.loop.call_later(self._queue_time, self._expire, context=self._context)
+
+    def _expire(self) -> None:
+        """Refuse what has waited too long, also while no thread gets to it."""
+        now = monotonic()
+        waiting, others = self._waiting, list[Job]()
+        with suppress(IndexError):  # threads take from it as well
+            while (job := waiting.popleft()).due <= now:
+                if job.due:
+                    job.refuse()
+                else:
+                    others.append(job)
+            others.append(job)
+        waiting.extendleft(reversed(others))
+        self._expiry_is_due = any(job.due for job in others)
+        if self._expiry_is_due:
+            self.loop.call_later(others[-1].due - now, self._expire, context=self._context)
+        if others:
+            self._wake(len(others))
 
     def _wake(self, count: int) -> None:
         with suppress(IndexError):  # a thread has seen the work by itself and taken its signal back

@@ -87,10 +87,10 @@ class ClosingConnection(asyncio.Protocol):
     # ServerHttpProtocol get a dictionary as usual.
     __slots__ = (
         "__weakref__", "_allowed", "_bad", "_client", "_client_finished", "_context", "_discarded", "_edge",
-        "_given_loop", "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote",
-        "_rest", "_tail", "_task", "_wakeup", "connections", "continue_is_due", "deferred", "keep_alive_wish", "limits",
-        "peer_is_trusted", "persistent", "proxied", "reader", "request", "requests", "rest_may_be_long",
-        "speaks_for_others", "state", "transport", "writer",
+        "_given_loop", "_has_guard", "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused",
+        "_receiver", "_remote", "_rest", "_tail", "_task", "_waited_for_others", "_wakeup", "connections",
+        "continue_is_due", "deferred", "keep_alive_wish", "limits", "peer_is_trusted", "persistent", "proxied",
+        "reader", "request", "requests", "rest_may_be_long", "speaks_for_others", "state", "transport", "writer",
     )  # fmt: skip
 
     reader: RequestParser
@@ -124,6 +124,8 @@ class ClosingConnection(asyncio.Protocol):
         self._remote: str | None = None
         self._client: Address | None = None
         self._edge: Edge | None = None
+        self._has_guard = False  # requests may be refused because there are too many
+        self._waited_for_others = False  # of the client's own, in a pipeline
         self.proxied: ProxyHeader | None = None
         self.peer_is_trusted: bool | None = None
         self.speaks_for_others = False

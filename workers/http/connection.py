@@ -70,6 +70,7 @@ class HttpConnection(ClosingConnection):
         self._marks.head = monotonic()
         self.connections = connections_of(loop)
         self._edge = self.connections.edge
+        self._has_guard = self.connections.limit_concurrency > 0 or self.connections.queue_time is not None
         self.connections.add(self, loop, self._allowed.sweep_interval())
 
     def data_received(self, data: bytes) -> None:
@@ -177,6 +178,7 @@ class HttpConnection(ClosingConnection):
         """It is the turn of what was kept."""
         tail = b"".join(self._tail)
         self._tail.clear()
+        self._waited_for_others = True
         self._resume_reading()
         self.data_received(tail)
         if self._client_finished and not self._tail:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from preforkd.workers.edge import Edge
     from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.queue_time import QueueTime
 
 
 class Connections:
@@ -30,6 +31,7 @@ class Connections:
         accepted: connections since the start.
         draining: responses say `Connection: close`.
         edge: what is done with each head before the app sees it; None: nothing.
+        queue_time: tells which requests have waited too long to be served; None: none is asked.
         limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
         began: called with each new connection; None while nobody wants to know, as `ended`.
         ended: called with each connection that has ended.
@@ -41,6 +43,7 @@ class Connections:
         self.accepted = 0
         self.draining = False
         self.edge: Edge | None = None
+        self.queue_time: QueueTime | None = None
         self.limit_concurrency = 0
         self.began: Callable[[HttpConnection], None] | None = None
         self.ended: Callable[[HttpConnection], None] | None = None

@@ -336,6 +336,7 @@ class Count:
     """A job that counts its calls."""
 
     posted = ended = False
+    due = 0.0
 
     def __init__(self, pool: ThreadPool, advanced: list[Any]) -> None:
         self.pool = pool
@@ -344,6 +345,9 @@ class Count:
     def run(self) -> None:
         self.pool.post(self)
         self.pool.post(self)
+
+    def refuse(self) -> None:
+        self.pool.end_job()
 
     def advance(self) -> None:
         self.posted = False
