@@ -43,7 +43,7 @@ class Edge:
         if noted & TELLS:
             self._take_told(connection, message)
         elif connection.speaks_for_others:
-            connection.client_is(connection.client)
+            connection.client_is(connection.peer_address)
         ids = self._ids
         if ids is None:
             return
@@ -56,7 +56,7 @@ class Edge:
         """Whether the peer of a connection is a trusted proxy; decided once for each."""
         trusts = connection.peer_is_trusted
         if trusts is None:
-            client = connection.client
+            client = connection.peer_address
             if client is not None:
                 trusts = self.trusted.hold_peer(client[0])
             else:
@@ -73,7 +73,9 @@ class Edge:
             message.take_out(is_forwarding)
 
     def _believe(self, connection: HttpConnection, message: RequestMessage) -> None:
-        said, claims = forwarded.read(self._form, message.fields, connection.client, self.trusted, connection.scheme)
+        said, claims = forwarded.read(
+            self._form, message.fields, connection.peer_address, self.trusted, connection.peer_scheme
+        )
         fields = message.fields
         if message.noted & ODDLY or self._form != "x-forwarded" or b"forwarded" in [name for name, _ in fields]:
             message.take_out(_OF_OTHERS[self._form])

@@ -18,6 +18,8 @@ HEADER_TIMEOUT: Final = 5.0
 """Seconds for the header. A proxy sends it right behind its connect; the specification wants three at least."""
 PEEK: Final = 4096
 """Bytes that are looked at at a time. Only those of the header are taken out of the socket."""
+LOOK_AGAIN: Final = 0.02
+"""Seconds to the next look whether the headers have come, when the worker leaves."""
 COMPLAIN_EVERY: Final = 10.0
 """Seconds between two log lines about connections that are closed."""
 
@@ -71,8 +73,14 @@ class ProxyReader:
         self._loop.add_reader(connection.fileno(), self._go_on, connection, address, parser)
         self._waiting[connection] = self._loop.call_later(HEADER_TIMEOUT, self._expire, connection)
 
-    def close(self) -> None:
-        """Close those that still wait: the worker leaves, and nothing of a request has come."""
+    async def settled_by(self, deadline: float) -> None:
+        """Wait for the headers that are on their way, and close what is still without one then.
+
+        Args:
+            deadline: seconds of the loop's clock.
+        """
+        while self._waiting and (left := deadline - self._loop.time()) > 0:  # noqa: ASYNC110 - as in `Server.drained()`
+            await asyncio.sleep(min(LOOK_AGAIN, left))
         for connection in list(self._waiting):
             self._let_go(connection)
             connection.close()

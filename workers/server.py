@@ -138,13 +138,13 @@ class Server:
         Idle connections stay open for `idle_grace` seconds, so that a request that is on its way is answered; the rest
         have until `deadline`, seconds of the loop's clock.
         """
+        grace = min(self._loop.time() + idle_grace, deadline)
+        if self._proxy is not None:
+            await self._proxy.settled_by(grace)
         while self._opening:  # noqa: ASYNC110 - an event would be set and cleared for every connection
             # Each takes a turn or two of the loop.
             await asyncio.sleep(0)
-        now = self._loop.time()
-        await self._closed_by(min(now + idle_grace, deadline))
-        if self._proxy is not None:
-            self._proxy.close()
+        await self._closed_by(grace)
         left = deadline - self._loop.time()
         if left > 0:
             self._connections.closing(left)
@@ -189,7 +189,7 @@ class Server:
         try:
             protocol = self._factory()
             protocol.remember_client(address)
-            protocol.proxied = header
+            protocol.proxy_header = header
             opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises
@@ -234,6 +234,7 @@ class Server:
         if self._clients is None or self._clients.admits(key):
             return True
         connection.close()
+        self._closed_unopened()
         now = self._loop.time()
         if now - self._complained >= COMPLAIN_EVERY:
             self._complained = now

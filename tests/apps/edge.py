@@ -20,12 +20,13 @@ class Told(ServerHttpProtocol):
         said = message.forwarded
         told = {
             "client": self.remote,
-            "scheme": (said and said.scheme) or self.scheme,
+            "scheme": (said and said.scheme) or self.peer_scheme,
             "host": message.headers.get("Host"),
             "root": said.prefix if said else "",
             "noted": noted(message.headers.items()),
             "raw": noted((name.decode(), value.decode("latin-1")) for name, value in message.raw_headers),
-            "proxied": self.proxied and [self.proxied.authority, (self.proxied.unique_id or b"").decode()],
+            "proxied": self.proxy_header
+            and [self.proxy_header.authority, (self.proxy_header.unique_id or b"").decode()],
         }
         body = json.dumps(told).encode()
         response = Response(self.writer, 200, http_version=message.version)

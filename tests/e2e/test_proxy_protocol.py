@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from preforkd.workers.scoreboard import Field
 from tests.e2e.client import Answer, Connection, NoAnswerError, ResetError
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS, Daemon, free_port
+from tests.e2e.daemon import APPS, Daemon, free_port, listens, scoreboard
 from tests.e2e.test_forwarded import INTERFACES, STRANGER, from_, remotes
 
 APP = APPS / "edge.py"
@@ -115,3 +117,20 @@ def test_a_client_that_is_a_trusted_proxy_may_speak_for_others_and_unix_sockets_
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["client"] == "192.0.2.1"
     assert daemon.stop() == 0
+
+
+@pytest.mark.parallel
+def test_a_header_that_is_on_its_way_when_a_stop_begins_is_waited_for(start: Start) -> None:
+    daemon = bound(start, "asgi")
+    with opened(daemon.port, V2[:20]) as connection:
+        daemon.until(lambda: held(daemon) == 1, 10, "the connection in the worker")
+        daemon.signal(signal.SIGTERM)
+        daemon.until(lambda: not listens(daemon.port), 10, "the end of listening")
+        connection.send(V2[20:])
+        assert told(connection.get("/a"))["client"] == "2001:db8::9"
+    assert daemon.wait_exit() == 0
+
+
+def held(daemon: Daemon) -> int:
+    with scoreboard(daemon) as board:
+        return int(board.row(0)[Field.CONNECTIONS])

@@ -216,8 +216,8 @@ class AsgiProtocol(ServerHttpProtocol):
                 gateway.options.root_path,
                 gateway.draining,
                 gateway.lifespan.state,
-                self.client,
-                self.proxied,
+                self.peer_address,
+                self.proxy_header,
             )
         return self._templates
 

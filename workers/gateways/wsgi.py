@@ -185,7 +185,7 @@ class WsgiProtocol(ServerHttpProtocol):
         gateway = self.gateway
         if self.transport is None:
             raise ClientDisconnectedError("the client is gone")
-        base = connection_environ(self.transport, self.client, self.proxied, threads=gateway.threads)
+        base = connection_environ(self.transport, self.peer_address, self.proxy_header, threads=gateway.threads)
         base["wsgi.file_wrapper"] = FileWrapper
         base["preforkd.draining"] = gateway.draining
         if gateway.threads:

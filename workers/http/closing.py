@@ -78,7 +78,7 @@ class ClosingConnection(asyncio.Protocol):
             it, or nobody knows how much.
         continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
         deferred: the request that is being handled, if its handler has returned that.
-        proxied: what a PROXY header has said of the connection; None: there was none.
+        proxy_header: what a PROXY header has said of the connection; None: there was none.
         peer_is_trusted: whether the peer's word on its clients counts; None: nobody has asked yet.
         speaks_for_others: the peer has spoken for a client of its own.
     """
@@ -89,7 +89,7 @@ class ClosingConnection(asyncio.Protocol):
         "__weakref__", "_allowed", "_bad", "_client", "_client_finished", "_context", "_discarded", "_edge",
         "_given_loop", "_has_guard", "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused",
         "_receiver", "_remote", "_rest", "_tail", "_task", "_waited_for_others", "_wakeup", "connections",
-        "continue_is_due", "deferred", "keep_alive_wish", "limits", "peer_is_trusted", "persistent", "proxied",
+        "continue_is_due", "deferred", "keep_alive_wish", "limits", "peer_is_trusted", "persistent", "proxy_header",
         "reader", "request", "requests", "rest_may_be_long", "speaks_for_others", "state", "transport", "writer",
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ class ClosingConnection(asyncio.Protocol):
         self._edge: Edge | None = None
         self._has_guard = False  # requests may be refused because there are too many
         self._waited_for_others = False  # of the client's own, in a pipeline
-        self.proxied: ProxyHeader | None = None
+        self.proxy_header: ProxyHeader | None = None
         self.peer_is_trusted: bool | None = None
         self.speaks_for_others = False
         self._receiver: asyncio.Protocol | None = None

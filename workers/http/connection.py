@@ -475,7 +475,7 @@ class HttpConnection(ClosingConnection):
         return self._remote or "-"
 
     @property
-    def client(self) -> tuple[str, int] | None:
+    def peer_address(self) -> tuple[str, int] | None:
         """Address and port of whoever has opened the connection, as the socket or a PROXY header says; None: no such.
 
         With a proxy that speaks for its clients that is the proxy; `remote` and `message.forwarded` know the client.
@@ -485,7 +485,7 @@ class HttpConnection(ClosingConnection):
         return self._client
 
     @property
-    def scheme(self) -> str:
+    def peer_scheme(self) -> str:
         """How the client speaks to us, "http" or "https"; a trusted proxy may know better (`message.forwarded`)."""
         is_tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
         return "https" if is_tls else "http"
