@@ -149,6 +149,7 @@ class Options:
         ("127.0.0.1", "::1"),
         "Proxies that are trusted: addresses and networks with commas between, unix: for those on unix sockets, * for "
         "everybody.",
+        generic="FORWARDED_ALLOW_IPS",
     )
     proxy_protocol: str = _option(
         _PROXIES,

@@ -48,7 +48,7 @@ class Edge:
         if ids is None:
             return
         if noted & HAS_ID or not ids.is_noted:
-            ids.take(message, believes=connection.peer_is_trusted or self.trusts(connection))
+            ids.take(message, connection.peer_is_trusted or self.trusts(connection))
         else:
             ids.give(message)
 
@@ -76,9 +76,8 @@ class Edge:
         said, claims = forwarded.read(
             self._form, message.fields, connection.peer_address, self.trusted, connection.peer_scheme
         )
-        fields = message.fields
-        if message.noted & ODDLY or self._form != "x-forwarded" or b"forwarded" in [name for name, _ in fields]:
-            message.take_out(_OF_OTHERS[self._form])
+        if message.noted & ODDLY:
+            message.take_out(_is_odd)
         for name, elements in claims.items():
             message.replace_list(name, elements)
         if said.authority:
@@ -94,8 +93,5 @@ def _is_unix(connection: HttpConnection) -> bool:
     return sock is not None and sock.family == socket.AF_UNIX
 
 
-# A proxy of the one form passes on what its client has said in the other.
-_OF_OTHERS = {
-    "x-forwarded": lambda name: name == b"forwarded" or (b"_" in name and is_forwarding(name)),
-    "rfc7239": lambda name: name.startswith(b"x-forwarded") or (b"_" in name and is_forwarding(name)),
-}
+def _is_odd(name: bytes) -> bool:
+    return b"_" in name and is_forwarding(name)

@@ -165,6 +165,8 @@ def node_of(value: bytes) -> tuple[IpAddress, int] | None:
         The port is 0 where there is none, or a hidden one. None: `unknown`, `_hidden`, or anything else.
     """
     text = value.strip(b" \t").decode("latin-1")
+    if ":" not in text and (plain := ip_of(text)) is not None:
+        return plain, 0
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1]
     host, port = text, ""
@@ -194,21 +196,31 @@ def read(form: str, fields: Fields, peer: Address | None, trusted: Networks, sch
         scheme: of the connection.
 
     Returns:
-        The lists are the ones that say more than they may: what stands left of the client is the client's own.
+        The lists are those that say more than they may, for what stands left of the client is the client's own; an
+        empty one is not to be seen at all.
     """
     read_form = _x_forwarded if form == "x-forwarded" else _rfc7239
     return read_form(fields, peer, trusted, scheme)
 
 
 def _x_forwarded(fields: Fields, peer: Address | None, trusted: Networks, scheme: str) -> tuple[Forwarded, Values]:
+    # Flat, first of all: with one proxy in front every request has these two, with one value each.
+    spoken = [field for field in fields if field[0] in _SPEAKING]
+    said_once = dict(spoken)
+    if len(spoken) == 2:
+        chain_value, proto = said_once.get(b"x-forwarded-for"), said_once.get(b"x-forwarded-proto")
+        if chain_value and b"," not in chain_value and proto in _SCHEMES:
+            node = node_of(chain_value)
+            return Forwarded(None if node is None else (node[0][0], node[1]), _SCHEMES[proto]), _NO_CLAIMS
     values = _lists_of(fields, _X_FORWARDED)
     client, hops = peer, 1
     chain = values.get(b"x-forwarded-for")
     if chain is not None:
         client, hops = _walk((node_of(one) for one in reversed(chain)), peer, trusted)
     claims = {name: elements[-hops:] for name, elements in values.items() if len(elements) > hops}
-    if claims:
-        values.update(claims)
+    values.update(claims)
+    if b"forwarded" in said_once:  # a proxy of the one form passes on what its client has said in the other
+        claims[b"forwarded"] = []
     # Of each what the proxy says that the client has spoken to, or the next one behind it that says something.
     said = _SCHEMES.get(values.get(b"x-forwarded-proto", _NONE)[0].lower(), "")
     host, port = values.get(b"x-forwarded-host", _NONE)[0], values.get(b"x-forwarded-port", _NONE)[0]
@@ -217,9 +229,12 @@ def _x_forwarded(fields: Fields, peer: Address | None, trusted: Networks, scheme
 
 
 _NONE = [b""]
+_NO_CLAIMS: Values = {}
 _X_FORWARDED = frozenset(
     b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix".split()
 )
+
+_SPEAKING = _X_FORWARDED | {b"forwarded"}
 
 
 def _lists_of(fields: Fields, names: frozenset[bytes]) -> Values:
@@ -277,7 +292,9 @@ def _rfc7239(fields: Fields, peer: Address | None, trusted: Networks, scheme: st
     proto, host = _SCHEMES.get(said.get(b"proto", b"").lower(), ""), said.get(b"host", b"")
     authority, server = _asked_for(host, b"", fields, proto or scheme) if host else (b"", None)
     seen = [text for text, _ in reversed(taken)]
-    claims = {b"forwarded": seen} if len(b", ".join(seen)) < len(value.strip(b" \t,")) else {}
+    claims: Values = {name: [] for name, _ in fields if name.startswith(b"x-forwarded")}
+    if len(b", ".join(seen)) < len(value.strip(b" \t,")):
+        claims[b"forwarded"] = seen
     return Forwarded(client, proto, authority, server), claims
 
 

@@ -11,7 +11,7 @@ import re
 from time import time_ns
 from typing import TYPE_CHECKING, Final
 
-from preforkd.workers.http.names import ODDLY, REQUEST_IDS
+from preforkd.workers.http.names import ODDLY, PLACE_OF_ID, REQUEST_IDS, SEVERAL_IDS
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
@@ -23,6 +23,7 @@ _POOL: Final = 256
 _DIGITS: Final = 19
 _WELL_FORMED = re.compile(rb"[!-~]{1,%d}" % SIZE_MAX).fullmatch
 _VARIANTS: Final = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))  # RFC 9562 section 4.1: 10, two bits
+_UNUSUAL: Final = ODDLY | SEVERAL_IDS
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?").fullmatch
 
 
@@ -36,11 +37,11 @@ class RequestIds:
         is_noted: requests that have the field are noted; else each is looked at.
     """
 
-    __slots__ = ("_at", "_line", "_millisecond", "_name", "_random", "_time", "is_noted")
+    __slots__ = ("_at", "_millisecond", "_name", "_random", "_start", "_time", "is_noted")
 
     def __init__(self, header: str) -> None:
         self._name = header.lower().encode("ascii")
-        self._line = header.encode("ascii") + b": %b\r\n"
+        self._start = header.encode("ascii") + b": "
         self.is_noted = self._name in REQUEST_IDS
         self._random, self._at = "", 0
         self._millisecond, self._time = 0, ""
@@ -65,22 +66,35 @@ class RequestIds:
         text = message.request_id = self.new()
         value = text.encode()
         message.fields.append((self._name, value))
-        message.id_line = self._line % value
+        message.id_line = self._start + value + b"\r\n"
 
-    def take(self, message: RequestMessage, *, believes: bool) -> None:
+    def take(self, message: RequestMessage, believes: bool) -> None:
         """Take the id that a request has, or give it one.
 
         Args:
             message: the request.
             believes: it comes from a trusted proxy.
         """
+        noted = message.noted
+        if believes and not noted & _UNUSUAL:
+            place = noted >> PLACE_OF_ID
+            fields = message.fields
+            if place < len(fields) and fields[place][0] == self._name:  # else it stands elsewhere by now
+                value = fields[place][1]
+                if _WELL_FORMED(value):
+                    message.request_id = value.decode()
+                    message.id_line = self._start + value + b"\r\n"
+                    return
+        self._take_unusual(message, believes)
+
+    def _take_unusual(self, message: RequestMessage, believes: bool) -> None:
         name = self._name
         given = [value for one, value in message.fields if one == name]
         if message.noted & ODDLY or not self.is_noted:
             message.take_out(lambda one: b"_" in one and one.replace(b"_", b"-") == name)
         if believes and len(given) == 1 and _WELL_FORMED(given[0]):
             message.request_id = given[0].decode("ascii")
-            message.id_line = self._line % given[0]
+            message.id_line = self._start + given[0] + b"\r\n"
             return
         if given:
             message.take_out(lambda one: one == name)

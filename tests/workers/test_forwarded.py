@@ -168,6 +168,20 @@ def test_what_stands_left_of_the_client_is_not_shown_to_the_app() -> None:
     assert claims == {b"forwarded": [b"for=203.0.113.9"]}
     _, claims = read("rfc7239", [(b"forwarded", b" for=203.0.113.9,")], PEER, TRUSTED, "http")
     assert claims == {}
+    fields = [(b"x-forwarded-for", b"203.0.113.9"), (b"forwarded", b"for=198.51.100.1")]
+    assert read("x-forwarded", fields, PEER, TRUSTED, "http")[1] == {b"forwarded": []}
+    assert read("rfc7239", fields, PEER, TRUSTED, "http")[1] == {b"x-forwarded-for": []}
+
+
+def test_the_usual_two_fields_and_all_others_are_read_alike() -> None:
+    for value in ("203.0.113.9", "203.0.113.9:1", "[2001:dead::1]:1", "unknown", "", "10.1.1.1"):
+        two = said(("X-Forwarded-For", value), ("X-Forwarded-Proto", "https"))
+        three = said(("X-Forwarded-For", value), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Prefix", ""))
+        assert two == three, value
+    repeated = said(
+        ("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "http")
+    )
+    assert repeated.client == ("203.0.113.9", 0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from preforkd.workers.http.message import HttpVersion11, RequestMessage
-from preforkd.workers.http.names import note_of
+from preforkd.workers.http.names import note_of, noted_with
 from preforkd.workers.request_id import RequestIds, trace_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -16,9 +16,9 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 def taken(*fields: tuple[bytes, bytes], believes: bool, header: str = "X-Request-ID") -> RequestMessage:
     message = RequestMessage("GET", "/", HttpVersion11, [(b"host", b"a"), *fields], False)
-    for name, _ in fields:
-        message.noted |= note_of(name)
-    RequestIds(header).take(message, believes=believes)
+    for place, (name, _) in enumerate(message.fields):
+        message.noted = noted_with(message.noted, note_of(name), place)
+    RequestIds(header).take(message, believes)
     return message
 
 

@@ -20,7 +20,8 @@ enum { NAME_MAX_SIZE = 48, METHOD_MAX_SIZE = 16, TABLE_SIZE = 1024, METHODS_MAX 
 
 /* What a field means to us. TELLS, HAS_ID: proxies say something by it, see names.py. ODD: something that makes the head an unusual one. */
 enum meaning { PLAIN, TELLS, HAS_ID, HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, ODD };
-enum { ODDLY = 4 }; /* is noted beside TELLS and HAS_ID, which are 1 and 2 */
+/* Noted beside TELLS and HAS_ID, which are 1 and 2; above them is the place of the first field with an id. */
+enum { ODDLY = 4, SEVERAL_IDS = 8, PLACE_OF_ID = 4 };
 
 typedef struct {
     PyObject *name;     /* bytes, in lower case */
@@ -168,7 +169,7 @@ typedef struct {
     int seen[ODD]; /* each meaning at most once */
     int should_close;
     int chunked;
-    int noted;
+    long noted;
     long long length;
 } facts;
 
@@ -176,10 +177,6 @@ typedef struct {
 static int
 take_meaning(facts *said, enum meaning meaning, const unsigned char *value, Py_ssize_t size)
 {
-    if (meaning == TELLS || meaning == HAS_ID) {
-        said->noted |= (int)meaning;
-        return 1;
-    }
     if (meaning == ODD || said->seen[meaning]++) {
         return 0;
     }
@@ -251,12 +248,14 @@ take_field(state *st, const unsigned char **at, PyObject *fields, facts *said)
         end--;
     }
     entry *known = find_entry(st, name, size, hash);
-    if (known->name != NULL && known->meaning != PLAIN && !take_meaning(said, known->meaning, value, end - value)) {
+    if (known->name != NULL && known->meaning > HAS_ID && !take_meaning(said, known->meaning, value, end - value)) {
         return 0;
     }
-    if (known->name == NULL) {
-        said->noted |= note_of(st, name, size);
+    int note = known->name == NULL ? note_of(st, name, size) : known->meaning <= HAS_ID ? (int)known->meaning : 0;
+    if (note & HAS_ID) {
+        said->noted |= said->noted & HAS_ID ? SEVERAL_IDS : (long)PyList_GET_SIZE(fields) << PLACE_OF_ID;
     }
+    said->noted |= note;
     PyObject *first = known->name != NULL ? Py_NewRef(known->name) : PyBytes_FromStringAndSize((char *)name, size);
     PyObject *second = PyBytes_FromStringAndSize((const char *)value, end - value);
     PyObject *pair = first != NULL && second != NULL ? PyTuple_New(2) : NULL;

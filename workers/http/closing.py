@@ -88,7 +88,7 @@ class ClosingConnection(asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_allowed", "_bad", "_client", "_client_finished", "_context", "_discarded", "_edge",
         "_given_loop", "_has_guard", "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused",
-        "_receiver", "_remote", "_rest", "_tail", "_task", "_waited_for_others", "_wakeup", "connections",
+        "_receiver", "_remote", "_rest", "_scheme", "_tail", "_task", "_waited_for_others", "_wakeup", "connections",
         "continue_is_due", "deferred", "keep_alive_wish", "limits", "peer_is_trusted", "persistent", "proxy_header",
         "reader", "request", "requests", "rest_may_be_long", "speaks_for_others", "state", "transport", "writer",
     )  # fmt: skip
@@ -124,6 +124,7 @@ class ClosingConnection(asyncio.Protocol):
         self._remote: str | None = None
         self._client: Address | None = None
         self._edge: Edge | None = None
+        self._scheme = ""
         self._has_guard = False  # requests may be refused because there are too many
         self._waited_for_others = False  # of the client's own, in a pipeline
         self.proxy_header: ProxyHeader | None = None

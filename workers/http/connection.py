@@ -487,8 +487,10 @@ class HttpConnection(ClosingConnection):
     @property
     def peer_scheme(self) -> str:
         """How the client speaks to us, "http" or "https"; a trusted proxy may know better (`message.forwarded`)."""
-        is_tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
-        return "https" if is_tls else "http"
+        if not self._scheme:
+            is_tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
+            self._scheme = "https" if is_tls else "http"
+        return self._scheme
 
     def _ask_client(self) -> None:
         self.remember_client(self.transport.get_extra_info("peername") if self.transport is not None else None)

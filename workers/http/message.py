@@ -45,8 +45,7 @@ class RequestMessage:
         chunked: the body is sent in the chunked transfer coding.
         content_length: the announced length in bytes, None when there is none.
         expect_continue: the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
-        noted: what there is of fields by which proxies say something, whoever has sent them: TELLS, HAS_ID and ODDLY of
-            `names.py`, added up.
+        noted: what there is of fields by which proxies say something, whoever has sent them; see `names.py`.
         request_id: the id by which it is known; empty: it has none.
         id_line: the field that says so in the response, as a line of its head.
         forwarded: what trusted proxies say of the client; None: nothing, and the connection's own client asks.
@@ -136,10 +135,11 @@ class RequestMessage:
 
         Args:
             name: in lower case.
-            elements: of the list (RFC 9110 section 5.6.1).
+            elements: of the list (RFC 9110 section 5.6.1); without any there is no such field.
         """
         self.take_out(lambda one: one == name)
-        self.fields.append((name, b", ".join(elements)))
+        if elements:
+            self.fields.append((name, b", ".join(elements)))
 
     def __repr__(self) -> str:
         return f"<RequestMessage {self.method} {self.path} HTTP/{self.version.major}.{self.version.minor}>"

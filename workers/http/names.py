@@ -44,7 +44,9 @@ FORWARDING = frozenset(
 REQUEST_IDS = frozenset(b"x-request-id x-correlation-id".split())
 NOTED = FORWARDING | REQUEST_IDS
 # What is noted of a head that has such fields; it is looked at once more for that, the others are not.
-TELLS, HAS_ID, ODDLY = 1, 2, 4
+TELLS, HAS_ID, ODDLY, SEVERAL_IDS = 1, 2, 4, 8
+# Above these bits is the place of the (first) field with an id among the fields: so nobody has to look for it.
+PLACE_OF_ID = 4
 
 
 def is_forwarding(name: bytes) -> bool:
@@ -60,6 +62,19 @@ def note_of(name: bytes) -> int:
     plain = name.replace(b"_", b"-")
     note = HAS_ID if plain in REQUEST_IDS else TELLS if plain in FORWARDING or plain.startswith(b"x-forwarded-") else 0
     return note | ODDLY if note and plain != name else note
+
+
+def noted_with(noted: int, note: int, place: int) -> int:
+    """Return what is noted of a head with one more field.
+
+    Args:
+        noted: so far.
+        note: for the field.
+        place: of the field.
+    """
+    if note & HAS_ID:
+        noted |= SEVERAL_IDS if noted & HAS_ID else place << PLACE_OF_ID
+    return noted | note
 
 
 def _spellings(name: bytes) -> set[bytes]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from preforkd.workers.http import rules
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.message import Fields, HttpVersion11, RequestMessage
-from preforkd.workers.http.names import LOWER, MEANT, METHODS, note_of
+from preforkd.workers.http.names import LOWER, MEANT, METHODS, note_of, noted_with
 
 if TYPE_CHECKING:
     from preforkd.workers.http.limits import Limits
@@ -70,8 +70,8 @@ def parse_head(head: bytes, limits: Limits) -> RequestMessage:  # noqa: C901 -- 
                     length = value
                 else:
                     is_plain = False
-            else:
-                noted |= note_of(lower)
+            elif note := note_of(lower):
+                noted = noted_with(noted, note, len(fields))
         fields.append((lower, value))
     message = RequestMessage(method, parts[1].decode("latin-1"), version, fields, False, head)
     if noted:

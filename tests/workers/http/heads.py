@@ -48,7 +48,7 @@ FIELDS = [
     b"Cookie: a=b; c",
     b"Proxy-Connection: close", b"x-" + b"y" * 70 + b": z", b"X-A: b\rc", b"X-A: b\nc", b"Accept", b"\xe9: a",
     b"X-Forwarded-For: a", b"x_forwarded_for: a", b"X-Forwarded-Whatever: a", b"Forwarded: for=a", b"x_real_ip: a",
-    b"X-Forwarde: a",
+    b"X-Forwarde: a", b"X-Correlation-ID: a", b"x_request_id: b",
 ]  # fmt: skip
 heads = st.builds(
     lambda line, fields: b"\r\n".join([line, *fields, b"", b""]),

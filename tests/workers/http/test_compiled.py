@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from preforkd.workers.gateways.wsgi_environ import add_fields
 from preforkd.workers.http import compiled
 from preforkd.workers.http.limits import Limits
-from preforkd.workers.http.names import LOWER, MEANT, METHODS, NOTED, PLAIN, note_of
+from preforkd.workers.http.names import LOWER, MEANT, METHODS, NOTED, PLAIN, note_of, noted_with
 from preforkd.workers.http.parser import RequestParser
 from tests.workers.http.heads import describe, heads, mutations, parsed
 
@@ -97,7 +97,7 @@ def test_everything_else_is_left_to_the_reference(change: tuple[bytes, bytes]) -
 def test_both_forms_note_what_proxies_say(name: bytes) -> None:
     head = b"GET / HTTP/1.1\r\nHost: a\r\n%b: x\r\n\r\n" % name
     assert usual(head) == parsed(head) is not None
-    assert usual(head)[-1] == note_of(name.lower())
+    assert usual(head)[-1] == noted_with(0, note_of(name.lower()), 1)
     assert bool(note_of(name.lower())) is (name not in (b"X-Forwarde", b"x-", b"a"))
 
 
