@@ -377,6 +377,12 @@ def auto_connections(host: Host) -> tuple[int, str]:
 def _warnings(options: Options, host: Host) -> Iterator[str]:
     if options.ca_certs and options.cert_reqs == "none":
         yield "ca_certs is given, but cert_reqs is none: no client is asked for a certificate"
+    for name, allowed in (
+        ("forwarded_allow_ips", options.forwarded_allow_ips if options.forwarded != "none" else ()),
+        ("proxy_allow_from", options.proxy_allow_from if options.proxy_protocol != "off" else ()),
+    ):
+        if "*" in allowed:
+            yield f"{name} is *: whoever can connect can say to be anybody; name the networks of your proxies"
     if options.limit_connections > host.open_files:
         yield (
             f"limit_connections is {options.limit_connections}, but a process may have {host.open_files} files open: "

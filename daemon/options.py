@@ -13,9 +13,11 @@ from preforkd.daemon.values import (
     Addresses,
     Choice,
     Count,
+    FieldName,
     Flag,
     Kind,
     LogFormat,
+    Networks,
     Portion,
     Seconds,
     ServerField,
@@ -86,7 +88,7 @@ def _option(section: str, kind: Kind, default: object, help: str, **names: objec
     return field(default=default, metadata={"kind": kind, "section": section, "help": help, **names})
 
 
-_APP, _BIND, _TLS, _WORKERS = "Application", "Listening", "TLS", "Workers"
+_APP, _BIND, _TLS, _PROXIES, _WORKERS = "Application", "Listening", "TLS", "Behind proxies", "Workers"
 _DEVELOPMENT = "Development"
 _TIMEOUTS, _STOP, _LIMITS, _LOG, _PROCESS = "Connections and timeouts", "Stopping", "Limits", "Logging", "Process"
 _WATCHING = "Watching and control"
@@ -189,6 +191,40 @@ class Options:
         _TLS, TLS_SETTINGS["cert_reqs"], "none", "Whether clients are asked for a certificate, and have to have one."
     )
     handshake_timeout: float = _option(_TLS, Seconds(), 10.0, "Time for a TLS handshake. 0: for ever.")
+    forwarded: str = _option(
+        _PROXIES,
+        Choice(("none", "x-forwarded", "rfc7239")),
+        "x-forwarded",
+        "The fields by which trusted proxies tell who the client is and what it has asked for: X-Forwarded-For, "
+        "-Proto, -Host, -Port and -Prefix, or Forwarded. From others they are taken out. none: all are left.",
+    )
+    forwarded_allow_ips: tuple[str, ...] = _option(
+        _PROXIES,
+        Networks(),
+        ("127.0.0.1", "::1"),
+        "Proxies that are trusted: addresses and networks with commas between, unix: for those on unix sockets, * for "
+        "everybody.",
+        generic="FORWARDED_ALLOW_IPS",
+    )
+    proxy_protocol: str = _option(
+        _PROXIES,
+        Choice(("off", "v1", "v2", "auto")),
+        "off",
+        "Each connection begins with a header of the PROXY protocol, of that version; auto: of either.",
+    )
+    proxy_allow_from: tuple[str, ...] = _option(
+        _PROXIES,
+        Networks(),
+        ("127.0.0.1", "::1"),
+        "With --proxy-protocol: proxies that may connect, as for --forwarded-allow-ips; others are closed.",
+    )
+    request_id_header: str = _option(
+        _PROXIES,
+        FieldName(),
+        "X-Request-ID",
+        "The header with the id of a request: a trusted proxy's, else a new UUID. In the request, the response and the "
+        "logs; off: none.",
+    )
     workers: int = _option(
         _WORKERS,
         Count(least=1, most=1000, auto=True),
@@ -245,6 +281,19 @@ class Options:
     )
     limit_concurrency: int = _option(
         _TIMEOUTS, Count(), 0, "Requests at a time in a worker; those above it are answered 503. 0: no limit."
+    )
+    limit_queue_time: float = _option(
+        _TIMEOUTS,
+        Seconds(),
+        0.0,
+        "A request that has waited longer for a WSGI thread or for its event loop is answered 503. 0: no limit.",
+    )
+    limit_per_client: int = _option(
+        _TIMEOUTS,
+        Count(),
+        0,
+        "Connections of one client (of one /64 network for IPv6) in a worker; more are closed. Trusted proxies are not "
+        "counted. 0: no limit.",
     )
     keep_alive: float = _option(
         _TIMEOUTS,

@@ -26,6 +26,13 @@ _SIZE = re.compile(r"([0-9]{1,15})([kKmMgG]?)", re.ASCII)
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _URL_PATH = re.compile(r"(/[!-\"$->@-~]*)?", re.ASCII)
 _FIELD_VALUE = re.compile(r"[!-~]([ -~]{0,254}[!-~])?", re.ASCII)  # of RFC 9110 section 5.5, without obs-text and HTAB
+_FIELD_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,46}[A-Za-z0-9])?", re.ASCII)
+# Fields that mean something else to a request or a response.
+_TAKEN_NAMES = frozenset([
+    "authorization", "connection", "content-encoding", "content-length", "content-type", "cookie", "date", "expect",
+    "forwarded", "host", "keep-alive", "location", "server", "set-cookie", "te", "trailer", "transfer-encoding",
+    "upgrade",
+])  # fmt: skip
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
 
@@ -398,6 +405,54 @@ class Addresses:
         if not isinstance(value, tuple):
             raise TypeError(f"addresses are a tuple, not {value!r}")
         return f"[{', '.join(written(str(one)) for one in value)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Whom to believe: addresses, networks in CIDR notation, `unix:`, `*`; text has commas between them."""
+
+    metavar: str = "ADDRESS,..."
+
+    def read(self, raw: object) -> tuple[str, ...]:
+        """See `Kind.read`: texts that `forwarded.Networks` takes."""
+        from preforkd.workers.forwarded import EVERYBODY, UNIX, network_of  # only if one is given
+
+        texts = raw.split(",") if isinstance(raw, str) else raw
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f'{quoted(raw)} is no list of addresses: write text, as in "10.0.0.0/8,unix:"')
+        found = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+        for text in found:
+            if text not in (UNIX, EVERYBODY):
+                network_of(text)
+        return found
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, tuple):
+            raise TypeError(f"networks are a tuple, not {value!r}")
+        return f"[{', '.join(written(str(one)) for one in value)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldName:
+    """The name of a field of HTTP (RFC 9110 section 5.1), empty: there is none; it is written "off"."""
+
+    metavar: str = "NAME|off"
+
+    def read(self, raw: object) -> str:
+        """See `Kind.read`."""
+        if raw is False or (isinstance(raw, str) and raw.lower() == "off"):
+            return ""
+        if isinstance(raw, str) and _FIELD_NAME.fullmatch(raw) and raw.lower() not in _TAKEN_NAMES:
+            return raw
+        raise ValueError(
+            f"{quoted(raw)} is not a name for a header of its own: write letters, digits and hyphens, as in "
+            '"X-Request-ID", or "off" for none'
+        )
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        return written(str(value) or "off")
 
 
 def written(text: str) -> str:

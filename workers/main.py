@@ -35,6 +35,9 @@ from preforkd.workers.channel import (
     Stacks,
     encode,
 )
+from preforkd.workers.client_limit import ClientLimit
+from preforkd.workers.edge import Edge
+from preforkd.workers.forwarded import Networks
 from preforkd.workers.gateways import StartupError, gateway_for, import_gateway
 from preforkd.workers.health import Health, with_health_path
 from preforkd.workers.hooks import Hooks, identify
@@ -42,9 +45,12 @@ from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.connections import connections_of
+from preforkd.workers.http.fields import call_request_id
+from preforkd.workers.http.queue_time import QueueTime
 from preforkd.workers.http.slow import SlowRequests
 from preforkd.workers.loader import AppError, LoadedApp, load
 from preforkd.workers.recycling import Recycling
+from preforkd.workers.request_id import RequestIds
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
 from preforkd.workers.server import Server
 from preforkd.workers.tally import Tally
@@ -308,6 +314,8 @@ class Worker:
             logger=log.LOGGER,
             tls=self._contexts(),
             handshake_timeout=self._settings.handshake_timeout,
+            proxy=self._proxy(),
+            clients=self._client_limit(),
         )
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read_channel)
@@ -341,6 +349,10 @@ class Worker:
             self._connections.slow = SlowRequests(self._settings.slow_request, log.LOGGER)
         if self._settings.counting:
             self._connections.counters = self._tally = Tally(self._row)
+        if self._settings.limit_queue_time:
+            self._connections.queue_time = QueueTime(self._loop, self._settings.limit_queue_time)
+        call_request_id(self._settings.request_id_header)
+        self._connections.edge = self._edge()
         self._access_log = self._open_access_log()
         self._row[Field.STATE] = RowState.LOADING
         self._try_protocol()
@@ -366,6 +378,26 @@ class Worker:
         if self._access_log is not None:
             self._access_log.close()
         ending.limit(end_by - self._loop.time())
+
+    def _edge(self) -> Edge:
+        settings = self._settings
+        ids = RequestIds(settings.request_id_header) if settings.request_id_header else None
+        return Edge(settings.forwarded, settings.forwarded_allow_ips, ids)
+
+    def _proxy(self) -> tuple[str, Networks] | None:
+        settings = self._settings
+        if settings.proxy_protocol == "off":
+            return None
+        return settings.proxy_protocol, Networks(settings.proxy_allow_from)
+
+    def _client_limit(self) -> ClientLimit | None:
+        settings = self._settings
+        if not settings.limit_per_client:
+            return None
+        proxies = settings.forwarded_allow_ips
+        if settings.proxy_protocol != "off":
+            proxies += settings.proxy_allow_from
+        return ClientLimit(settings.limit_per_client, Networks(proxies))
 
     def _contexts(self) -> dict[int, Callable[[], ssl.SSLContext]]:
         """What gives the TLS context of the next connection, by the descriptor of its listener."""

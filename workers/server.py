@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from preforkd.workers.accept import Acceptor
 from preforkd.workers.http.states import ConnectionState
+from preforkd.workers.proxy_reader import ProxyReader
 
 if TYPE_CHECKING:
     import ssl
 
+    from preforkd.workers.client_limit import ClientLimit
+    from preforkd.workers.forwarded import Networks
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
+    from preforkd.workers.proxy_protocol import ProxyHeader
     from preforkd.workers.scoreboard import AcceptState
     from preforkd.workers.tls_connection import TlsConnection
 
@@ -28,6 +32,9 @@ LAST_WORDS: Final = 0.1
 """Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
 HANDSHAKE_GRACE: Final = 1.0
 """Seconds for the rest of a TLS handshake that has begun, when silent clients have been given up in a drain."""
+
+COMPLAIN_EVERY: Final = 10.0
+"""Seconds between two log lines about clients with too many connections."""
 
 
 class Server:
@@ -46,6 +53,8 @@ class Server:
         logger: where trouble is reported.
         tls: by the descriptor of a listener that speaks TLS, what gives the context of its next connection.
         handshake_timeout: seconds for a TLS handshake; 0: for ever.
+        proxy: the form of the PROXY header that each connection begins with, and whose header is believed; None: none.
+        clients: how many connections a client may hold; None: any number.
     """
 
     def __init__(
@@ -63,6 +72,8 @@ class Server:
         logger: logging.Logger,
         tls: Mapping[int, Callable[[], ssl.SSLContext]] | None = None,
         handshake_timeout: float = 0,
+        proxy: tuple[str, Networks] | None = None,
+        clients: ClientLimit | None = None,
     ) -> None:
         self._loop = loop
         self._listeners = list(listeners)
@@ -75,6 +86,13 @@ class Server:
         self._connections = connections
         self._changed = changed
         self._logger = logger
+        self._clients = clients
+        self._counted: dict[HttpConnection, bytes] = {}
+        """What the client of a connection is counted by, where that is limited."""
+        self._complained = -COMPLAIN_EVERY
+        self._proxy: ProxyReader | None = None
+        if proxy is not None:
+            self._proxy = ProxyReader(loop, *proxy, then=self._open, closed=self._closed_unopened, logger=logger)
         self._opening: set[asyncio.BaseProtocol] = set()
         """Those that `connection_made` has not been called of: from then on they are among the connections."""
         self._acceptor = Acceptor(
@@ -93,7 +111,8 @@ class Server:
 
     def held(self) -> int:
         """Return how many connections this worker has accepted and not closed."""
-        return len(self._connections) + len(self._opening) + len(self._handshakes)
+        waiting = len(self._proxy) if self._proxy is not None else 0
+        return len(self._connections) + len(self._opening) + len(self._handshakes) + waiting
 
     def listen(self, backlog: int) -> None:
         """Have the kernel queue connections; where another worker listens already that only sets the backlog.
@@ -133,11 +152,13 @@ class Server:
         Idle connections stay open for `idle_grace` seconds, so that a request that is on its way is answered; the rest
         have until `deadline`, seconds of the loop's clock.
         """
+        grace = min(self._loop.time() + idle_grace, deadline)
+        if self._proxy is not None:
+            await self._proxy.settled_by(grace)
         while self._opening:  # noqa: ASYNC110 - an event would be set and cleared for every connection
             # Each takes a turn or two of the loop.
             await asyncio.sleep(0)
-        now = self._loop.time()
-        await self._closed_by(min(now + idle_grace, deadline))
+        await self._closed_by(grace)
         left = deadline - self._loop.time()
         if left > 0:
             self._give_up_handshakes(only_silent=True)
@@ -179,31 +200,50 @@ class Server:
                         await self._all_shaken
 
     def _take(self, connection: socket.socket, listener: socket.socket, address: object) -> None:
+        """Take an accepted socket."""
+        if self._proxy is None:
+            self._open(connection, listener, address, None)
+        else:
+            self._proxy.read(connection, listener, address)
+            self._changed(self.held())
+
+    def _open(
+        self, connection: socket.socket, listener: socket.socket, address: object, header: ProxyHeader | None
+    ) -> None:
         """Make a protocol for an accepted socket, and tell it who the client is: after a reset nobody knows.
 
         Driven by hand: a task for each connection costs 10 us more, and this one awaits a single future of the loop's.
         uvloop makes the socket non-blocking and sets TCP_NODELAY itself.
         """
+        key = self._key_of(address)
+        if key is not None and not self._admits(connection, address, key):
+            return
         try:
             http = self._factory()
             http.remember_client(address)
+            http.proxy_header = header
             protocol: asyncio.BaseProtocol = http
             if self._tls and (context := self._tls.get(listener.fileno())):
                 protocol = self._secured(context(), http)
             opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises
+            if key is not None and self._clients is not None:
+                self._clients.ended(key)
             self._not_opened(connection, exc)
             return
+        if key is not None:
+            self._counted[http] = key
         self._opening.add(protocol)
         self._changed(self.held())
         waiter._asyncio_future_blocking = False  # what a task does with what it is given to wait for
-        waiter.add_done_callback(partial(self._opened, opening, protocol, connection))
+        waiter.add_done_callback(partial(self._opened, opening, protocol, http, connection))
 
     def _opened(
         self,
         opening: Coroutine[Any, Any, Any],
         protocol: asyncio.BaseProtocol,
+        http: HttpConnection,
         connection: socket.socket,
         _: object,
     ) -> None:
@@ -213,9 +253,36 @@ class Server:
         except StopIteration:
             pass
         except Exception as exc:  # noqa: BLE001 - of whatever `connection_made` raises
+            self._uncount(http)
             self._not_opened(connection, exc)
         else:
+            self._uncount(http)
             self._not_opened(connection, RuntimeError("the loop waits for more than it used to"))
+
+    def _key_of(self, address: object) -> bytes | None:
+        """What the client of a connection is counted by; None: it is not."""
+        if self._clients is None or not isinstance(address, tuple):
+            return None
+        return self._clients.key_of(str(address[0]))
+
+    def _admits(self, connection: socket.socket, address: object, key: bytes) -> bool:
+        """Count a connection of a client; one too many is closed at once, without an answer that would cost more."""
+        if self._clients is None or self._clients.admits(key):
+            return True
+        connection.close()
+        self._closed_unopened()
+        now = self._loop.time()
+        if now - self._complained >= COMPLAIN_EVERY:
+            self._complained = now
+            host = address[0] if isinstance(address, tuple) else address
+            most = self._clients.most
+            self._logger.warning("%s holds %d connections, all that --limit-per-client allows: closed one", host, most)
+        return False
+
+    def _uncount(self, connection: HttpConnection) -> None:
+        key = self._counted.pop(connection, None)
+        if key is not None and self._clients is not None:
+            self._clients.ended(key)
 
     def _not_opened(self, connection: socket.socket, exc: Exception) -> None:
         connection.close()
@@ -223,22 +290,23 @@ class Server:
             self._logger.debug("a connection was lost before it was open: %s", exc)  # the client's business
         else:
             self._logger.error("the protocol of a connection could not be made", exc_info=exc)
-        self._connection_ended()
+        self._closed_unopened()
 
     # TLS
 
-    def _secured(self, context: ssl.SSLContext, protocol: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
+    def _secured(self, context: ssl.SSLContext, http: HttpConnection) -> asyncio.BaseProtocol:
         """Put TLS between a connection and its protocol."""
         from preforkd.workers.tls_connection import TlsConnection  # most workers do without the library
 
-        return TlsConnection(context, protocol, self._loop, self._handshake_timeout, self._begun, self._shaken)
+        shaken = partial(self._shaken, http)
+        return TlsConnection(context, http, self._loop, self._handshake_timeout, self._begun, shaken)
 
     def _begun(self, tls: TlsConnection) -> None:
         """A handshake begins: from here on the connection is counted among those."""
         self._opening.discard(tls)
         self._handshakes.add(tls)
 
-    def _shaken(self, tls: TlsConnection, exc: Exception | None) -> None:
+    def _shaken(self, http: HttpConnection, tls: TlsConnection, exc: Exception | None) -> None:
         """A handshake is over; when it was good the protocol gets the connection next."""
         self._handshakes.discard(tls)
         if exc is not None:
@@ -246,7 +314,8 @@ class Server:
                 self._logger.debug("a TLS handshake with %s has failed: %s", tls.peer, exc)
             else:
                 self._logger.error("the protocol of a connection could not be made", exc_info=exc)
-            self._connection_ended()
+            self._uncount(http)
+            self._closed_unopened()
         if not self._handshakes and self._all_shaken is not None:
             waiter, self._all_shaken = self._all_shaken, None
             if not waiter.done():
@@ -257,6 +326,11 @@ class Server:
             if not (only_silent and tls.heard):
                 tls.abort()
 
-    def _connection_ended(self) -> None:
+    def _connection_ended(self, connection: HttpConnection) -> None:
+        if self._counted:
+            self._uncount(connection)
+        self._closed_unopened()
+
+    def _closed_unopened(self) -> None:
         self._changed(self.held())
         self._acceptor.connection_ended()

@@ -26,6 +26,13 @@ class WorkerSettings:
     max_rss: int
     limit_connections: int
     limit_concurrency: int
+    limit_queue_time: float
+    limit_per_client: int
+    forwarded: str
+    forwarded_allow_ips: tuple[str, ...]
+    proxy_protocol: str
+    proxy_allow_from: tuple[str, ...]
+    request_id_header: str
     keep_alive: float
     keep_alive_requests: int
     handshake_timeout: float

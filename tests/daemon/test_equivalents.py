@@ -11,12 +11,11 @@ from preforkd.daemon.options import BY_NAME
 from tests.daemon.migration_table import rows
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-TO_COME = {"forwarded_allow_ips", "proxy_protocol", "proxy_allow_from"}
 
 
 def test_what_others_options_are_called_here_exists_here() -> None:
     named = {one.ours for one in (*EQUIVALENTS, *TAKEN)}
-    assert named <= set(BY_NAME) | TO_COME
+    assert named <= set(BY_NAME)
     assert len({one.ours for one in EQUIVALENTS}) == len(EQUIVALENTS)
 
 

@@ -35,7 +35,9 @@ BOOT = 30.0  # seconds for a boot, and for whatever else no promise is made abou
 READY = r"stop: kill -TERM \d+"  # the last line of the start-up log
 TITLE = re.compile(r"preforkd: worker (\d+) \(generation (\d+)\)")
 # What the daemon's environment must not inherit from the one of the tests.
-FOREIGN = re.compile(r"PREFORKD_.*|PORT|WEB_CONCURRENCY|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|PYTHON.*")
+FOREIGN = re.compile(
+    r"PREFORKD_.*|PORT|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|PYTHON.*"
+)
 # Never in the log of a daemon, whatever happens to it, unless a test provokes it.
 DEFECTS = re.compile(
     r"Traceback \(most recent call last\)|Exception ignored|never retrieved|was never awaited|Task was destroyed"

@@ -18,6 +18,7 @@ USUAL = [
     b"Accept: */*", b"User-Agent: x (y; z) \xe9", b"X-Request-Id: 7f1c", b"accept-encoding:\tgzip \t",
     b"Cookie: a=b; c",
     b"Connection: keep-alive", b"Content-Length: 0005", b"x-odd_name: ", b"Via:1.1 a",
+    b"X-Forwarded-For: a", b"x_real_ip: a", b"X-Correlation-Id: a", b"x_request-id: b", b"X-Forwarded-New: c",
 ]  # fmt: skip
 
 

@@ -212,7 +212,12 @@ class AsgiProtocol(ServerHttpProtocol):
             if self.transport is None:
                 raise ClientDisconnectedError("the client is gone")
             self._templates = Templates(
-                self.transport, gateway.options.root_path, gateway.draining, gateway.lifespan.state
+                self.transport,
+                gateway.options.root_path,
+                gateway.draining,
+                gateway.lifespan.state,
+                self.peer_address,
+                self.proxy_header,
             )
         return self._templates
 

@@ -15,7 +15,9 @@ from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.tls_info import distinguished_name
 
 if TYPE_CHECKING:
+    from preforkd.workers.forwarded import Forwarded
     from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.proxy_protocol import ProxyHeader
 
 Scope = dict[str, Any]
 Message = MutableMapping[str, Any]
@@ -51,6 +53,8 @@ class Templates:
             path of the request: the proxy in front is expected to have stripped it.
         draining: the event `preforkd.draining`. It is no value of the extension of that name: those are plain data.
         state: what the app's lifespan has left; each request gets a copy.
+        client: who has opened the connection.
+        proxied: what a PROXY header has said of it.
     """
 
     __slots__ = (
@@ -58,13 +62,20 @@ class Templates:
     )  # fmt: skip
 
     def __init__(
-        self, transport: asyncio.BaseTransport, root_path: str, draining: asyncio.Event, state: dict[str, Any]
+        self,
+        transport: asyncio.BaseTransport,
+        root_path: str,
+        draining: asyncio.Event,
+        state: dict[str, Any],
+        client: tuple[str, int] | None,
+        proxied: ProxyHeader | None,
     ) -> None:
         tls = transport.get_extra_info("ssl_object")
         # All keys are there from the start: a copy that grows costs as much again.
         common = {
             "asgi": None, "http_version": "1.1", "path": "", "raw_path": b"", "query_string": b"", "headers": (),
-            "root_path": root_path, "client": client_of(transport), "server": server_of(transport), "state": None,
+            "root_path": root_path, "client": client,
+            "server": proxied.server if proxied is not None and proxied.server else server_of(transport), "state": None,
             "extensions": None, "preforkd.draining": draining,
         }  # fmt: skip
         self._http = {"type": "http", "scheme": "https" if tls else "http", "method": "", **common}
@@ -72,6 +83,8 @@ class Templates:
         extensions: dict[str, Any] = {"preforkd.draining": {}}
         if tls is not None:
             extensions["tls"] = describe_tls(tls)
+        if proxied is not None:
+            extensions["preforkd.proxy"] = {"authority": proxied.authority, "unique_id": proxied.unique_id}
         self._http_extensions: dict[str, Any] = {
             "http.response.early_hint": {},
             "http.response.pathsend": {},
@@ -107,8 +120,12 @@ class Templates:
             scope["raw_path"] = raw_path
         scope["query_string"] = query.encode("ascii")
         scope["headers"] = message.fields.copy()  # the app may change it
-        scope["state"] = self._state.copy()
+        state = scope["state"] = self._state.copy()
+        if message.request_id:
+            state["request_id"] = message.request_id
         scope["extensions"] = self._http_extensions.copy()
+        if message.forwarded is not None:
+            _forward(scope, message.forwarded, path, raw_path)
         return scope
 
     def websocket(self, message: RequestMessage) -> Scope:
@@ -116,6 +133,8 @@ class Templates:
         scope = self.http(message)
         del scope["method"]
         scope.update(self._websocket)
+        if message.forwarded is not None and message.forwarded.scheme:
+            scope["scheme"] = "wss" if message.forwarded.scheme == "https" else "ws"
         scope["asgi"] = WEBSOCKET_VERSIONS.copy()
         scope["extensions"] = self._websocket_extensions.copy()
         offered = [value for name, value in message.fields if name == b"sec-websocket-protocol"]
@@ -125,15 +144,24 @@ class Templates:
         return scope
 
 
+def _forward(scope: Scope, said: Forwarded, path: str, raw_path: bytes) -> None:
+    """Have a scope say what trusted proxies say of the request, whose path is given without a root."""
+    scope["client"] = said.client
+    if said.scheme:
+        scope["scheme"] = said.scheme
+    if said.server is not None:
+        scope["server"] = said.server
+    if said.prefix:
+        scope["root_path"] = unquote(said.prefix)
+        if path != "*":
+            scope["path"] = scope["root_path"] + path
+            scope["raw_path"] = said.prefix.encode("ascii") + raw_path
+
+
 def _address(sockname: object) -> Address | None:
     if isinstance(sockname, tuple) and len(sockname) >= 2:
         return str(sockname[0]), int(sockname[1])
     return None
-
-
-def client_of(transport: asyncio.BaseTransport) -> Address | None:
-    """Return host and port of the other side; None where there are none, as on a unix socket."""
-    return _address(transport.get_extra_info("peername"))
 
 
 def server_of(transport: asyncio.BaseTransport) -> Address | None:

@@ -48,6 +48,7 @@ class WsgiGateway:
         drain_streams: when event streams are ended in a drain: "auto" or "all": at its beginning, "late": shortly
             before they would be cut.
         logger: where trouble is reported.
+        queue_time: seconds that a call may wait for a thread; 0: for ever.
 
     Attributes:
         app, threads, root_path: as given.
@@ -64,8 +65,10 @@ class WsgiGateway:
         root_path: str = "",
         drain_streams: str = "auto",
         logger: logging.Logger = LOGGER,
+        queue_time: float = 0.0,
     ) -> None:
         self.app = app
+        self._queue_time = queue_time
         self._logger = logger
         self.draining = DrainingFlag()
         self.streams = StreamDrain(drain_streams, self._end_streams)
@@ -78,12 +81,14 @@ class WsgiGateway:
     @classmethod
     def from_settings(cls, app: WsgiApp, settings: WorkerSettings) -> WsgiGateway:
         """Return that of a worker."""
-        return cls(app, settings.threads, settings.root_path, settings.drain_streams, log.LOGGER)
+        return cls(
+            app, settings.threads, settings.root_path, settings.drain_streams, log.LOGGER, settings.limit_queue_time
+        )
 
     def pool(self, loop: asyncio.AbstractEventLoop) -> ThreadPool:
         """Return the threads, which serve one loop; started when first asked for, so never before a fork."""
         if self._pool is None:
-            self._pool = ThreadPool(self.threads, loop)
+            self._pool = ThreadPool(self.threads, loop, self._queue_time)
         elif self._pool.loop is not loop:
             raise RuntimeError("a WsgiGateway serves one event loop")
         return self._pool
@@ -180,7 +185,7 @@ class WsgiProtocol(ServerHttpProtocol):
         gateway = self.gateway
         if self.transport is None:
             raise ClientDisconnectedError("the client is gone")
-        base = connection_environ(self.transport, threads=gateway.threads)
+        base = connection_environ(self.transport, self.peer_address, self.proxy_header, threads=gateway.threads)
         base["wsgi.file_wrapper"] = FileWrapper
         base["preforkd.draining"] = gateway.draining
         if gateway.threads:

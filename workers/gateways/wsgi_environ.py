@@ -18,7 +18,9 @@ from preforkd.workers.http.tls_info import info_of, variables_of
 if TYPE_CHECKING:
     import asyncio
 
+    from preforkd.workers.forwarded import Forwarded
     from preforkd.workers.http.message import Fields, RequestMessage
+    from preforkd.workers.proxy_protocol import ProxyHeader
 
 Environ = dict[str, Any]
 
@@ -67,7 +69,13 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
-def connection_environ(transport: asyncio.BaseTransport, *, threads: int) -> Environ:
+def connection_environ(
+    transport: asyncio.BaseTransport,
+    client: tuple[str, int] | None,
+    proxied: ProxyHeader | None = None,
+    *,
+    threads: int,
+) -> Environ:
     """Return what is the same in all requests of a connection.
 
     On a unix socket there is no address: `REMOTE_ADDR` is empty, and `SERVER_NAME` and `SERVER_PORT` come with each
@@ -75,6 +83,8 @@ def connection_environ(transport: asyncio.BaseTransport, *, threads: int) -> Env
 
     Args:
         transport: of the connection.
+        client: who has opened it.
+        proxied: what a PROXY header has said of it.
         threads: calls at a time in this process.
     """
     scheme = "https" if transport.get_extra_info("sslcontext") is not None else "http"
@@ -90,9 +100,12 @@ def connection_environ(transport: asyncio.BaseTransport, *, threads: int) -> Env
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,  # the stream ends where the body does, chunked or not
     }
-    local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-    if isinstance(remote, tuple):
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = str(remote[0]), str(remote[1])
+    if client is not None:
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
+    local = transport.get_extra_info("sockname")
+    if proxied is not None:
+        local = proxied.server or local
+        environ["preforkd.proxy"] = {"authority": proxied.authority, "unique_id": proxied.unique_id}
     if isinstance(local, tuple):
         environ["SERVER_NAME"], environ["SERVER_PORT"] = str(local[0]), str(local[1])
     if (tls := transport.get_extra_info("ssl_object")) is not None:
@@ -108,6 +121,24 @@ def add_server_of_host(environ: Environ) -> None:
         name, port = host, ""
     environ["SERVER_NAME"] = name
     environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+
+
+def forward(environ: Environ, said: Forwarded) -> str:
+    """Have an environ say what trusted proxies say of the request; return the path that they have stripped."""
+    client = said.client
+    environ["REMOTE_ADDR"] = client[0] if client is not None else ""
+    if client is not None and client[1]:
+        environ["REMOTE_PORT"] = str(client[1])
+    else:
+        environ.pop("REMOTE_PORT", None)
+    if said.scheme:
+        environ["wsgi.url_scheme"] = said.scheme
+    if said.server is not None:
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = said.server[0], str(said.server[1])
+    elif "SERVER_NAME" not in environ:
+        add_server_of_host(environ)
+    root = environ["SCRIPT_NAME"] = unquote_to_bytes(said.prefix).decode("latin-1") or environ["SCRIPT_NAME"]
+    return str(root)
 
 
 class EnvironSource:
@@ -131,7 +162,7 @@ class EnvironSource:
         # Flat: every request passes here.
         environ = self._base.copy()
         self._add_fields(environ, message.fields)
-        if self._needs_server:
+        if self._needs_server and message.forwarded is None:
             add_server_of_host(environ)
         target = message.path
         if "%" in target or target[0] != "/":
@@ -144,9 +175,13 @@ class EnvironSource:
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
         environ["QUERY_STRING"] = query
         root = self._root_path
+        if message.forwarded is not None:
+            root = forward(environ, message.forwarded) or root
         if root and path == "*":
             environ["SCRIPT_NAME"] = ""  # it means the server, not a path in it
         elif root and path.startswith(root) and path[len(root) : len(root) + 1] in ("/", ""):
             path = path[len(root) :]
         environ["PATH_INFO"] = path
+        if message.request_id:
+            environ["preforkd.request_id"] = message.request_id
         return environ

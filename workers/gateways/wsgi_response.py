@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from preforkd.workers.gateways.wsgi_headers import (
     DATE,
     HOP_BY_HOP,
+    REQUEST_ID,
     SERVER,
     check_field,
     known_field,
@@ -66,6 +67,7 @@ class WsgiResponse(Response):
                 self._plain = False
                 self._has_date |= mark == DATE
                 self._has_server |= mark == SERVER
+                self._has_id |= mark == REQUEST_ID
                 lines.append(line)
 
     def _take_hop_by_hop(self, name: str, value: str, line: bytes) -> None:

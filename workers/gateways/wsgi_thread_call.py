@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextvars import Context
 from io import BytesIO
+from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO
 
 from preforkd.workers import offspring
@@ -18,7 +19,7 @@ from preforkd.workers.gateways.wsgi_file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi_input import InputError
 from preforkd.workers.gateways.wsgi_threads import Signal
 from preforkd.workers.gateways.wsgi_websocket import refuse_websocket
-from preforkd.workers.http.errors import ClientDisconnectedError
+from preforkd.workers.http.errors import ClientDisconnectedError, overloaded
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi_answer import Answer
@@ -53,6 +54,7 @@ class ThreadCall(Call):
         input: `wsgi.input` when there is a body.
         posted: the loop will look at this call.
         queue_seconds: see `Job`.
+        due: when it has waited too long for a thread, seconds of the monotonic clock; 0: never.
         body: the whole body, when the app has returned it at once.
         parts: of the body that the loop has not taken yet.
         file: what the kernel is to send.
@@ -68,6 +70,7 @@ class ThreadCall(Call):
 
     posted = False
     queue_seconds = 0.0
+    due = 0.0
     input: BinaryIO | None = None
     body: bytes | None = None
     parts: deque[bytes] | None = None
@@ -104,6 +107,8 @@ class ThreadCall(Call):
         try:
             if self._context is not None:
                 self._context.run(self._close_file)
+            elif self.due and monotonic() > self.due:
+                self.error = overloaded()
             elif not self.abandoned:
                 context = Context()
                 context.run(self._call)
@@ -242,6 +247,12 @@ class ThreadCall(Call):
 
     def advance(self) -> None:
         """Take what the thread has posted."""
+        self._answer.take(self)
+
+    def refuse(self) -> None:
+        """It has waited too long for a thread: answer 503 instead of calling the app."""
+        self.error = overloaded()
+        self.ended = True
         self._answer.take(self)
 
     def feed(self, received: bytes | BaseException, *, is_last: bool = False) -> None:

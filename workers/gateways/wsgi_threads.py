@@ -60,11 +60,20 @@ class Signal:
 
 
 class Job(Protocol):
-    """What a pool runs."""
+    """What a pool runs.
+
+    Attributes:
+        posted: see `ThreadPool.post()`.
+        due: when it has waited too long to be begun, seconds of the monotonic clock; 0: never.
+    """
 
     posted: bool
     queue_seconds: float
     """How long it has waited for a thread, 0: that is not wanted; until one has it: minus the time it was submitted."""
+    due: float
+
+    def refuse(self) -> None:
+        """It has waited too long and is not run any more; called in the loop, must not raise."""
 
     def run(self) -> None:
         """Do the work; called in one of the threads, must not raise."""
@@ -79,14 +88,17 @@ class ThreadPool:
     Args:
         threads: how many.
         loop: whose requests they serve.
+        queue_time: seconds that a job may wait for its beginning; 0: for ever.
 
     Attributes:
         threads, loop: as given.
         unfinished: jobs that were submitted and have not ended; counted in the loop.
     """
 
-    def __init__(self, threads: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, threads: int, loop: asyncio.AbstractEventLoop, queue_time: float = 0.0) -> None:
         self.threads = threads
+        self._queue_time = queue_time
+        self._expiry_is_due = False
         self.unfinished = 0
         self.loop = loop
         self._waiting: deque[Job] = deque()
@@ -117,6 +129,8 @@ class ThreadPool:
         self.unfinished += 1
         if self._counters is not None:
             job.queue_seconds = -monotonic()
+        if self._queue_time:
+            self._expire_later(job)
         self._waiting.append(job)
         if not self._hand_over_is_due:
             self._hand_over_is_due = True
@@ -124,6 +138,7 @@ class ThreadPool:
 
     def submit_again(self, job: Job) -> None:
         """Have a job run once more, which has not ended."""
+        job.due = 0.0
         self._waiting.append(job)
         if not self._hand_over_is_due:
             self._hand_over_is_due = True
@@ -146,6 +161,30 @@ class ThreadPool:
         self._look_is_due = False
         self._take_posted()
         self._wake(len(self._waiting))
+
+    def _expire_later(self, job: Job) -> None:
+        job.due = monotonic() + self._queue_time
+        if not self._expiry_is_due:  # one timer for all: they wait in the order in which they have come
+            self._expiry_is_due = True
+            self.loop.call_later(self._queue_time, self._expire, context=self._context)
+
+    def _expire(self) -> None:
+        """Refuse what has waited too long, also while no thread gets to it."""
+        now = monotonic()
+        waiting, others = self._waiting, list[Job]()
+        with suppress(IndexError):  # threads take from it as well
+            while (job := waiting.popleft()).due <= now:
+                if job.due:
+                    job.refuse()
+                else:
+                    others.append(job)
+            others.append(job)
+        waiting.extendleft(reversed(others))
+        self._expiry_is_due = any(job.due for job in others)
+        if self._expiry_is_due:
+            self.loop.call_later(others[-1].due - now, self._expire, context=self._context)
+        if others:
+            self._wake(len(others))
 
     def _wake(self, count: int) -> None:
         with suppress(IndexError):  # a thread has seen the work by itself and taken its signal back

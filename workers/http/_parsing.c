@@ -18,8 +18,10 @@
 
 enum { NAME_MAX_SIZE = 48, METHOD_MAX_SIZE = 16, TABLE_SIZE = 1024, METHODS_MAX = 64, VALUE_DIGITS_MAX = 18 };
 
-/* What a field means to us. ODD: something that makes the head an unusual one. */
-enum meaning { PLAIN, HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, ODD };
+/* What a field means to us. TELLS, HAS_ID: proxies say something by it, see names.py. ODD: something that makes the head an unusual one. */
+enum meaning { PLAIN, TELLS, HAS_ID, HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, ODD };
+/* Noted beside TELLS and HAS_ID, which are 1 and 2; above them is the place of the first field with an id. */
+enum { ODDLY = 4, SEVERAL_IDS = 8, PLACE_OF_ID = 4 };
 
 typedef struct {
     PyObject *name;     /* bytes, in lower case */
@@ -39,6 +41,7 @@ typedef struct {
     PyObject *http_cookie;
     PyObject *content_length; /* names of attributes */
     PyObject *chunked;
+    PyObject *noted;
     entry names[TABLE_SIZE]; /* open addressing; at most a quarter is used */
     method methods[METHODS_MAX];
     Py_ssize_t method_count;
@@ -166,6 +169,7 @@ typedef struct {
     int seen[ODD]; /* each meaning at most once */
     int should_close;
     int chunked;
+    long noted;
     long long length;
 } facts;
 
@@ -188,6 +192,25 @@ take_meaning(facts *said, enum meaning meaning, const unsigned char *value, Py_s
     default:
         return said->chunked = equals(value, size, "chunked");
     }
+}
+
+/* What is noted for a name that is not in the table: see `names.note_of()`. */
+static int
+note_of(state *st, const unsigned char *name, Py_ssize_t size)
+{
+    static const char start[] = "x-forwarded-";
+    unsigned char plain[NAME_MAX_SIZE];
+    int oddly = 0;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        plain[i] = name[i] == '_' ? '-' : name[i];
+        oddly |= name[i] == '_' ? ODDLY : 0;
+    }
+    entry *known = find_entry(st, plain, size, hash_of(plain, size));
+    if (known->name != NULL && (known->meaning == TELLS || known->meaning == HAS_ID)) {
+        return (int)known->meaning | oddly;
+    }
+    int tells = size >= (Py_ssize_t)strlen(start) && memcmp(plain, start, strlen(start)) == 0;
+    return tells ? TELLS | oddly : 0;
 }
 
 /* Append the field at *at and move behind it. 1: done; 0: the head is an unusual one; -1: an exception. */
@@ -225,9 +248,14 @@ take_field(state *st, const unsigned char **at, PyObject *fields, facts *said)
         end--;
     }
     entry *known = find_entry(st, name, size, hash);
-    if (known->name != NULL && known->meaning != PLAIN && !take_meaning(said, known->meaning, value, end - value)) {
+    if (known->name != NULL && known->meaning > HAS_ID && !take_meaning(said, known->meaning, value, end - value)) {
         return 0;
     }
+    int note = known->name == NULL ? note_of(st, name, size) : known->meaning <= HAS_ID ? (int)known->meaning : 0;
+    if (note & HAS_ID) {
+        said->noted |= said->noted & HAS_ID ? SEVERAL_IDS : (long)PyList_GET_SIZE(fields) << PLACE_OF_ID;
+    }
+    said->noted |= note;
     PyObject *first = known->name != NULL ? Py_NewRef(known->name) : PyBytes_FromStringAndSize((char *)name, size);
     PyObject *second = PyBytes_FromStringAndSize((const char *)value, end - value);
     PyObject *pair = first != NULL && second != NULL ? PyTuple_New(2) : NULL;
@@ -250,6 +278,13 @@ make_request(state *st, PyObject *name, PyObject *target, PyObject *fields, cons
     PyObject *request = PyObject_Vectorcall(st->request_class, arguments, 6, NULL);
     if (request != NULL && said->chunked && PyObject_SetAttr(request, st->chunked, Py_True) < 0) {
         Py_CLEAR(request);
+    }
+    if (request != NULL && said->noted) {
+        PyObject *noted = PyLong_FromLong(said->noted);
+        if (noted == NULL || PyObject_SetAttr(request, st->noted, noted) < 0) {
+            Py_CLEAR(request);
+        }
+        Py_XDECREF(noted);
     }
     if (request != NULL && said->length >= 0) {
         PyObject *length = PyLong_FromLongLong(said->length);
@@ -421,9 +456,9 @@ meaning_of(const unsigned char *name, Py_ssize_t size)
     return ODD;
 }
 
-/* Fill the table with names in lower case; those that have a meaning, or not. */
+/* Fill the table with names in lower case that are not in it; ODD: each has a meaning of its own. */
 static int
-add_names(state *st, PyObject *names, int are_meant)
+add_names(state *st, PyObject *names, enum meaning meaning)
 {
     PyObject *iterator = PyObject_GetIter(names);
     PyObject *name;
@@ -434,7 +469,7 @@ add_names(state *st, PyObject *names, int are_meant)
         if (one != NULL && one->name == NULL) {
             one->name = Py_NewRef(name);
             one->hash = hash_of(s, size);
-            one->meaning = are_meant ? meaning_of(s, size) : PLAIN;
+            one->meaning = meaning == ODD ? meaning_of(s, size) : meaning;
             one->variable = variable_of(s, size);
         }
         Py_DECREF(name);
@@ -462,31 +497,36 @@ add_methods(state *st, PyObject *methods)
 }
 
 PyDoc_STRVAR(setup_doc,
-             "setup(request_class, version, meant, plain, methods)\n--\n\n"
+             "setup(request_class, version, meant, telling, ids, plain, methods)\n--\n\n"
              "Take the vocabulary and what requests are made of; once, before anything else.\n\n"
              "Args:\n"
              "    request_class: RequestMessage.\n"
              "    version: HttpVersion11.\n"
-             "    meant, plain: names of fields in lower case, with and without a meaning for the protocol.\n"
+             "    meant, telling, ids, plain: names of fields in lower case: with a meaning for the protocol, by which\n"
+             "        proxies tell of clients, or say the id of a request, and others.\n"
              "    methods: from bytes to str; the most frequent ones first.\n");
 
 static PyObject *
 setup(PyObject *module, PyObject *args)
 {
     state *st = PyModule_GetState(module);
-    PyObject *request_class, *version, *meant, *plain, *methods;
-    if (!PyArg_ParseTuple(args, "OOOOO!", &request_class, &version, &meant, &plain, &PyDict_Type, &methods)) {
+    PyObject *request_class, *version, *meant, *telling, *ids, *plain, *methods;
+    if (!PyArg_ParseTuple(args, "OOOOOOO!", &request_class, &version, &meant, &telling, &ids, &plain, &PyDict_Type,
+                          &methods)) {
         return NULL;
     }
-    if (st->request_class != NULL || PyObject_Size(meant) + PyObject_Size(plain) > TABLE_SIZE / 4) {
+    if (st->request_class != NULL || PyObject_Size(meant) + PyObject_Size(telling) + PyObject_Size(ids) + PyObject_Size(plain) > TABLE_SIZE / 4) {
         PyErr_SetString(PyExc_ValueError, "setup() was called before, or there are too many names");
         return NULL;
     }
     st->http_cookie = PyUnicode_InternFromString("HTTP_COOKIE");
     st->content_length = PyUnicode_InternFromString("content_length");
     st->chunked = PyUnicode_InternFromString("chunked");
-    if (st->http_cookie == NULL || st->content_length == NULL || st->chunked == NULL || add_names(st, meant, 1) < 0
-        || add_names(st, plain, 0) < 0 || add_methods(st, methods) < 0) {
+    st->noted = PyUnicode_InternFromString("noted");
+    if (st->http_cookie == NULL || st->content_length == NULL || st->chunked == NULL || st->noted == NULL
+        || add_names(st, meant, ODD) < 0 || add_names(st, telling, TELLS) < 0 || add_names(st, ids, HAS_ID) < 0
+        || add_names(st, plain, PLAIN) < 0
+        || add_methods(st, methods) < 0) {
         return NULL;
     }
     st->version = Py_NewRef(version);
@@ -512,6 +552,7 @@ clear_state(PyObject *module)
     Py_CLEAR(st->http_cookie);
     Py_CLEAR(st->content_length);
     Py_CLEAR(st->chunked);
+    Py_CLEAR(st->noted);
     for (int i = 0; i < TABLE_SIZE; i++) {
         Py_CLEAR(st->names[i].name);
         Py_CLEAR(st->names[i].variable);

@@ -6,6 +6,8 @@ def setup(
     request_class: type[RequestMessage],
     version: HttpVersion,
     meant: Iterable[bytes],
+    telling: Iterable[bytes],
+    ids: Iterable[bytes],
     plain: Iterable[bytes],
     methods: dict[bytes, str],
 ) -> None: ...

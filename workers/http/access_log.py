@@ -26,6 +26,7 @@ from preforkd.workers.http.access_log_format import (
 from preforkd.workers.http.clock import clock
 from preforkd.workers.log_lines import coloured
 from preforkd.workers.output import FINISH, Losses, Output, packed
+from preforkd.workers.request_id import trace_of
 from preforkd.workers.ways import Way, way_to, way_to_file
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ RETRY: Final = 0.01
 """Seconds after which what could not be written is tried again; the double of it when nothing has gone out then."""
 LONGEST_RETRY: Final = 0.25
 
-_JSON_FIELDS = WantedFields(b"authorization", b"referer", b"user-agent")
+_JSON_FIELDS = WantedFields(b"authorization", b"referer", b"user-agent", b"traceparent")
+
+_OF_REQUEST = (
+    "user", "method", "path", "query", "protocol", "referer", "user_agent", "request_id", "trace_id", "span_id"
+)  # fmt: skip
 
 
 def _json_text(value: str | None) -> str | None:
@@ -62,10 +67,11 @@ def json_line(
     """Make a line of JSON; values that are not there are null."""
     record: dict[str, object] = {"time": clock.iso_time, "remote": remote}
     if message is None:
-        record.update(dict.fromkeys(("user", "method", "path", "query", "protocol", "referer", "user_agent")))
+        record.update(dict.fromkeys(_OF_REQUEST))
     else:
         path, _, query = message.path.partition("?")
         field = _JSON_FIELDS.of(message).get
+        trace = trace_of(field(b"traceparent"))
         record.update(
             user=_json_text(user_of(field(b"authorization"))),
             method=message.method,
@@ -74,6 +80,9 @@ def json_line(
             protocol=protocol_of(message),
             referer=_json_field(field(b"referer")),
             user_agent=_json_field(field(b"user-agent")),
+            request_id=message.request_id or None,
+            trace_id=trace[0] if trace is not None else None,
+            span_id=trace[1] if trace is not None else None,
         )
     record.update(
         status=response.status if response is not None else NOT_SENT,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.message import HttpVersion11
+from preforkd.workers.request_id import trace_of
 
 if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
@@ -119,6 +120,14 @@ def _user(_: RequestMessage, field: Field) -> str:
     return "-" if value is None else escape(user_of(value) or "-")
 
 
+def _trace(part: int) -> RequestAtom:
+    def text(_: RequestMessage, field: Field) -> str:
+        ids = trace_of(field(b"traceparent"))
+        return ids[part] if ids is not None else "-"
+
+    return text
+
+
 # The atoms that look at the request alone.
 _REQUEST_ATOMS: dict[str, RequestAtom] = {
     "r": lambda message, _: f"{message.method} {escape(message.path)} {protocol_of(message)}",
@@ -127,10 +136,19 @@ _REQUEST_ATOMS: dict[str, RequestAtom] = {
     "q": lambda message, _: escape(message.path.partition("?")[2]),
     "H": lambda message, _: protocol_of(message),
     "u": _user,
+    "id": lambda message, _: escape(message.request_id) or "-",
+    "trace": _trace(0),
+    "span": _trace(1),
     "f": _field_atom(b"referer"),
     "a": _field_atom(b"user-agent"),
 }
-_FIELDS_OF_ATOMS = {"u": b"authorization", "f": b"referer", "a": b"user-agent"}
+_FIELDS_OF_ATOMS = {
+    "u": b"authorization",
+    "f": b"referer",
+    "a": b"user-agent",
+    "trace": b"traceparent",
+    "span": b"traceparent",
+}
 
 # The other atoms, as expressions: all of a line's are evaluated in one call, where a call for each cost 1 us a line.
 _EXPRESSIONS = {
@@ -149,7 +167,7 @@ _EXPRESSIONS = {
 }
 _KNOWN = " ".join(
     f"%({name})s"
-    for name in ["h", "l", "u", "t", "r", *"mUqH", *"sbB", *"faTMDLpX", "{name}i", "{name}o", "{name}e"]
+    for name in [*"hlutrmUqHsbBfaTMDLpX", "id", "trace", "span", "{name}i", "{name}o", "{name}e"]
 )  # fmt: skip
 
 
@@ -170,8 +188,9 @@ def compile_format(access_log_format: str) -> LineMaker:
             r request line, m method, U path, q query, H protocol, s status, b size or `-`, B size, f referer,
             a user agent, T seconds, M milliseconds, D microseconds, L seconds with six digits, p process,
             X what became of the connection: `X` it ended before the response was complete, `+` it stays open, `-` it
-            ends behind the response; `{name}i`, `{name}o`, `{name}e`: a field of the request, of the response, a value
-            of the environ. `%%` is a percent sign. A request that got no response has the status 499.
+            ends behind the response; id the id of the request, trace and span those of its `traceparent`; `{name}i`,
+            `{name}o`, `{name}e`: a field of the request, of the response, a value of the environ. `%%` is a percent
+            sign. A request that got no response has the status 499.
 
     Raises:
         ValueError: an atom is unknown.

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from contextvars import Context
 
+    from preforkd.workers.edge import Edge
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.parser import RequestParser
     from preforkd.workers.http.waiter import Deferred, Rest, Wakeup
     from preforkd.workers.http.writer import ResponseWriter
+    from preforkd.workers.proxy_protocol import ProxyHeader
     from preforkd.workers.tls_connection import TlsConnection
+
+    Address = tuple[str, int]
 
 # Seconds for the rest of a head when the worker is about to exit; half of the time that is left, if that is less, so
 # that the answer does not fall into the moment of the exit.
@@ -76,15 +80,19 @@ class ClosingConnection(asyncio.Protocol):
             it, or nobody knows how much.
         continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
         deferred: the request that is being handled, if its handler has returned that.
+        proxy_header: what a PROXY header has said of the connection; None: there was none.
+        peer_is_trusted: whether the peer's word on its clients counts; None: nobody has asked yet.
+        speaks_for_others: the peer has spoken for a client of its own.
     """
 
     # Slots: more than 30 attributes in an instance's dictionary make every one of them slower. Subclasses of
     # ServerHttpProtocol get a dictionary as usual.
     __slots__ = (
-        "__weakref__", "_allowed", "_bad", "_client_finished", "_context", "_discarded", "_given_loop",
-        "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused", "_receiver", "_remote", "_rest",
-        "_tail", "_task", "_wakeup", "connections", "continue_is_due", "deferred", "keep_alive_wish", "limits",
-        "persistent", "reader", "request", "requests", "rest_may_be_long", "state", "transport", "writer",
+        "__weakref__", "_allowed", "_bad", "_client", "_client_finished", "_context", "_discarded", "_edge",
+        "_given_loop", "_has_guard", "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused",
+        "_receiver", "_remote", "_rest", "_scheme", "_tail", "_task", "_waited_for_others", "_wakeup", "connections",
+        "continue_is_due", "deferred", "keep_alive_wish", "limits", "peer_is_trusted", "persistent", "proxy_header",
+        "reader", "request", "requests", "rest_may_be_long", "speaks_for_others", "state", "transport", "writer",
     )  # fmt: skip
 
     reader: RequestParser
@@ -116,6 +124,14 @@ class ClosingConnection(asyncio.Protocol):
         self.rest_may_be_long = False
         self._discarded = 0
         self._remote: str | None = None
+        self._client: Address | None = None
+        self._edge: Edge | None = None
+        self._scheme = ""
+        self._has_guard = False  # requests may be refused because there are too many
+        self._waited_for_others = False  # of the client's own, in a pipeline
+        self.proxy_header: ProxyHeader | None = None
+        self.peer_is_trusted: bool | None = None
+        self.speaks_for_others = False
         self._receiver: asyncio.Protocol | None = None
         self._marks = Marks()
 

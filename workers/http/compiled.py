@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from preforkd.workers.http.message import HttpVersion11, RequestMessage
-from preforkd.workers.http.names import MEANT, METHODS, PLAIN
+from preforkd.workers.http.names import FORWARDING, MEANT, METHODS, PLAIN, REQUEST_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ except ImportError as exc:  # there was no compiler, or it was built for another
     _parsing: ModuleType | None = None
     MISSING = str(exc)
 else:
-    built.setup(RequestMessage, HttpVersion11, MEANT, PLAIN, METHODS)
+    built.setup(RequestMessage, HttpVersion11, MEANT, FORWARDING, REQUEST_IDS, PLAIN, METHODS)
     _parsing = built
     MISSING = ""
 

@@ -72,6 +72,8 @@ class HttpConnection(ClosingConnection):
         self._context = copy_context()
         self._marks.head = monotonic()
         self.connections = connections_of(loop)
+        self._edge = self.connections.edge
+        self._has_guard = self.connections.limit_concurrency > 0 or self.connections.queue_time is not None
         self.connections.add(self, loop, self._allowed.sweep_interval())
 
     def data_received(self, data: bytes) -> None:
@@ -104,6 +106,8 @@ class HttpConnection(ClosingConnection):
             if not self._marks.head:
                 self._marks.head = monotonic()
             return
+        if self._edge is not None:
+            self._edge.take(self, message)
         self._marks.head = 0.0
         self._message = message
         self._intake = HOLD
@@ -177,6 +181,7 @@ class HttpConnection(ClosingConnection):
         """It is the turn of what was kept."""
         tail = b"".join(self._tail)
         self._tail.clear()
+        self._waited_for_others = True
         self._resume_reading()
         self.data_received(tail)
         if self._client_finished and not self._tail:
@@ -198,6 +203,8 @@ class HttpConnection(ClosingConnection):
         self._marks.head = 0.0
         if exc.request is None:
             exc.request = refused_request(bytes(self.reader.partial or data), exc.code == 414)
+        if exc.request is not None and self._edge is not None:
+            self._edge.take(self, exc.request)
         self._bad = exc.with_traceback(None)  # its frames would keep this connection alive
         self._intake = DISCARD
         self.persistent = False
@@ -466,14 +473,43 @@ class HttpConnection(ClosingConnection):
 
     @property
     def remote(self) -> str:
-        """The client's address for the logs; `-` when it has none (a unix socket)."""
+        """The client's address for the logs; `-` when it has none (a unix socket) or nobody knows it.
+
+        Behind a trusted proxy it is the one that the proxy tells for the current request.
+        """
         if self._remote is None:
-            self.remember_client(self.transport.get_extra_info("peername") if self.transport is not None else None)
+            self._ask_client()
         return self._remote or "-"
 
+    @property
+    def peer_address(self) -> tuple[str, int] | None:
+        """Address and port of whoever has opened the connection, as the socket or a PROXY header says; None: no such.
+
+        With a proxy that speaks for its clients that is the proxy; `remote` and `message.forwarded` know the client.
+        """
+        if self._remote is None:
+            self._ask_client()
+        return self._client
+
+    @property
+    def peer_scheme(self) -> str:
+        """How the client speaks to us, "http" or "https"; a trusted proxy may know better (`message.forwarded`)."""
+        if not self._scheme:
+            is_tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
+            self._scheme = "https" if is_tls else "http"
+        return self._scheme
+
+    def _ask_client(self) -> None:
+        self.remember_client(self.transport.get_extra_info("peername") if self.transport is not None else None)
+
     def remember_client(self, address: object) -> None:
-        """Take the client's address, as sockets have it."""
-        self._remote = str(address[0]) if isinstance(address, tuple | list) and address else "-"
+        """Take the address of whoever has opened the connection, as sockets have it."""
+        self._client = (str(address[0]), int(address[1])) if isinstance(address, tuple | list) and address else None
+        self.client_is(self._client)
+
+    def client_is(self, client: tuple[str, int] | None) -> None:
+        """Take the address of the current request's client."""
+        self._remote = client[0] if client is not None else "-"
 
     # The response's questions.
 

@@ -14,8 +14,10 @@ from preforkd.workers.http.deadlines import SWEEP_SECONDS
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    from preforkd.workers.edge import Edge
     from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.queue_time import QueueTime
     from preforkd.workers.http.slow import SlowRequests
 
 
@@ -46,11 +48,13 @@ class Connections:
         active: requests that are being handled now.
         accepted: connections since the start.
         draining: responses say `Connection: close`.
+        edge: what is done with each head before the app sees it; None: nothing.
+        queue_time: tells which requests have waited too long to be served; None: none is asked.
         limit_concurrency: above this number of active requests a request is answered 503; 0: no limit.
         counters: who counts each request; None: nobody. To be set before there is a connection.
         slow: looks at each connection that was swept; None: nobody wants to know of slow requests.
         began: called with each new connection; None while nobody wants to know, as `ended`.
-        ended: called after each connection that has ended.
+        ended: called with each connection that has ended.
     """
 
     def __init__(self) -> None:
@@ -58,11 +62,13 @@ class Connections:
         self.active = 0
         self.accepted = 0
         self.draining = False
+        self.edge: Edge | None = None
+        self.queue_time: QueueTime | None = None
         self.limit_concurrency = 0
         self.counters: Counters | None = None
         self.slow: SlowRequests | None = None
         self.began: Callable[[HttpConnection], None] | None = None
-        self.ended: Callable[[], None] | None = None
+        self.ended: Callable[[HttpConnection], None] | None = None
         self._requests_before = 0
         self._bytes_before = 0
         self._classes = [0] * 10
@@ -134,7 +140,7 @@ class Connections:
             return
         self._live.discard(connection)
         if self.ended is not None:
-            self.ended()
+            self.ended(connection)
         self._requests_before += connection.requests
         self._bytes_before += connection.writer.sent
         if not self._live:

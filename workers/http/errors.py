@@ -60,3 +60,8 @@ class ClientDisconnectedError(ConnectionError):
 
 class ResponseError(RuntimeError):
     """The handler used a `Response` against its contract: twice, out of order, or with a wrong Content-Length."""
+
+
+def overloaded() -> HttpProcessingError:
+    """Return what a request is refused with that could not be served in time; another server may have room."""
+    return HttpProcessingError(503, headers={"Retry-After": "1"})

@@ -55,6 +55,23 @@ _REPEATED = frozenset(
 )
 
 
+REQUEST_ID = "request-id"
+"""The meaning of the field that says a request's id, whatever its name is."""
+_request_id = ""
+
+
+def call_request_id(name: str) -> None:
+    """Have a field of another name say the request's id in the responses of this process; empty: none does."""
+    global _request_id
+    _request_id = name.lower()
+    _MEANINGS.clear()
+
+
+def is_request_id(lower: str) -> bool:
+    """Whether the field of this name, in lower case, says the request's id."""
+    return lower == _request_id
+
+
 def remember(name: str, value: str, line: bytes, length: int | None = None) -> None:
     """Keep a checked field for the next response: Content-Length with its number, others when they tend to repeat."""
     if length is None and (len(value) > _FIELD_SIZE_MAX or name.lower() not in _REPEATED):
@@ -70,7 +87,7 @@ def field_line(name: str, value: str) -> bytes:
 
 
 def meaning_of(name: str) -> str:
-    """Return what a field name means to a response: its lower case, or "" for most.
+    """Return what a field name means to a response: its lower case, REQUEST_ID, or "" for most.
 
     Raises:
         ValueError: it is not a token (RFC 9110 section 5.1).
@@ -81,7 +98,7 @@ def meaning_of(name: str) -> str:
     if not _TOKEN(name):
         raise ValueError(f"invalid header name: {name!r}")
     lower = name.lower()
-    meaning = lower if lower in _OURS else ""
+    meaning = lower if lower in _OURS else REQUEST_ID if lower == _request_id else ""
     if len(_MEANINGS) < _MEANINGS_MAX:
         _MEANINGS[name] = meaning
     return meaning

@@ -10,6 +10,7 @@ from preforkd.workers.http.clock import clock
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.fields import (
     PLAIN_LINES,
+    REQUEST_ID,
     check_value,
     checked_status,
     field_line,
@@ -49,6 +50,7 @@ class ResponseHead:
     _chunked = False
     _has_date = False
     _has_server = False
+    _has_id = False
     _filters: list[Compressor | Rechunker] | None = None
     _no_body = False
     _unframed = 0
@@ -163,6 +165,9 @@ class ResponseHead:
         elif meaning == "server":
             self._has_server = True
             self._plain = False
+        elif meaning == REQUEST_ID:
+            self._has_id = True
+            self._plain = False
         return True
 
     def _chunk(self) -> None:
@@ -195,7 +200,7 @@ class ResponseHead:
         self._takes_fields = True
         self._lines.clear()
         self._length = None
-        self._chunked = self._has_date = self._has_server = False
+        self._chunked = self._has_date = self._has_server = self._has_id = False
         for name, value in (headers or {}).items():
             self.add_header(name, value)
 
@@ -227,9 +232,13 @@ class ResponseHead:
             and not connection.rest_may_be_long
         )
         fields = clock.keep_alive_fields if keeps else clock.close_fields
-        if not self._plain and (self._has_date or self._has_server or self.sent_status == 101):
-            fields = self._unusual_fields(keeps)
-        return b"".join([self._first_line, *self._lines, fields, *body])
+        id_line = request.id_line if request is not None else b""
+        if not self._plain:
+            if self._has_date or self._has_server or self.sent_status == 101:
+                fields = self._unusual_fields(keeps)
+            if self._has_id:
+                id_line = b""
+        return b"".join([self._first_line, *self._lines, id_line, fields, *body])
 
     def _unusual_fields(self, keeps: bool) -> bytes:
         """The default fields of a head that has some of them already, and the empty line."""

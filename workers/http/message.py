@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import compress
+from typing import TYPE_CHECKING, NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from preforkd.workers.forwarded import Forwarded
 
 Fields = list[tuple[bytes, bytes]]
 RawHeaders = tuple[tuple[bytes, bytes], ...]
@@ -39,6 +45,10 @@ class RequestMessage:
         chunked: the body is sent in the chunked transfer coding.
         content_length: the announced length in bytes, None when there is none.
         expect_continue: the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+        noted: what there is of fields by which proxies say something, whoever has sent them; see `names.py`.
+        request_id: the id by which it is known; empty: it has none.
+        id_line: the field that says so in the response, as a line of its head.
+        forwarded: what trusted proxies say of the client; None: nothing, and the connection's own client asks.
 
     Args:
         head: the bytes that `fields` were read from, for their names as sent; empty: those are the names in `fields`.
@@ -50,6 +60,10 @@ class RequestMessage:
     chunked: bool = False
     content_length: int | None = None
     expect_continue: bool = False
+    noted: int = 0
+    request_id: str = ""
+    id_line: bytes = b""
+    forwarded: Forwarded | None = None
     _headers: CIMultiDictProxy[str] | None = None
 
     def __init__(
@@ -68,7 +82,8 @@ class RequestMessage:
         if not self._head:
             return tuple(self.fields)
         lines = self._head.split(b"\r\n")[1:-2]
-        return tuple([(line[: len(name)], value) for line, (name, value) in zip(lines, self.fields, strict=True)])
+        sent = [(line[: len(name)], value) for line, (name, value) in zip(lines, self.fields, strict=False)]
+        return (*sent, *self.fields[len(lines) :])  # behind them what was added here
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
@@ -89,11 +104,42 @@ class RequestMessage:
         return headers
 
     def replace_host(self, authority: bytes) -> None:
-        """Have the authority of an absolute-form target as `Host`, whatever was sent (RFC 9112 section 3.2.2)."""
-        line, *lines, _, _ = self._head.split(b"\r\n")
-        others = [one for one in lines if one.partition(b":")[0].lower() != b"host"]
-        self._head = b"\r\n".join([line, b"Host: " + authority, *others, b"", b""])
-        self.fields = [(b"host", authority), *[field for field in self.fields if field[0] != b"host"]]
+        """Have another `Host`, whatever was sent.
+
+        The authority of a target in absolute form (RFC 9112 section 3.2.2), or the one that a trusted proxy tells.
+        """
+        self.take_out(lambda name: name == b"host")
+        if self._head:
+            line, rest = self._head.split(b"\r\n", 1)
+            self._head = b"\r\n".join([line, b"Host: " + authority, rest])
+        self.fields.insert(0, (b"host", authority))
+
+    def take_out(self, unwanted: Callable[[bytes], bool]) -> None:
+        """Have the app not see fields.
+
+        Args:
+            unwanted: tells which by their name in lower case.
+        """
+        fields = self.fields
+        kept = [not unwanted(name) for name, _ in fields]
+        if all(kept):
+            return
+        if self._head:
+            line, *lines, _, _ = self._head.split(b"\r\n")
+            self._head = b"\r\n".join([line, *compress(lines, kept), b"", b""])
+        self.fields = list(compress(fields, kept))
+        self._headers = None
+
+    def replace_list(self, name: bytes, elements: list[bytes]) -> None:
+        """Have the fields of a name be one, with these elements.
+
+        Args:
+            name: in lower case.
+            elements: of the list (RFC 9110 section 5.6.1); without any there is no such field.
+        """
+        self.take_out(lambda one: one == name)
+        if elements:
+            self.fields.append((name, b", ".join(elements)))
 
     def __repr__(self) -> str:
         return f"<RequestMessage {self.method} {self.path} HTTP/{self.version.major}.{self.version.minor}>"

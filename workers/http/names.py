@@ -32,6 +32,50 @@ PLAIN = tuple(
     b" x-scheme x-trace-id x-xsrf-token".split()
 )
 
+# By which proxies say who the client is and what it has asked for: of anybody else a claim (`forwarded.py`).
+FORWARDING = frozenset(
+    b"cf-connecting-ip client-ip fastly-client-ip forwarded front-end-https true-client-ip x-client-ip"
+    b" x-cluster-client-ip x-envoy-external-address x-forwarded x-forwarded-by x-forwarded-client-cert x-forwarded-for"
+    b" x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-proto x-forwarded-protocol x-forwarded-scheme"
+    b" x-forwarded-server x-forwarded-ssl x-original-forwarded-for x-original-host x-original-url x-real-ip"
+    b" x-rewrite-url x-scheme x-url-scheme".split()
+)
+# By which they say the id of a request (`request_id.py`).
+REQUEST_IDS = frozenset(b"x-request-id x-correlation-id".split())
+NOTED = FORWARDING | REQUEST_IDS
+# What is noted of a head that has such fields; it is looked at once more for that, the others are not.
+TELLS, HAS_ID, ODDLY, SEVERAL_IDS = 1, 2, 4, 8
+# Above these bits is the place of the (first) field with an id among the fields: so nobody has to look for it.
+PLACE_OF_ID = 4
+
+
+def is_forwarding(name: bytes) -> bool:
+    """Whether a field says what proxies say, by its name in lower case, however it is spelled."""
+    return bool(note_of(name) & TELLS)
+
+
+def note_of(name: bytes) -> int:
+    """Return what is noted of a head for a field of that name, in lower case; 0: nothing.
+
+    ODDLY is one with underscores, which apps that make variables of names (CGI, WSGI) take for the one with hyphens.
+    """
+    plain = name.replace(b"_", b"-")
+    note = HAS_ID if plain in REQUEST_IDS else TELLS if plain in FORWARDING or plain.startswith(b"x-forwarded-") else 0
+    return note | ODDLY if note and plain != name else note
+
+
+def noted_with(noted: int, note: int, place: int) -> int:
+    """Return what is noted of a head with one more field.
+
+    Args:
+        noted: so far.
+        note: for the field.
+        place: of the field.
+    """
+    if note & HAS_ID:
+        noted |= SEVERAL_IDS if noted & HAS_ID else place << PLACE_OF_ID
+    return noted | note
+
 
 def _spellings(name: bytes) -> set[bytes]:
     """Those in which clients send a name: lower case, a capital for each word, and what they are used to."""
@@ -41,8 +85,8 @@ def _spellings(name: bytes) -> set[bytes]:
 _HABITS = {
     b"dnt": b"DNT", b"etag": b"ETag", b"soapaction": b"SOAPAction", b"te": b"TE", b"x-request-id": b"X-Request-ID",
 }  # fmt: skip
-# From the spelling of a plain name to its lower case: one lookup a field.
-LOWER = {spelling: name for name in PLAIN for spelling in _spellings(name)}
+# From the spelling of a plain name that is not noted to its lower case: one lookup a field.
+LOWER = {spelling: name for name in PLAIN if name not in NOTED for spelling in _spellings(name)}
 
 # Those that llhttp, which most servers have below them, knows; RFC 9110 section 9 and the registry of methods.
 METHODS = {

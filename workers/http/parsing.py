@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from preforkd.workers.http import rules
 from preforkd.workers.http.errors import BadRequestError
 from preforkd.workers.http.message import Fields, HttpVersion11, RequestMessage
-from preforkd.workers.http.names import LOWER, MEANT, METHODS
+from preforkd.workers.http.names import LOWER, MEANT, METHODS, note_of, noted_with
 
 if TYPE_CHECKING:
     from preforkd.workers.http.limits import Limits
@@ -44,6 +44,7 @@ def parse_head(head: bytes, limits: Limits) -> RequestMessage:  # noqa: C901 -- 
     method = METHODS.get(parts[0])
     version = HttpVersion11
     is_plain = True
+    noted = 0
     if method is None or len(parts) != 3 or parts[2] != b"HTTP/1.1" or not _ORIGIN_FORM(parts[1]):
         method, version = rules.check_request_line(lines[0])
         is_plain = False
@@ -69,8 +70,12 @@ def parse_head(head: bytes, limits: Limits) -> RequestMessage:  # noqa: C901 -- 
                     length = value
                 else:
                     is_plain = False
+            elif note := note_of(lower):
+                noted = noted_with(noted, note, len(fields))
         fields.append((lower, value))
     message = RequestMessage(method, parts[1].decode("latin-1"), version, fields, False, head)
+    if noted:
+        message.noted = noted
     if len(fields) > limits.limit_headers > 0:
         raise _refused(message, BadRequestError("Too many header fields", code=431))
     if (

@@ -14,7 +14,7 @@ from preforkd.workers.http.access_log_format import NOT_SENT
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.error_page import FINAL_STATUSES
-from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
+from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError, overloaded
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Deferred, Ending, Rest, raising
@@ -171,12 +171,7 @@ class ProcessingConnection(HttpConnection):
             started = self.request_began = monotonic()
         payload = self._payload
         try:
-            if (
-                message is None
-                or payload is not EMPTY_PAYLOAD
-                or self.allowed_methods
-                or self.connections.limit_concurrency
-            ):
+            if message is None or payload is not EMPTY_PAYLOAD or self.allowed_methods or self._has_guard:
                 if message is None and self._bad is not None:
                     message = self.request = self._bad.request
                 self._check_request(message, payload)
@@ -339,7 +334,11 @@ class ProcessingConnection(HttpConnection):
         connections = self.connections
         if 0 < connections.limit_concurrency <= connections.active:
             self._count_rejected(503)
-            raise HttpProcessingError(503, headers={"Retry-After": "1"})
+            raise overloaded()
+        waited_for_others, self._waited_for_others = self._waited_for_others, False
+        if connections.queue_time is not None and not waited_for_others and connections.queue_time.is_over(self):
+            self._count_rejected(503)
+            raise overloaded()
         if message is not None and self.allowed_methods and message.method not in self.allowed_methods:
             self._count_rejected(405)
             raise HttpProcessingError(405, headers={"Allow": ", ".join(sorted(self.allowed_methods))})

@@ -337,6 +337,7 @@ class Count:
 
     posted = ended = False
     queue_seconds = 0.0
+    due = 0.0
 
     def __init__(self, pool: ThreadPool, advanced: list[Any]) -> None:
         self.pool = pool
@@ -345,6 +346,9 @@ class Count:
     def run(self) -> None:
         self.pool.post(self)
         self.pool.post(self)
+
+    def refuse(self) -> None:
+        self.pool.end_job()
 
     def advance(self) -> None:
         self.posted = False

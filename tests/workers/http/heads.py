@@ -16,7 +16,7 @@ def describe(message: RequestMessage) -> Described:
     return (
         message.method, message.path, tuple(message.version), message.fields, message.raw_headers, message.should_close,
         message.chunked, message.content_length, message.compression, message.has_upgrade, message.upgrade,
-        message.expect_continue,
+        message.expect_continue, message.noted,
     )  # fmt: skip
 
 
@@ -47,6 +47,8 @@ FIELDS = [
     b"User-Agent: x (y; z) \xe9", b"X-Request-Id: 7f1c", b"X-Odd: a\x00", b"X Y: a", b" folded", b"A", b": b",
     b"Cookie: a=b; c",
     b"Proxy-Connection: close", b"x-" + b"y" * 70 + b": z", b"X-A: b\rc", b"X-A: b\nc", b"Accept", b"\xe9: a",
+    b"X-Forwarded-For: a", b"x_forwarded_for: a", b"X-Forwarded-Whatever: a", b"Forwarded: for=a", b"x_real_ip: a",
+    b"X-Forwarde: a", b"X-Correlation-ID: a", b"x_request_id: b",
 ]  # fmt: skip
 heads = st.builds(
     lambda line, fields: b"\r\n".join([line, *fields, b"", b""]),

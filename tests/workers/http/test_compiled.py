@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from preforkd.workers.gateways.wsgi_environ import add_fields
 from preforkd.workers.http import compiled
 from preforkd.workers.http.limits import Limits
-from preforkd.workers.http.names import LOWER, MEANT, METHODS, PLAIN
+from preforkd.workers.http.names import LOWER, MEANT, METHODS, NOTED, PLAIN, note_of, noted_with
 from preforkd.workers.http.parser import RequestParser
 from tests.workers.http.heads import describe, heads, mutations, parsed
 
@@ -79,6 +79,26 @@ def test_usual_heads_are_taken() -> None:
 def test_everything_else_is_left_to_the_reference(change: tuple[bytes, bytes]) -> None:
     assert usual(USUAL) is not None
     assert usual(USUAL.replace(*change)) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(NOTED),
+        b"X-Forwarded-Anything",
+        b"x_forwarded_for",
+        b"X_Real_IP",
+        b"x-forwarded_port",
+        b"X-Forwarde",
+        b"x-",
+        b"a",
+    ],
+)
+def test_both_forms_note_what_proxies_say(name: bytes) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n%b: x\r\n\r\n" % name
+    assert usual(head) == parsed(head) is not None
+    assert usual(head)[-1] == noted_with(0, note_of(name.lower()), 1)
+    assert bool(note_of(name.lower())) is (name not in (b"X-Forwarde", b"x-", b"a"))
 
 
 def test_the_limits_of_the_connection_count() -> None:
@@ -152,4 +172,4 @@ def test_one_form_is_chosen_for_the_connections_to_come() -> None:
 
 def test_all_spellings_of_the_pure_table_are_known() -> None:
     found = [usual(b"GET / HTTP/1.1\r\nHost: a\r\n%b: x\r\n\r\n" % spelling) for spelling in LOWER]
-    assert {one[3][1][0] for one in found} == set(PLAIN)
+    assert {one[3][1][0] for one in found} == set(PLAIN) - NOTED
