@@ -147,6 +147,9 @@ def _generation(config: Config, number: int) -> Generation:
         graceful_timeout=options.graceful_timeout,
         shutdown_timeout=options.shutdown_timeout,
         development=options.reload,
+        trial=options.trial,
+        trial_workers=options.trial_workers,
+        trial_errors=options.trial_errors,
     )
 
 
@@ -369,7 +372,7 @@ class Master:
         beats = self._children.heartbeats()
         before = {worker.serial: worker.beat for worker in self._state.workers.values()}
         still = [serial for serial, beat in beats.items() if beat == before.get(serial)]
-        self._events.append(HeartbeatsRead(now, beats, self._children.frozen(still)))
+        self._events.append(HeartbeatsRead(now, beats, self._children.frozen(still), self._children.answers()))
 
     def _renew_certificates(self) -> None:
         """Load certificates whose files have changed, and have the workers take them over, when it is time to look."""

@@ -99,10 +99,21 @@ COUNTED: Final = (
 TEXT_BYTES: Final = (FIELDS - Field.TEXT) * 8
 
 # What the master writes as numbers: the indices of these. `preforkd.daemon.report` keeps them true.
-PHASES: Final = ("new", "booting", "serving", "reloading", "proving", "leaving", "stopping", "halting", "gone")
+PHASES: Final = (
+    "new",
+    "booting",
+    "serving",
+    "reloading",
+    "proving",
+    "leaving",
+    "stopping",
+    "halting",
+    "gone",
+    "trying",
+)
 WORKER_STATES: Final = ("gone", "starting", "ready", "retiring", "standby", "draining", "dying", "killed")
-EXITS: Final = ("drained", "exited", "crashed", "killed", "out of memory", "hung", "not booted", "overdue")
-RELOADS: Final = ("done", "rolled back", "superseded", "refused")
+EXITS: Final = ("drained", "exited", "crashed", "killed", "oom", "hung", "not_booted", "overdue")
+RELOADS: Final = ("done", "rolled_back", "superseded", "refused")
 
 
 class MasterField(IntEnum):

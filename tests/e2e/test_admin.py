@@ -147,7 +147,7 @@ def test_control_answers_when_it_is_done(start: Start, tmp_path: Path) -> None:
         assert (status, answer["result"]) == (409, "refused")
         assert "app.py" in answer["text"]
     assert result.failed == 0, result.describe()
-    assert admin.status()["reloads"] == {"done": 1, "rolled back": 1, "superseded": 0, "refused": 1}
+    assert admin.status()["reloads"] == {"done": 1, "rolled_back": 1, "superseded": 0, "refused": 1}
     assert admin.control("stop?wait=1")[1]["text"] == "the daemon has ended"
     assert admin.daemon.wait_exit() == 0
 

@@ -29,8 +29,8 @@ def busy() -> Board:
     board.tallies[1].forced(4)
     board.tallies[1].queued(0.003)
     master = board.board.master
-    master[MasterField.EXITS + EXITS.index("out of memory")] = 3
-    master[MasterField.RELOADS + RELOADS.index("rolled back")] = 2
+    master[MasterField.EXITS + EXITS.index("oom")] = 3
+    master[MasterField.RELOADS + RELOADS.index("rolled_back")] = 2
     master[MasterField.QUEUES] = 8
     master[MasterField.CERTIFICATE_EXPIRES] = 1_800_000_000
     row = board.board.row(0)
@@ -57,7 +57,7 @@ def test_each_number_is_said_under_its_name() -> None:
         'http_server_responses_total{http_response_status_code="418"} 1.0',
         "http_server_active_requests 2.0",
         'preforkd_workers{state="ready"} 2.0',
-        'preforkd_worker_exits_total{reason="out_of_memory"} 3.0',
+        'preforkd_worker_exits_total{reason="oom"} 3.0',
         'preforkd_reloads_total{result="rolled_back"} 2.0',
         "preforkd_generation 1.0",
         'preforkd_connections{state="active"} 2.0',
