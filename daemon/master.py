@@ -368,6 +368,7 @@ class Master:
         self._watched = now
         self._oom_kills.look(now)
         if self._current.config.options.counting:
+            self._report.lost(log.lost())
             self._report.queues([queues.length(one.socket) for one in self._current.listeners])
         beats = self._children.heartbeats()
         before = {worker.serial: worker.beat for worker in self._state.workers.values()}
@@ -383,6 +384,8 @@ class Master:
         for certificates in {setup.config.certificates for setup in (self._current, *self._setups.values())}:
             if certificates is not None and certificates.look(now):
                 self._children.send_all(Renew())
+        served = self._current.config.certificates
+        self._report.certificate(0.0 if served is None else served.expires)
 
     # What is done
 

@@ -94,6 +94,13 @@ class Metrics:
                 "When the certificate expires, in seconds since the epoch.",
                 snapshot.certificate_expires,
             )
+        yield _labelled(
+            CounterMetricFamily,
+            "preforkd_log_lines_lost",
+            "Lines that could not be written: nobody reads them, or the disk is full.",
+            "stream",
+            snapshot.lost_lines,
+        )
         build = GaugeMetricFamily(
             "preforkd_build_info", "What is running.", labels=["version", "python_version", "http_parser"]
         )

@@ -33,7 +33,9 @@ def busy() -> Board:
     master[MasterField.RELOADS + RELOADS.index("rolled_back")] = 2
     master[MasterField.QUEUES] = 8
     master[MasterField.CERTIFICATE_EXPIRES] = 1_800_000_000
+    master[MasterField.LOST_LINES] = 5
     row = board.board.row(0)
+    row[Field.LOST_LINES], row[Field.LOST_ACCESS_LINES] = 2, 12
     row[Field.CPU], row[Field.LOOP_LAG] = 1_500_000_000, 250_000_000
     row[Field.CONNECTIONS], row[Field.ACTIVE], row[Field.ACCEPTED], row[Field.BYTES_SENT] = 9, 2, 30, 4000
     return board
@@ -64,6 +66,8 @@ def test_each_number_is_said_under_its_name() -> None:
         'preforkd_connections{state="idle"} 7.0',
         'preforkd_accept_queue_length{listener="http://127.0.0.1:8000"} 7.0',
         'preforkd_loop_lag_seconds{slot="0"} 0.25',
+        'preforkd_log_lines_lost_total{stream="log"} 7.0',
+        'preforkd_log_lines_lost_total{stream="access_log"} 12.0',
         'preforkd_rejected_requests_total{reason="headers_too_large"} 1.0',
         "preforkd_drain_forced_requests_total 4.0",
         'preforkd_thread_queue_seconds_bucket{le="0.005"} 1.0',
