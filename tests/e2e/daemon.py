@@ -31,6 +31,8 @@ APPS = ROOT / "tests" / "apps"
 EXAMPLES = ROOT / "deploy" / "examples"
 SITE = f"{APPS / 'site.py'}:Site"
 
+SHORT_TRIAL = ("--trial", "0.5")
+"""For tests that wait for the end of a reload, and not for what its trial is there for."""
 BOOT = 30.0  # seconds for a boot, and for whatever else no promise is made about, on a busy machine
 READY = r"stop: kill -TERM \d+"  # the last line of the start-up log
 TITLE = re.compile(r"preforkd: worker (\d+) \(generation (\d+)\)")

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection
 from tests.e2e.conftest import Start
+from tests.e2e.daemon import SHORT_TRIAL
 from tests.e2e.load import load
 from tests.e2e.test_upgrade import upgrade
 from tests.e2e.watching import Admin
@@ -85,7 +86,7 @@ def agree(admin: Admin, client: Client) -> bool:
 
 def test_counts_are_those_of_the_clients_across_kills_reloads_and_upgrades(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
-    admin = Admin(start, tmp_path, app=app.target, tolerated="Traceback|RuntimeError")
+    admin = Admin(start, tmp_path, *SHORT_TRIAL, app=app.target, tolerated="Traceback|RuntimeError")
     daemon, client = admin.daemon, Client(admin.daemon.port)
 
     def check() -> None:
@@ -254,7 +255,7 @@ def test_the_queue_of_connections_is_seen(start: Start, tmp_path: Path) -> None:
 
 
 def test_under_load_every_answer_is_counted_once_also_when_workers_are_killed(start: Start, tmp_path: Path) -> None:
-    admin = Admin(start, tmp_path)
+    admin = Admin(start, tmp_path, *SHORT_TRIAL)
     daemon = admin.daemon
     with load(daemon.port, paths=("/", "/slow/0.01")) as result:
         assert admin.control("reload?wait=1")[1]["result"] == "done"
