@@ -270,16 +270,19 @@ class Daemon:
     def connect_to(self, pid: int, count: int) -> list[client.Connection]:
         """Idle keep-alive connections that this worker holds."""
         found: list[client.Connection] = []
+        strangers: list[client.Connection] = []  # held meanwhile: a worker that is ahead leaves the next one to others
 
         def look() -> bool:
             connection = client.Connection(self.port)
-            if connection.get().text.split()[1] == str(pid):
-                found.append(connection)
-            else:
-                connection.close()
+            mine = connection.get().text.split()[1] == str(pid)
+            (found if mine else strangers).append(connection)
             return len(found) == count
 
-        self.until(look, 5, f"{count} connections to worker {pid}")
+        try:
+            self.until(look, 5, f"{count} connections to worker {pid}")
+        finally:
+            for connection in strangers:
+                connection.close()
         return found
 
     def wait_gone(self, within: float = 2.0) -> None:

@@ -173,7 +173,8 @@ DIES_LATER = "import threading\nthreading.Timer(3, os._exit, [9]).start()"
 )
 def test_a_generation_that_does_not_last_is_rolled_back(start: Start, tmp_path: Path, first: str, said: str) -> None:
     app = AppFile(tmp_path)
-    daemon = start("--startup-timeout", "2", app=app.target, tolerated="Traceback|Fatal Python error")
+    soon = ("--startup-timeout", "5") if first is HANGS else ()
+    daemon = start(*soon, app=app.target, tolerated="Traceback|Fatal Python error")
     app.version("2", first)
     with load(daemon.port, expect=r"\d \d+") as result:
         daemon.signal(signal.SIGHUP)
