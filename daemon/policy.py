@@ -376,8 +376,6 @@ def _heartbeats(turn: Turn, event: HeartbeatsRead) -> None:
     for serial in [worker.serial for worker in turn.all(*watched)]:
         # Looked up anew each time: one of them may have had all of its generation given up.
         worker = turn.workers[serial]
-        if worker.state not in watched:
-            continue
         beat = event.beats.get(worker.serial, 0)
         if beat != worker.beat or worker.serial in event.frozen:
             if worker.silent >= MUTE_AFTER:
