@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from preforkd.daemon.address import FdAddress, TcpAddress
 from preforkd.daemon.options import DECLARATIONS
+from preforkd.daemon.tls_values import Secret
 from tests.daemon.sources import configure, errors
 
 
@@ -179,4 +180,5 @@ def test_any_value_is_read_or_refused_in_one_line_and_reads_back(declaration: An
     except ValueError as error:
         value, said = None, str(error)
     assert len(said.splitlines()) == 1
-    assert value is None or declaration.kind.read(tomllib.loads(f"x = {said}")["x"]) == value
+    if value is not None and not isinstance(declaration.kind, Secret):  # which is never written
+        assert declaration.kind.read(tomllib.loads(f"x = {said}")["x"]) == value
