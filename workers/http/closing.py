@@ -53,6 +53,9 @@ LOOK_AGAIN_MAX = 0.5
 # client's acknowledgement costs a short connection a turn of the loop.
 LEFT_TO_KERNEL = 16384
 
+# Has the kernel keep bytes until the end that follows them: who sees them sees both.
+_WITH_THE_END = getattr(socket, "MSG_MORE", 0)
+
 # The intake: what is done with bytes that arrive, a detail within a state.
 HEAD = 0  # they belong to a request's head
 BODY = 1  # to its body
@@ -317,7 +320,7 @@ class ClosingConnection(asyncio.Protocol):
                 if _is_readable(duplicate):
                     return False
                 if tls is not None:
-                    duplicate.send(tls.farewell())
+                    duplicate.send(tls.farewell(), _WITH_THE_END)
                 duplicate.shutdown(socket.SHUT_WR)
         return True
 
