@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +35,9 @@ HANDSHAKE_GRACE: Final = 1.0
 HANDSHAKES: Final = 1024
 """TLS handshakes that have begun to cost something, 45 kB each: at most so many, and the oldest gives way to the next.
 A worker does some 2,000 a second, so each has half a second at least, which is more than a round trip."""
+TURNS: Final = 64
+"""TLS handshakes that wait for their turn to begin, from which on a worker leaves the next connections to others, or to
+the kernel."""
 
 COMPLAIN_EVERY: Final = 10.0
 """Seconds between two log lines about too many connections of a client, or too many handshakes."""
@@ -86,8 +88,10 @@ class Server:
         self._handshakes: set[TlsConnection] = set()
         """Those whose protocol has no connection yet."""
         self._costly: dict[TlsConnection, None] = {}
-        """Those of them that have begun to cost something, or wait for their turn, the oldest first."""
-        self._turns: deque[TlsConnection] = deque()
+        """Those of them that have begun to cost something, the oldest first."""
+        self._turns: dict[TlsConnection, None] = {}
+        """Those of them that wait for their turn to do so."""
+        self._turn_is_due = False
         self._all_shaken: asyncio.Future[None] | None = None
         self._factory = protocol_factory
         self._connections = connections
@@ -111,6 +115,7 @@ class Server:
             others=others,
             show=show,
             limit=limit,
+            busy=self._is_busy,
             logger=logger,
         )
         connections.began = self._opening.discard
@@ -325,30 +330,37 @@ class Server:
         A key exchange and a signature take half a millisecond. With all of a bomb's in one turn of the loop requests on
         other connections would wait for them.
         """
-        if tls in self._costly:
-            return
-        self._costly[tls] = None
-        self._turns.append(tls)
-        if len(self._turns) == 1:
+        self._turns[tls] = None
+        if not self._turn_is_due:
+            self._turn_is_due = True
             self._loop.call_soon(self._begin_next)
+
+    def _begin_next(self) -> None:
+        self._turn_is_due = False
+        if not self._turns:
+            return  # given up meanwhile
+        tls = next(iter(self._turns))
+        del self._turns[tls]
+        self._costly[tls] = None
+        tls.begin()
         if len(self._costly) > HANDSHAKES:
             next(iter(self._costly)).abort()
             if self._complains():
                 text = "%d TLS handshakes have begun and are not done: giving up the oldest for each new one"
                 self._logger.warning(text, HANDSHAKES)
-
-    def _begin_next(self) -> None:
-        while self._turns[0] not in self._costly and len(self._turns) > 1:
-            self._turns.popleft()
-        self._turns[0].begin()
-        self._turns.popleft()
         if self._turns:
+            self._turn_is_due = True
             self._loop.call_soon(self._begin_next)
+
+    def _is_busy(self) -> bool:
+        """Whether so many handshakes wait for their turn that others had better wait in the kernel."""
+        return len(self._turns) > TURNS
 
     def _shaken(self, http: HttpConnection, tls: TlsConnection, exc: Exception | None) -> None:
         """A handshake is over; when it was good the protocol gets the connection next."""
         self._handshakes.discard(tls)
         self._costly.pop(tls, None)
+        self._turns.pop(tls, None)
         if exc is not None:
             if isinstance(exc, OSError):  # as errors of TLS are
                 self._logger.debug("a TLS handshake with %s has failed: %s", tls.peer, exc)
