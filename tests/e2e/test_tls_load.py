@@ -65,16 +65,22 @@ def assert_only_refused(result: Result) -> None:
     assert result.outcomes[names.OK], result.describe()
 
 
-def test_websockets_are_told_1012(start: Start, files: Files) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_websockets_are_told_1012(start: Start, files: Files, signum: signal.Signals) -> None:
     daemon = start(*files.arguments, app=f"{APPS / 'tls_site.py'}:asgi")
     with ExitStack() as stack:
         clients = [stack.enter_context(files.websocket(daemon)) for _ in range(4)]
         for client in clients:
             client.send("hello")
             assert client.recv(BOOT) == "wss"
-        daemon.signal(signal.SIGTERM)
+        daemon.signal(signum)
         for client in clients:
             with pytest.raises(ConnectionClosed):
                 client.recv(BOOT)
             assert client.close_code == 1012
+    if signum == signal.SIGTERM:
         assert daemon.wait_exit(10.0) == 0
+    else:
+        with files.websocket(daemon) as again:
+            again.send("hello")
+            assert again.recv(BOOT) == "wss"
