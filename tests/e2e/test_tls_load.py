@@ -34,7 +34,7 @@ class Files:
         """A WebSocket over TLS.
 
         Over 1.3 one opening of a thousand is lost by this client: a thread of its reads the session tickets while
-        another one writes the request, and `ssl` guards a connection against that since Python 3.13 only.
+        another one writes the request, and the `ssl` of Python 3.11 guards no connection against that.
         """
         context = self.authority.client()
         context.maximum_version = ssl.TLSVersion.TLSv1_2
