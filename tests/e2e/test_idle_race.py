@@ -21,6 +21,7 @@ from tests.e2e.daemon import Daemon
 CONNECTIONS = 500
 STEP = 0.0004  # seconds between the requests of two connections
 IDLE_GRACE = 0.4
+ATTEMPTS = 5
 # Between a worker's last look for a request and the end that its client sees lie 20 us over TLS; a worker that has to
 # wait for a CPU right there loses what comes meanwhile, and no program could do without. Closing some turns of the loop
 # behind the look loses up to a third of the requests.
@@ -95,43 +96,69 @@ def sweep(daemon: Daemon, wire: Wire, stack: ExitStack, begin: Callable[[], floa
 
 
 def assert_nothing_lost(fates: Counter[str]) -> None:
-    """No request that the daemon could have seen is lost, and the sweep has covered the close."""
+    """No request that the daemon could have seen is lost."""
     lost = fates.keys() - {"answered", "closed before", "crossed"}
     assert sum(fates[fate] for fate in lost) <= UNAVOIDABLE, fates
     assert not any(fate.startswith("wrong") for fate in lost), fates
-    assert fates["answered"] > 10, f"the sweep began before the close: {fates}"
-    assert fates["closed before"] > 10, f"the sweep ended after the close: {fates}"
+
+
+def is_telling(fates: Counter[str]) -> bool:
+    """Whether the sweep has covered the close: a busy machine may have been too late, or the daemon."""
+    return min(fates["answered"], fates["closed before"]) > 10
+
+
+def assert_some_tell(attempt: Callable[[], Counter[str]]) -> None:
+    """No sweep loses anything, and one of the first few covers the close."""
+    seen = []
+    for _ in range(ATTEMPTS):
+        fates = attempt()
+        assert_nothing_lost(fates)
+        seen.append(fates)
+        if is_telling(fates):
+            return
+    pytest.fail(f"each sweep began or ended beside the close: {seen}")
 
 
 def test_requests_swept_over_the_close_of_a_stop_are_answered(start: Start, wire: Wire) -> None:
-    daemon = start(*wire.arguments, "--idle-grace", str(IDLE_GRACE))
+    def attempt() -> Counter[str]:
+        daemon = start(*wire.arguments, "--idle-grace", str(IDLE_GRACE))
 
-    def stop() -> float:
-        daemon.signal(signal.SIGTERM)
-        return time.monotonic() + IDLE_GRACE - CONNECTIONS * STEP / 2
+        def stop() -> float:
+            daemon.signal(signal.SIGTERM)
+            return time.monotonic() + IDLE_GRACE - CONNECTIONS * STEP / 2
 
-    with ExitStack() as stack:
-        assert_nothing_lost(sweep(daemon, wire, stack, stop, STEP))
-        assert daemon.wait_exit() == 0
+        with ExitStack() as stack:
+            fates = sweep(daemon, wire, stack, stop, STEP)
+            assert daemon.wait_exit() == 0
+        return fates
+
+    assert_some_tell(attempt)
 
 
 def test_requests_swept_over_a_reload_are_answered(start: Start, wire: Wire) -> None:
-    daemon = start(*wire.arguments, "--idle-grace", str(IDLE_GRACE))
+    def attempt() -> Counter[str]:
+        daemon = start(*wire.arguments, "--idle-grace", str(IDLE_GRACE))
 
-    def reload() -> float:
-        mark = daemon.mark()
-        daemon.signal(signal.SIGHUP)
-        daemon.wait_log(r"worker \d \(generation 2\) is ready", since=mark)
-        return time.monotonic()
+        def reload() -> float:
+            mark = daemon.mark()
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_log(r"worker \d \(generation 2\) is ready", since=mark)
+            return time.monotonic()
 
-    with ExitStack() as stack:
-        assert_nothing_lost(sweep(daemon, wire, stack, reload, 5 * STEP))
+        with ExitStack() as stack:
+            return sweep(daemon, wire, stack, reload, 5 * STEP)
+
+    assert_some_tell(attempt)
 
 
 def test_requests_swept_over_the_keep_alive_time_are_answered(start: Start, wire: Wire) -> None:
     daemon = start(*wire.arguments, "--keep-alive", "1")
-    with ExitStack() as stack:
-        assert_nothing_lost(sweep(daemon, wire, stack, lambda: time.monotonic() + 0.5, 8 * STEP))
+
+    def attempt() -> Counter[str]:
+        with ExitStack() as stack:
+            return sweep(daemon, wire, stack, lambda: time.monotonic() + 0.5, 8 * STEP)
+
+    assert_some_tell(attempt)
 
 
 def test_a_connection_that_was_never_used_does_not_delay_a_stop(start: Start, wire: Wire) -> None:
@@ -158,4 +185,4 @@ def test_half_a_request_holds_a_stop_no_longer_than_the_budget(start: Start, wir
     with Connection(daemon.port, tls=wire.tls) as half:
         half.send(b"GET / HT")
         daemon.signal(signal.SIGTERM)
-        assert daemon.wait_exit(1.5) == 0
+        assert daemon.wait_exit(4) == 0, "not the 30 seconds that its head may take"

@@ -220,7 +220,8 @@ def test_a_generation_that_cannot_be_imported_is_rolled_back(
     preloaded: partial[Daemon], tmp_path: Path, first: str, said: str
 ) -> None:
     app = AppFile(tmp_path)
-    daemon = preloaded("--startup-timeout", "1", app=app.target, tolerated="Traceback|Fatal Python error")
+    soon = ("--startup-timeout", "3") if said == "not ready within" else ()
+    daemon = preloaded(*soon, app=app.target, tolerated="Traceback|Fatal Python error")
     mold = the_mold(daemon)
     app.version("2", first)
     with load(daemon.port, expect=r"\d \d+") as result:
