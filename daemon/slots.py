@@ -75,6 +75,8 @@ class Generation:
     shutdown_timeout: float = 5.0
     development: bool = False
     """A file is edited meanwhile: nobody stands by, and what does not boot is waited for to be saved again."""
+    log_level: str = ""
+    """Asked for at run time, in place of the configured one."""
 
 
 @dataclass(frozen=True, slots=True)

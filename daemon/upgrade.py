@@ -32,7 +32,7 @@ from preforkd.workers.scoreboard import Scoreboard
 
 VARIABLE: Final = "_PREFORKD_HANDOVER"
 """In the environment of the new program: the format of the handover, and the descriptor that it is read from."""
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the handover and the scoreboard; a program that does not know it refuses in its dry run, which does no harm."""
 MOST_OUTPUT: Final = 16384
 """Bytes of a dry run's output that go into the log."""

@@ -5,7 +5,7 @@ One fixed-size row a worker, written by that worker alone and read by the others
 
 Behind the rows are three that the master writes: what it says of the daemon as a whole (`MasterField`), and the sums of
 the rows that dead workers have left (`settle`), so that no counter ever goes back. A row keeps the counts of its worker
-until the next one gets it.
+until the next one gets it. Behind those is the area of `preforkd.workers.examination`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ ROWS: Final = 4096
 FIELDS: Final = 2048
 """64-bit integers in a row. Memory that nobody has touched costs nothing: a worker takes four pages."""
 ROW_BYTES: Final = FIELDS * 8
+AREA_BYTES: Final = 16 << 20
+"""For what is found when a worker is examined, which is compressed."""
 NOBODY: Final = 1 << 62
 """More connections than anybody holds."""
 FRESH: Final = 1_000_000_000
@@ -53,6 +55,8 @@ class Field(IntEnum):
     """Lines of the access log and of the log that could not be written."""
     ACCEPTING = 17
     """What it does with its listeners, an `AcceptState`."""
+    LOG_LEVEL = 18
+    """From which its log is written, as `logging` numbers levels; 0: it has not said yet."""
     DRAIN_FORCED = 19
     """Requests that were cut at the end of a drain."""
     THREAD_QUEUE = 20
@@ -130,6 +134,8 @@ class MasterField(IntEnum):
     """Admin processes that have died."""
     CERTIFICATE_EXPIRES = 10
     """Seconds since the epoch; 0: there is none, or it is not known."""
+    LOG_LEVEL = 11
+    """From which the master's log is written, as `logging` numbers levels; the admin process follows it."""
     RELOADS = 16
     """The first of `len(RELOADS)` counters."""
     EXITS = 24
@@ -220,7 +226,7 @@ class Scoreboard:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        size = (ROWS + 3) * ROW_BYTES
+        size = (ROWS + 3) * ROW_BYTES + AREA_BYTES
         if descriptor is None:
             descriptor = _memfd(size)
         self.descriptor: Final = descriptor
@@ -235,8 +241,10 @@ class Scoreboard:
         """By `MasterField`."""
         self.sums = Row(self._cells[(ROWS + 1) * FIELDS : (ROWS + 2) * FIELDS])
         """What dead workers have counted whose rows others have got since; the counters alone."""
-        self.cpu = self._cells[(ROWS + 2) * FIELDS :]
+        self.cpu = self._cells[(ROWS + 2) * FIELDS : (ROWS + 3) * FIELDS]
         """The CPU time of the same workers, by slot."""
+        self.area = self._cells[(ROWS + 3) * FIELDS :]
+        """See `preforkd.workers.examination.Area`."""
         for index, row in self._rows.items():
             row._cells = self._cells[index * FIELDS : (index + 1) * FIELDS]
 
@@ -289,6 +297,13 @@ class Scoreboard:
         memory.close()
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+    def clear_area(self) -> None:
+        """Make the area all zeros, and give its memory back to the system where that takes it."""
+        if hasattr(mmap, "MADV_REMOVE"):  # Linux
+            self._memory.madvise(mmap.MADV_REMOVE, (ROWS + 3) * ROW_BYTES, AREA_BYTES)
+        else:
+            self.area[:] = array("Q", bytes(AREA_BYTES))
 
     def free_rows(self) -> list[int]:
         """Return the rows that some worker has had and that none has now."""

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from preforkd.daemon.actions import Action, Exit, Fork, Kill, Send
 from preforkd.daemon.events import (
     Event,
+    ExaminationAsked,
     ForkFailed,
     HeartbeatsRead,
+    LogLevelAsked,
     ReloadAsked,
     ReopenAsked,
     RestartAsked,
@@ -30,8 +32,9 @@ from preforkd.daemon.policy import next_deadline, step
 from preforkd.daemon.slots import ENDING, SERVING, Generation, WorkerState
 from preforkd.daemon.turn import RUNNING, Phase, State
 from preforkd.workers.channel import Drain
+from preforkd.workers.examining import Order
 
-STEPS = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 7), st.floats(0, 12)), max_size=60)
+STEPS = st.lists(st.tuples(st.integers(0, 16), st.integers(0, 7), st.floats(0, 12)), max_size=60)
 
 
 class World:
@@ -163,6 +166,8 @@ def walk(world: World, steps: list[tuple[int, int, float]]) -> None:
                 12: RestartAsked(now, number % 4, first=True),
                 13: RestartAsked(now, number % 4, first=False),
                 14: StacksAsked(now, number % 4),
+                15: LogLevelAsked(now, "debug", None if number % 2 else number % 4),
+                16: ExaminationAsked(now, number % 4, Order(1, "profile", 1.0, 1)),
                 10: HeartbeatsRead(now, dict.fromkeys(world.alive, number), frozenset()),
             }
             world.feed(events.get(what, TimePassed(now)))
