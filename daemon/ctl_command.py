@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from preforkd.daemon import ctl_examining, ctl_text, health
+from preforkd.daemon import ctl_examining, ctl_text, ctl_top, health
 from preforkd.daemon.asking import UnreachableError
 from preforkd.daemon.ctl_target import POLL, TIMEOUT, Target, on_target, report, slot_argument
 from preforkd.daemon.finding import NotFoundError
@@ -162,6 +162,7 @@ def _log_level(target: Target, level: str, slot: int | None) -> None:
 
 _group.add_command(ctl_examining.profile)
 _group.add_command(ctl_examining.memory)
+_group.add_command(ctl_top.top)
 
 
 @_group.command("reopen")

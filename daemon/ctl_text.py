@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 LAST_EVENTS: Final = 8
-_HEAD: Final = (
+HEAD: Final = (
     "SLOT",
     "GEN",
     "PID",
@@ -46,11 +46,11 @@ def status(found: Mapping[str, Any]) -> str:
         f" p50 {_ms(requests['p50'])}, p95 {_ms(requests['p95'])}, p99 {_ms(requests['p99'])};"
         f" {found['connections']} connections",
         "",
-        *table(_HEAD, [_worker(one) for one in found["workers"]]),
+        *table(HEAD, [worker(one) for one in found["workers"]]),
     ]
     events = found["events"][-LAST_EVENTS:]
     if events:
-        lines += ["", "last events:", *(_event(one) for one in events)]
+        lines += ["", "last events:", *(event(one) for one in events)]
     return "\n".join(lines)
 
 
@@ -151,7 +151,8 @@ def _log_levels(found: Mapping[str, Any]) -> str:
     return (f", log level {level}" if level else "") + (f" (worker {', '.join(others)})" if others else "")
 
 
-def _worker(one: Mapping[str, Any]) -> list[str]:
+def worker(one: Mapping[str, Any]) -> list[str]:
+    """Return a worker as the cells below `HEAD`."""
     return [
         str(one["slot"]),
         str(one["generation"]),
@@ -172,7 +173,8 @@ def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _event(one: Mapping[str, Any]) -> str:
+def event(one: Mapping[str, Any]) -> str:
+    """Return an event as one line."""
     when = datetime.fromtimestamp(one["when"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     first, _, more = one["text"].partition("\n")
     return f"{when} {one['level']:<8} {printable(first)}" + (" ..." if more else "")
