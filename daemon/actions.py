@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from preforkd.workers.channel import Message
+from preforkd.workers.examining import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class Fork:
     row: int
     reason: str = "start"
     """`start`, `reload`, `retire` (the one before has asked to be replaced) or `vacancy` (the slot was empty)."""
+    log_level: str = ""
+    """From which it logs; empty: as configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,14 @@ class DumpStacks:
     """Have a worker that does not answer write where each of its threads and tasks is."""
 
     serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examine:
+    """Have a worker look at itself, in place of what another may have been told before."""
+
+    serial: int
+    order: Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,13 @@ class ReopenLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLogLevel:
+    """Write the master's log, and the admin process's, from another level on; empty: from the configured one."""
+
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Write a line to the log, at a level of `logging` in lower case.
 
@@ -110,12 +128,14 @@ Action = (
     | Send
     | Kill
     | DumpStacks
+    | Examine
     | Announce
     | Commit
     | RollBack
     | ForkNoMore
     | CloseListeners
     | ReopenLogs
+    | SetLogLevel
     | Log
     | Show
     | Exit

@@ -6,6 +6,8 @@ The verbs:
 * `scale`: to so many workers.
 * `drain`, `restart`: the worker of a slot is replaced; with `restart` its successor is ready first.
 * `stack`: the worker of a slot shows its threads and tasks, as by USR2 to it.
+* `log-level`: of all processes, or of the worker of a slot.
+* `profile`, `memory`: the worker of a slot looks where its time goes, or what grows (`preforkd.workers.examination`).
 
 A question is `accepted` when it has begun. Who waits for `reload`, `scale` or `restart` is answered when it is over,
 and for what is over at once (`reopen`, `stack`) at once.
@@ -17,15 +19,29 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
-from preforkd.daemon.events import Event, HaltAsked, ReopenAsked, RestartAsked, ScaleAsked, StacksAsked, StopAsked
+from preforkd.daemon.events import (
+    Event,
+    ExaminationAsked,
+    HaltAsked,
+    LogLevelAsked,
+    ReopenAsked,
+    RestartAsked,
+    ScaleAsked,
+    StacksAsked,
+    StopAsked,
+)
 from preforkd.daemon.slots import SERVING
 from preforkd.daemon.turn import RUNNING, Phase, State
 from preforkd.workers.channel import Answer, Ask
+from preforkd.workers.examining import KINDS, Order
+from preforkd.workers.log import LEVELS
 
 BY_SHELL: Final = ("reload", "upgrade")
 """Verbs for which the configuration is read or a program is tried before there is an event."""
-OF_SLOT: Final = ("drain", "restart", "stack")
-VERBS: Final = (*BY_SHELL, "reopen", "stop", "halt", "scale", *OF_SLOT)
+LOGGING: Final = RUNNING | {Phase.LEAVING, Phase.STOPPING}
+"""When the level of the log may be changed."""
+OF_SLOT: Final = ("drain", "restart", "stack", *KINDS)
+VERBS: Final = (*BY_SHELL, "reopen", "stop", "halt", "scale", "log-level", *OF_SLOT)
 
 
 class RefusedError(Exception):
@@ -62,6 +78,8 @@ def event_of(ask: Ask, state: State, now: float) -> Event:
             return HaltAsked(now, signal.SIGQUIT)
         case "reopen":
             return ReopenAsked(now)
+        case "log-level" if state.phase in LOGGING:
+            return _log_level(ask, state, now)
     if state.phase not in RUNNING:
         raise RefusedError(f"the daemon is {state.phase.value}")
     if ask.verb in OF_SLOT and not any(w.slot == ask.number and w.state in SERVING for w in state.workers.values()):
@@ -73,7 +91,25 @@ def event_of(ask: Ask, state: State, now: float) -> Event:
             return RestartAsked(now, ask.number, first=ask.verb == "restart")
         case "stack":
             return StacksAsked(now, ask.number)
+        case "profile" | "memory":
+            return ExaminationAsked(now, ask.number, _order(ask.text))
     raise RefusedError(f'"{ask.verb}" is not one of {", ".join(VERBS)}')
+
+
+def _log_level(ask: Ask, state: State, now: float) -> Event:
+    slot = None if ask.number < 0 else ask.number
+    if slot is not None and not any(worker.slot == slot for worker in state.workers.values()):
+        raise RefusedError(f"slot {slot} has no worker")
+    if ask.text not in ("", *LEVELS):
+        raise RefusedError(f'"{ask.text}" is not one of {", ".join(LEVELS)}')
+    return LogLevelAsked(now, ask.text, slot)
+
+
+def _order(text: str) -> Order:
+    try:
+        return Order.of(text)
+    except ValueError as exc:
+        raise RefusedError(str(exc)) from exc
 
 
 def begun(pending: Pending, state: State) -> Answer:
@@ -89,10 +125,17 @@ def begun(pending: Pending, state: State) -> Answer:
         "drain": f"the worker of slot {ask.number} drains",
         "restart": f"the worker of slot {ask.number} is replaced",
         "stack": f"the worker of slot {ask.number} shows where it is: in the log, and among the events of /status",
+        "log-level": f"log level of {_whose(ask.number)}: {ask.text or 'as configured'}",
+        "profile": f"the worker of slot {ask.number} is profiled",
+        "memory": f"the worker of slot {ask.number} looks at its memory",
     }[ask.verb]
     if ask.verb == "scale" and state.target.size != ask.number:
         return Answer(ask.ident, "refused", f"there cannot be {ask.number} workers", state.target.number, 0.0)
     return Answer(ask.ident, "accepted", text, pending.generation, 0.0)
+
+
+def _whose(slot: int) -> str:
+    return "all processes" if slot < 0 else f"the worker of slot {slot}"
 
 
 def outcome(pending: Pending, state: State, now: float) -> Answer | None:
@@ -109,7 +152,7 @@ def _outcome(pending: Pending, state: State) -> tuple[str, str] | None:
             result = _scaled(pending.ask.number, state)
         case "drain" | "restart":
             result = _restarted(pending, state)
-        case "reopen" | "stack":
+        case "reopen" | "stack" | "log-level" | "profile" | "memory":
             result = "done", begun(pending, state).text
         case _:
             result = None  # `stop` and `upgrade` end with this program

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
 
-from preforkd.daemon import ctl_text, health
-from preforkd.daemon.asking import UnreachableError, ask
-from preforkd.daemon.finding import NotFoundError, addresses
+from preforkd.daemon import ctl_examining, ctl_text, ctl_top, health
+from preforkd.daemon.asking import UnreachableError
+from preforkd.daemon.ctl_target import POLL, TIMEOUT, Target, on_target, report, slot_argument
+from preforkd.daemon.finding import NotFoundError
 from preforkd.daemon.version import version_text
+from preforkd.workers.log import LEVELS
 
-FAILED: Final = 1
 NOBODY: Final = 3
-TIMEOUT: Final = 10.0
-"""Seconds for an answer that needs no waiting."""
-POLL: Final = 0.1
-"""Seconds between two looks at an upgrade: two programs take part in it, and neither knows of its end alone."""
+CONFIGURED: Final = "configured"
 SILENCE: Final = 30.0
 """Seconds for which nobody may answer while one program replaces the other."""
 SHOWN: Final = ") is here:\n"
@@ -32,47 +29,8 @@ preforkd itself reads them. Control needs an admin address that is a unix socket
 Exit codes: 0 done (or healthy), 1 refused, failed or not healthy, 2 usage, 3 there is no daemon that answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which daemon is meant: see `addresses()`."""
-
-    admin: tuple[str, ...]
-    pid_file: str
-    environ: Mapping[str, str]
-
-    def ask(self, method: str, path: str, timeout: float | None = TIMEOUT) -> tuple[int, bytes]:
-        """Ask it; raises NotFoundError and UnreachableError."""
-        return ask(addresses(self.admin, self.pid_file, self.environ), method, path, timeout)
-
-    def status(self) -> dict[str, Any]:
-        """Return all that it says of itself."""
-        _, body = self.ask("GET", "/status")
-        return _parsed(body, "in_flight")
-
-    def control(self, verb: str, *, wait: bool = False) -> dict[str, Any]:
-        """Have it do something; returns the answer."""
-        query = f"{'&' if '?' in verb else '?'}wait=1" if wait else ""
-        _, body = self.ask("POST", f"/control/{verb}{query}", None if wait else TIMEOUT)
-        return _parsed(body, "result")
-
-
-def _parsed(body: bytes, name: str) -> dict[str, Any]:
-    """Return an answer that has to have something of that name."""
-    try:
-        found: dict[str, Any] = json.loads(body)
-        found[name]
-    except (ValueError, KeyError, TypeError):
-        raise UnreachableError(f"that is no admin address of preforkd: it answers {body[:40]!r}") from None
-    return found
-
-
-def _on_target(function: Callable[..., None]) -> Callable[..., None]:
-    return click.pass_obj(function)
-
-
 _wait: Final = click.option("--wait", is_flag=True, help="Return when it is over, and say how it has ended.")
 _json: Final = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-_slot: Final = click.argument("slot", type=click.IntRange(0))
 
 
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -100,7 +58,7 @@ def _group(context: click.Context, admin: tuple[str, ...], pid: str) -> None:
     metavar="SECONDS",
     help="For the answer.",
 )
-@_on_target
+@on_target
 def _health(target: Target, live: bool, timeout: int) -> None:
     """Exit with 0 when the daemon is ready, else with 1: for HEALTHCHECK and scripts."""
     question = health.Question(target.environ)
@@ -111,7 +69,7 @@ def _health(target: Target, live: bool, timeout: int) -> None:
 
 @_group.command("status")
 @_json
-@_on_target
+@on_target
 def _status(target: Target, as_json: bool) -> None:
     """Say how the daemon is: its workers, rates, durations and last events."""
     found = target.status()
@@ -120,7 +78,7 @@ def _status(target: Target, as_json: bool) -> None:
 
 @_group.command("requests")
 @_json
-@_on_target
+@on_target
 def _requests(target: Target, as_json: bool) -> None:
     """List the requests in flight, the oldest first: those that wait for something."""
     found = target.status()["in_flight"]
@@ -129,51 +87,51 @@ def _requests(target: Target, as_json: bool) -> None:
 
 @_group.command("reload")
 @_wait
-@_on_target
+@on_target
 def _reload(target: Target, wait: bool) -> None:
     """Read configuration and code anew, as by HUP; no request is lost."""
-    _report(target.control("reload", wait=wait))
+    report(target.control("reload", wait=wait))
 
 
 @_group.command("stop")
 @_wait
 @click.option("--now", is_flag=True, help="At once: requests in flight are cut, as by QUIT.")
-@_on_target
+@on_target
 def _stop(target: Target, wait: bool, now: bool) -> None:
     """Drain and end, as by TERM."""
-    _report(target.control("halt" if now else "stop", wait=wait))
+    report(target.control("halt" if now else "stop", wait=wait))
 
 
 @_group.command("scale")
 @click.argument("workers", type=click.IntRange(1))
 @_wait
-@_on_target
+@on_target
 def _scale(target: Target, workers: int, wait: bool) -> None:
     """Have so many WORKERS from now on, until the next reload."""
-    _report(target.control(f"scale?workers={workers}", wait=wait))
+    report(target.control(f"scale?workers={workers}", wait=wait))
 
 
 @_group.command("restart")
-@_slot
+@slot_argument
 @_wait
-@_on_target
+@on_target
 def _restart(target: Target, slot: int, wait: bool) -> None:
     """Replace the worker of a SLOT; it serves until its successor is ready."""
-    _report(target.control(f"restart?slot={slot}", wait=wait))
+    report(target.control(f"restart?slot={slot}", wait=wait))
 
 
 @_group.command("drain")
-@_slot
+@slot_argument
 @_wait
-@_on_target
+@on_target
 def _drain(target: Target, slot: int, wait: bool) -> None:
     """Take the worker of a SLOT out of service at once; it finishes its requests and is replaced."""
-    _report(target.control(f"drain?slot={slot}", wait=wait))
+    report(target.control(f"drain?slot={slot}", wait=wait))
 
 
 @_group.command("stack")
-@_slot
-@_on_target
+@slot_argument
+@on_target
 def _stack(target: Target, slot: int) -> None:
     """Show where the worker of a SLOT is: its threads and asyncio tasks, also while it is blocked."""
     asked = target.status()["time"]
@@ -190,24 +148,38 @@ def _stack(target: Target, slot: int) -> None:
             f"the worker is blocked outside of Python: it has said nothing for {TIMEOUT:g} s; the log has its threads"
         )
         answer = {"result": "failed", "text": text}
-    _report(answer)
+    report(answer)
+
+
+@_group.command("log-level", epilog="Examples: preforkctl log-level debug · preforkctl log-level configured")
+@click.argument("level", type=click.Choice([*LEVELS, CONFIGURED]))
+@click.argument("slot", type=click.IntRange(0), required=False)
+@on_target
+def _log_level(target: Target, level: str, slot: int | None) -> None:
+    """Log from another LEVEL on: all processes and those that come later, until a reload; or the worker of a SLOT."""
+    report(target.control(f"log-level?level={level}" + ("" if slot is None else f"&slot={slot}")))
+
+
+_group.add_command(ctl_examining.profile)
+_group.add_command(ctl_examining.memory)
+_group.add_command(ctl_top.top)
 
 
 @_group.command("reopen")
-@_on_target
+@on_target
 def _reopen(target: Target) -> None:
     """Open the log files anew, as by USR1, after logrotate has moved them."""
-    _report(target.control("reopen"))
+    report(target.control("reopen"))
 
 
 @_group.command("upgrade")
 @_wait
-@_on_target
+@on_target
 def _upgrade(target: Target, wait: bool) -> None:
     """Replace the program in place, as by USR2, after a dry run of the new one."""
     before = target.status() if wait else {}
     answer = target.control("upgrade", wait=wait)
-    _report(_upgraded(target, before) if wait and answer["result"] == "accepted" else answer)
+    report(_upgraded(target, before) if wait and answer["result"] == "accepted" else answer)
 
 
 def _upgraded(target: Target, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,16 +201,6 @@ def _upgraded(target: Target, before: Mapping[str, Any]) -> dict[str, Any]:
                     "text": f"the new program's workers are {result.replace('_', ' ')}; the log says why",
                 }
     return {"result": "failed", "text": f"the new program has not answered for {SILENCE:g} s; the log says why"}
-
-
-def _report(answer: Mapping[str, Any]) -> None:
-    """Say what has come of something; ends the command if that is not what was wanted."""
-    if answer["result"] in ("done", "accepted"):
-        seconds = f" ({answer['seconds']:.1f} s)" if answer.get("seconds") else ""
-        click.echo(f"{answer['text']}{seconds}")
-        return
-    click.echo(f"{answer['result']}: {answer['text']}", err=True)
-    sys.exit(FAILED)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 LAST_EVENTS: Final = 8
-_HEAD: Final = (
+HEAD: Final = (
     "SLOT",
     "GEN",
     "PID",
@@ -39,17 +39,18 @@ def status(found: Mapping[str, Any]) -> str:
         f" process {found['master_pid']}, up {duration(found['uptime'])}",
         f"{state}; {found['phase']}, generation {found['generation']}"
         + (f" (to {found['target_generation']})" if found["target_generation"] != found["generation"] else "")
-        + f", {found['workers_ready']} of {found['workers_wanted']} workers ready",
+        + f", {found['workers_ready']} of {found['workers_wanted']} workers ready"
+        + _log_levels(found),
         f"requests: {requests['per_second']:g}/s, {requests['errors_per_second']:g} errors/s,"
         f" {requests['active']} active, {requests['total']} since the start;"
         f" p50 {_ms(requests['p50'])}, p95 {_ms(requests['p95'])}, p99 {_ms(requests['p99'])};"
         f" {found['connections']} connections",
         "",
-        *table(_HEAD, [_worker(one) for one in found["workers"]]),
+        *table(HEAD, [worker(one) for one in found["workers"]]),
     ]
     events = found["events"][-LAST_EVENTS:]
     if events:
-        lines += ["", "last events:", *(_event(one) for one in events)]
+        lines += ["", "last events:", *(event(one) for one in events)]
     return "\n".join(lines)
 
 
@@ -63,6 +64,47 @@ def requests(found: Sequence[Mapping[str, Any]]) -> str:
         return "no request waits for anything"
     rows = [[f"{one['seconds']:.1f} s", str(one["slot"]), str(one["pid"]), one["method"], one["path"]] for one in found]
     return "\n".join(table(("AGE", "SLOT", "PID", "METHOD", "PATH"), rows))
+
+
+def memory(found: Mapping[str, Any], top: int) -> str:
+    """Return what grows in a worker.
+
+    Args:
+        found: as the worker has left it.
+        top: lines of each table at most.
+    """
+    before, after = found["resident"]
+    resident = "" if None in (before, after) else f"; the process from {_size(before)} to {_size(after)}"
+    head = (
+        f"in {found['seconds']:.1f} s {_size(found['size'])} in {found['blocks']} blocks were allocated"
+        f" and not given back{resident}"
+    )
+    state = "on as before, by the app" if found["traced_by_app"] else "off again"
+    cost = (
+        f"tracemalloc took {_size(found['overhead'])} for itself, and held the worker up for"
+        f" {found['longest_pause'] * 1000:.1f} ms at most; it is {state}"
+    )
+    rows = [
+        [_size(size), str(blocks), _size(late), f"{file}:{line}", source]
+        for file, line, size, blocks, late, source in found["lines"][:top]
+    ]
+    types = [[str(more), str(number), name] for name, more, number in found["types"][:top]]
+    return "\n".join(
+        [
+            head,
+            cost,
+            "",
+            *table(("GROWTH", "BLOCKS", "2ND HALF", "WHERE", "SOURCE"), rows),
+            "",
+            *table(("MORE", "NOW", "OBJECTS OF TYPE (that the garbage collector knows)"), types),
+        ]
+    )
+
+
+def _size(number: int) -> str:
+    if abs(number) < 1 << 20:
+        return f"{number / 1024:.1f} KiB"
+    return f"{number / (1 << 20):.1f} MiB"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -100,7 +142,17 @@ def duration(seconds: float) -> str:
     return " ".join(words[:2])
 
 
-def _worker(one: Mapping[str, Any]) -> list[str]:
+def _log_levels(found: Mapping[str, Any]) -> str:
+    """Name the level of the log, and those of workers that have another one."""
+    level = found.get("log_level")
+    others = [
+        f"{one['slot']}: {one['log_level']}" for one in found["workers"] if one.get("log_level") not in (None, level)
+    ]
+    return (f", log level {level}" if level else "") + (f" (worker {', '.join(others)})" if others else "")
+
+
+def worker(one: Mapping[str, Any]) -> list[str]:
+    """Return a worker as the cells below `HEAD`."""
     return [
         str(one["slot"]),
         str(one["generation"]),
@@ -121,7 +173,8 @@ def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _event(one: Mapping[str, Any]) -> str:
+def event(one: Mapping[str, Any]) -> str:
+    """Return an event as one line."""
     when = datetime.fromtimestamp(one["when"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     first, _, more = one["text"].partition("\n")
     return f"{when} {one['level']:<8} {printable(first)}" + (" ..." if more else "")

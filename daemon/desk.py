@@ -13,6 +13,7 @@ from preforkd.daemon.turn import RUNNING, State
 from preforkd.daemon.upgrade import UPGRADABLE, Progress, Upgrade
 from preforkd.workers import log
 from preforkd.workers.channel import Answer, Ask
+from preforkd.workers.examining import KINDS, Area
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Hands:
         handle: has it deal with an event.
         reload, start_upgrade: have it begin with one, as by a signal.
         upgrade: how far that one has come.
+        area: where workers are asked to look at themselves.
     """
 
     state: Callable[[], State]
@@ -31,6 +33,7 @@ class Hands:
     reload: Callable[[float], None]
     start_upgrade: Callable[[], None]
     upgrade: Upgrade
+    area: Area
 
 
 class Desk:
@@ -79,8 +82,18 @@ class Desk:
             if self._hands.upgrade.progress is Progress.IDLE:
                 raise control.RefusedError(self._hands.upgrade.failure)
         else:
+            if ask.verb in KINDS:
+                self._refuse_second(state, now)
             self._hands.handle(control.event_of(ask, state, now))
         return control.Pending(ask, now, self._hands.state().target.number, newest)
+
+    def _refuse_second(self, state: State, now: float) -> None:
+        """Raise RefusedError while a worker that is there is at work on what was asked of it."""
+        serial = self._hands.area.serves(now)
+        worker = None if serial is None else state.workers.get(serial)
+        if worker is not None:
+            kind = self._hands.area.order.kind
+            raise control.RefusedError(f"the worker of slot {worker.slot} is being examined ({kind}): one at a time")
 
     def settle(self, state: State, now: float) -> None:
         """Answer those that wait for what has happened; to be called after each turn of the master."""

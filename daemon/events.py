@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from preforkd.daemon.comparison import Answers
 from preforkd.daemon.slots import Generation
+from preforkd.workers.examining import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,29 @@ class StacksAsked:
 
     now: float
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminationAsked:
+    """The worker of a slot is to look at itself."""
+
+    now: float
+    slot: int
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevelAsked:
+    """The log is to be written from another level on.
+
+    Attributes:
+        level: its name; empty: the configured one.
+        slot: of the worker that is meant; None: all processes, and those that come later.
+    """
+
+    now: float
+    level: str
+    slot: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +210,8 @@ Event = (
     | ReloadRefused
     | RestartAsked
     | StacksAsked
+    | ExaminationAsked
+    | LogLevelAsked
     | ScaleAsked
     | ReopenAsked
     | ForkFailed

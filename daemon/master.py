@@ -28,6 +28,7 @@ from preforkd.daemon.actions import (
     CloseListeners,
     Commit,
     DumpStacks,
+    Examine,
     Exit,
     Fork,
     ForkNoMore,
@@ -36,6 +37,7 @@ from preforkd.daemon.actions import (
     ReopenLogs,
     RollBack,
     Send,
+    SetLogLevel,
     Show,
 )
 from preforkd.daemon.admin import Admins, Instance, Plan
@@ -70,11 +72,12 @@ from preforkd.daemon.turn import Phase, State
 from preforkd.daemon.upgrade import UPGRADABLE, Handover, Progress, Upgrade
 from preforkd.daemon.values import AUTO
 from preforkd.daemon.watching import Watch, Watcher
-from preforkd.workers import log
+from preforkd.workers import examining, log
 from preforkd.workers.channel import Note, Renew
+from preforkd.workers.examining import Area
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
-from preforkd.workers.scoreboard import Field, Scoreboard
+from preforkd.workers.scoreboard import Field, MasterField, Scoreboard
 
 WATCH_EVERY: Final = 0.5
 """Seconds between two readings of the heartbeats."""
@@ -182,7 +185,8 @@ class Master:
             self._children.adopt(link)
         self._report = Report(self._scoreboard, time.monotonic())
         self._admins = Admins(self._selector, self._scoreboard, self._live_admin, self._private_of_admin)
-        hands = Hands(lambda: self._state, self._handle, self._read_config, self._start_upgrade, self._upgrade)
+        area = Area(self._scoreboard)
+        hands = Hands(lambda: self._state, self._handle, self._read_config, self._start_upgrade, self._upgrade, area)
         self._desk = Desk(self._admins, hands)
         self._admin_plan = setup.admin_plan()
 
@@ -399,6 +403,11 @@ class Master:
                 self._events += self._children.kill(serial, signum)
             case DumpStacks(serial):
                 self._events += self._children.kill(serial, signal.SIGUSR2)
+            case Examine(serial, order):
+                Area(self._scoreboard).ask(serial, order, time.monotonic())
+                self._events += self._children.kill(serial, examining.SIGNAL)
+            case SetLogLevel(level):
+                self._override_log_level(level)
             case Announce():
                 self._announce()
             case Commit(generation):
@@ -478,6 +487,9 @@ class Master:
         listeners = [one.socket.fileno() for one in self._all_listeners()]
         shared = [fd for fd in (*listeners, *self._all_keys()) if fd >= 0]
         return [*self._own_descriptors(), *shared, *self._children.channels(), *self._admins.descriptors()]
+
+    def _override_log_level(self, level: str) -> None:
+        self._scoreboard.master[MasterField.LOG_LEVEL] = log.override_level(level)
 
     def _watch_files(self) -> None:
         config = self._current.config
@@ -563,6 +575,7 @@ class Master:
     def _configure(self, setup: Setup) -> None:
         options = setup.config.options
         log.configure("master", level=options.log_level, form=options.log_format)
+        self._override_log_level(self._state.target.log_level)
         log.LOGGER.addHandler(self._admins.handler)
         setproctitle.setproctitle(f"{options.proc_name}: master [{describe(options.app)}]")
         self._watch_files()

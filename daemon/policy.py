@@ -28,17 +28,21 @@ from preforkd.daemon.actions import (
     CloseListeners,
     Commit,
     DumpStacks,
+    Examine,
     ForkNoMore,
     ReopenLogs,
     Send,
+    SetLogLevel,
     Show,
 )
 from preforkd.daemon.deaths import as_fields, cause, died_young, loss_of, was_its_own_doing
 from preforkd.daemon.events import (
     Event,
+    ExaminationAsked,
     ForkFailed,
     HaltAsked,
     HeartbeatsRead,
+    LogLevelAsked,
     ReloadAsked,
     ReloadRefused,
     ReopenAsked,
@@ -69,7 +73,7 @@ from preforkd.daemon.reloading import (
 )
 from preforkd.daemon.slots import ENDING, SERVING, Loss, Worker, WorkerState
 from preforkd.daemon.turn import EXIT_GRACE, ON_TRIAL, RUNNING, Phase, State, Turn
-from preforkd.workers.channel import INTERNAL, Reopen
+from preforkd.workers.channel import INTERNAL, LogLevel, Reopen
 from preforkd.workers.scoreboard import ROWS
 
 SILENT_BOOTS: Final = 5
@@ -130,6 +134,26 @@ def _show_stacks(turn: Turn, event: StacksAsked) -> None:
     for worker in turn.serving():
         if worker.slot == event.slot:
             turn.do(DumpStacks(worker.serial))
+
+
+def _examine(turn: Turn, event: ExaminationAsked) -> None:
+    for worker in turn.serving():
+        if worker.slot == event.slot:
+            turn.do(Examine(worker.serial, event.order))
+
+
+def _set_log_level(turn: Turn, event: LogLevelAsked) -> None:
+    who = "all processes" if event.slot is None else f"the worker of slot {event.slot}"
+    turn.log("info", f"log level of {who}: {event.level or 'as configured'}")
+    for worker in turn.workers.values():
+        if event.slot in (None, worker.slot):
+            turn.do(Send(worker.serial, LogLevel(event.level)))
+    if event.slot is None:
+        # The next generation has the configured one: what was asked for ends with these two.
+        turn.target = replace(turn.target, log_level=event.level)
+        if turn.committed is not None:
+            turn.committed = replace(turn.committed, log_level=event.level)
+        turn.do(SetLogLevel(event.level))
 
 
 def _scale(turn: Turn, event: ScaleAsked) -> None:
@@ -466,6 +490,8 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (ReloadRefused, {_NEW: _ignore, _UP: refuse_reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (RestartAsked, {_NEW: _ignore, _UP: _restart, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (StacksAsked, {_NEW: _ignore, _UP: _show_stacks, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ExaminationAsked, {_NEW: _ignore, _UP: _examine, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (LogLevelAsked, {_NEW: _ignore, _UP: _set_log_level, _ENDING: _set_log_level, _HALTING: _ignore, _GONE: _ignore}),
     (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ReopenAsked, {_NEW: _ignore, _UP: _reopen, _ENDING: _reopen, _HALTING: _ignore, _GONE: _ignore}),
     (ForkFailed, {_NEW: _ignore, _UP: _fork_failed, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),

@@ -57,6 +57,7 @@ def be_worker(
             log.show_fatal_signals()  # a boot that takes too long gets ABRT, and shows where it hangs
             enter(config)
         log_as_asked(config)
+        log.override_level(order.log_level)
     except AppError as exc:
         channel.sendall(encode(Failed("start", str(exc), exc.details)))
         return main.BOOT_FAILED

@@ -77,6 +77,8 @@ class Generation:
     shutdown_timeout: float = 5.0
     development: bool = False
     """A file is edited meanwhile: nobody stands by, and what does not boot is waited for to be saved again."""
+    log_level: str = ""
+    """Asked for at run time, in place of the configured one."""
     trial: float = 5.0
     """For which it has to serve before the generation before it is let go."""
     trial_workers: int = 0

@@ -209,7 +209,7 @@ class Turn:
             started=self.now,
             deadline=self.now + self.target.startup_timeout,
         )
-        self.do(Fork(serial, slot, self.target.number, row, reason))
+        self.do(Fork(serial, slot, self.target.number, row, reason, self.target.log_level))
 
     def _why_forked(self, slot: int) -> str:
         if self.phase in (Phase.NEW, Phase.BOOTING):

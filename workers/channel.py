@@ -1,9 +1,9 @@
 """Messages between a worker and its master: length-prefixed JSON over one socket pair per worker.
 
 The worker says `Hello` (after a preload), `Ready`, `Failed`, `GotTerm`, `Retire` and `Stacks`; the master says
-`Pause`, `Resume`, `Drain`, `Reopen` and `Renew`. The admin process says `Ask`; the master tells it `Answer` and `Note`.
-The end of the stream says that the other side is gone. Times are seconds of the monotonic clock, which all processes
-of a machine share.
+`Pause`, `Resume`, `Drain`, `Reopen`, `Renew` and `LogLevel`. The admin process says `Ask`; the master tells it
+`Answer` and `Note`. The end of the stream says that the other side is gone. Times are seconds of the monotonic clock,
+which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -97,6 +97,13 @@ class Renew:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLevel:
+    """Log from that level on; empty: from the configured one."""
+
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stacks:
     """Where the worker is: the stacks of its main thread and of its tasks, written because it was asked to."""
 
@@ -110,9 +117,10 @@ class Ask:
     Attributes:
         ident: of the question: the answer has it, too.
         verb: what: see `preforkd.daemon.control`.
-        number: of workers, or of a slot, where the verb has one.
+        number: of workers, or of a slot, where the verb has one; `log-level`: -1 without a slot.
         wait: the answer is to come when it is done, not when it has begun.
         by: who wants it, for the log.
+        text: what else the verb needs: a level, or how a worker is to be examined.
     """
 
     ident: int
@@ -120,6 +128,7 @@ class Ask:
     number: int
     wait: bool
     by: str
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +167,14 @@ class Note:
 
 Message = (
     Hello | Ready | Failed | GotTerm | Retire | Stacks
-    | Pause | Resume | Drain | Reopen | Renew
+    | Pause | Resume | Drain | Reopen | Renew | LogLevel
     | Ask | Answer | Note
 )  # fmt: skip
 _TYPES: Final = {
     kind.__name__: kind
     for kind in (
-        Hello, Ready, Failed, GotTerm, Retire, Stacks, Pause, Resume, Drain, Reopen, Renew, Ask, Answer, Note,
+        Hello, Ready, Failed, GotTerm, Retire, Stacks, Pause, Resume, Drain, Reopen, Renew, LogLevel,
+        Ask, Answer, Note,
     )
 }  # fmt: skip
 

@@ -168,6 +168,7 @@ def configure(role: str, *, level: str = "info", form: str = "text") -> None:
     handler = LineHandler(standard_error())
     handler.setFormatter(formatter(form, role, _styles[STDERR]))
     LOGGER.handlers[:] = [handler]
+    _overridden.clear()
     set_level(level)
     LOGGER.propagate = False
     # What the program has buffered belongs before the line that is about to be written.
@@ -182,6 +183,25 @@ def set_level(level: str) -> None:
         level: `debug`, `info`, `warning`, `error` or `critical`.
     """
     LOGGER.setLevel(level.upper())
+
+
+_overridden: Final[list[int]] = []  # the configured level, while another one counts
+
+
+def override_level(level: str) -> int:
+    """Have this process log from another level on for the time being, whoever has configured the present one.
+
+    Args:
+        level: as for `set_level()`; empty: the configured one again.
+
+    Returns:
+        The level that counts now, as `logging` numbers it.
+    """
+    configured = _overridden.pop() if _overridden else LOGGER.level
+    if level:
+        _overridden.append(configured)
+    LOGGER.setLevel(level.upper() or configured)
+    return LOGGER.level
 
 
 def event(level: str, name: str, text: str, fields: Mapping[str, object]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import capture, ending, log, log_config, offspring, prometheus, stacks
+from preforkd.workers import capture, ending, examination, examining, log, log_config, offspring, prometheus, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -25,6 +25,7 @@ from preforkd.workers.channel import (
     Drain,
     Failed,
     GotTerm,
+    LogLevel,
     Message,
     Pause,
     Ready,
@@ -174,6 +175,7 @@ def run(
     """
     row = board.row(index)
     row[Field.PID] = os.getpid()
+    row[Field.LOG_LEVEL] = log.LOGGER.level
     row[Field.STATE] = RowState.STARTING
     offspring.possess([channel, *listeners.sockets], board)
     hooks = Hooks(row[Field.SLOT], row[Field.GENERATION])
@@ -338,6 +340,8 @@ class Worker:
         offspring.loop_runs(self._forked)
         stacks.install(self._loop, lambda: self._row[Field.HEARTBEAT], lambda text: self._tell(Stacks(text)))
         offspring.claim(stacks.SIGNAL)
+        examination.install(self._loop, _run_through.__code__, self._board, self._row)
+        offspring.claim(examining.SIGNAL)
         self._over = asyncio.Event()
         self._connections = connections_of(self._loop)
         self._health = Health()
@@ -514,6 +518,8 @@ class Worker:
                 self._reopen_logs()
             case Renew():
                 self._renew()
+            case LogLevel(level):
+                self._row[Field.LOG_LEVEL] = log.override_level(level)
             case _:
                 log.LOGGER.error("the master has sent %r, which is no order", message)
 

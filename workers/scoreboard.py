@@ -5,7 +5,7 @@ One fixed-size row a worker, written by that worker alone and read by the others
 
 Behind the rows are three that the master writes: what it says of the daemon as a whole (`MasterField`), and the sums of
 the rows that dead workers have left (`settle`), so that no counter ever goes back. A row keeps the counts of its worker
-until the next one gets it.
+until the next one gets it. Behind those is the area of `preforkd.workers.examination`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ ROWS: Final = 4096
 FIELDS: Final = 2048
 """64-bit integers in a row. Memory that nobody has touched costs nothing: a worker takes four pages."""
 ROW_BYTES: Final = FIELDS * 8
+AREA_BYTES: Final = 16 << 20
+"""For what is found when a worker is examined, which is compressed."""
 NOBODY: Final = 1 << 62
 """More connections than anybody holds."""
 FRESH: Final = 1_000_000_000
@@ -71,6 +73,8 @@ class Field(IntEnum):
     """Requests that were refused before they reached the app: the first of `len(REJECTIONS)` cells."""
     TEXT_VERSION = 60
     """Grows by one before and by one after each change of the text: odd while it changes."""
+    LOG_LEVEL = 61
+    """From which its log is written, as `logging` numbers levels; 0: it has not said yet."""
     DURATIONS = 64
     """Of requests: the first of `len(METHODS) * CLASSES * CELLS` cells, by method and class of the status."""
     STATUSES = 832
@@ -145,6 +149,8 @@ class MasterField(IntEnum):
     """Seconds since the epoch; 0: there is none."""
     LOST_LINES = 11
     """Lines of the master's log that could not be written."""
+    LOG_LEVEL = 12
+    """From which the master's log is written, as `logging` numbers levels; the admin process follows it."""
     RELOADS = 16
     """The first of `len(RELOADS)` counters."""
     EXITS = 24
@@ -235,7 +241,7 @@ class Scoreboard:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        size = (ROWS + 3) * ROW_BYTES
+        size = (ROWS + 3) * ROW_BYTES + AREA_BYTES
         if descriptor is None:
             descriptor = _memfd(size)
         self.descriptor: Final = descriptor
@@ -250,8 +256,10 @@ class Scoreboard:
         """By `MasterField`."""
         self.sums = Row(self._cells[(ROWS + 1) * FIELDS : (ROWS + 2) * FIELDS])
         """What dead workers have counted whose rows others have got since; the counters alone."""
-        self.cpu = self._cells[(ROWS + 2) * FIELDS :]
+        self.cpu = self._cells[(ROWS + 2) * FIELDS : (ROWS + 3) * FIELDS]
         """The CPU time of the same workers, by slot."""
+        self.area = self._cells[(ROWS + 3) * FIELDS :]
+        """See `preforkd.workers.examination.Area`."""
         for index, row in self._rows.items():
             row._cells = self._cells[index * FIELDS : (index + 1) * FIELDS]
 
@@ -304,6 +312,13 @@ class Scoreboard:
         memory.close()
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+    def clear_area(self) -> None:
+        """Make the area all zeros, and give its memory back to the system where that takes it."""
+        if hasattr(mmap, "MADV_REMOVE"):  # Linux
+            self._memory.madvise(mmap.MADV_REMOVE, (ROWS + 3) * ROW_BYTES, AREA_BYTES)
+        else:
+            self.area[:] = array("Q", bytes(AREA_BYTES))
 
     def free_rows(self) -> list[int]:
         """Return the rows that some worker has had and that none has now."""

@@ -15,6 +15,7 @@ from preforkd.daemon.actions import (
     CloseListeners,
     Commit,
     DumpStacks,
+    Examine,
     Exit,
     Fork,
     ForkNoMore,
@@ -23,13 +24,16 @@ from preforkd.daemon.actions import (
     ReopenLogs,
     RollBack,
     Send,
+    SetLogLevel,
     Show,
 )
 from preforkd.daemon.events import (
     Event,
+    ExaminationAsked,
     ForkFailed,
     HaltAsked,
     HeartbeatsRead,
+    LogLevelAsked,
     ReloadAsked,
     ReloadRefused,
     ReopenAsked,
@@ -49,7 +53,8 @@ from preforkd.daemon.events import (
 from preforkd.daemon.policy import _ROWS, MOST_WORKERS, SILENT_BOOTS, TABLE, next_deadline, step
 from preforkd.daemon.slots import Generation, WorkerState
 from preforkd.daemon.turn import Phase, State
-from preforkd.workers.channel import INTERNAL, Drain, Pause, Reopen, Resume
+from preforkd.workers.channel import INTERNAL, Drain, LogLevel, Pause, Reopen, Resume
+from preforkd.workers.examining import Order
 
 TRIAL = Generation(1, 1).trial
 KINDS: tuple[type, ...] = (
@@ -60,6 +65,8 @@ KINDS: tuple[type, ...] = (
     ReloadRefused,
     RestartAsked,
     StacksAsked,
+    ExaminationAsked,
+    LogLevelAsked,
     ScaleAsked,
     ReopenAsked,
     ForkFailed,
@@ -789,6 +796,55 @@ def test_a_worker_of_a_slot_is_asked_where_it_is() -> None:
     assert play.happens(StacksAsked, 7) == []
 
 
+def test_a_worker_of_a_slot_is_examined() -> None:
+    play = Play(2).booted()
+    order = Order(7, "profile", 1.0, 100)
+    assert play.happens(ExaminationAsked, 1, order) == [Examine(1, order)]
+    assert play.happens(ExaminationAsked, 7, order) == []
+
+
+def levels(actions: list[Action]) -> dict[int, str]:
+    return {a.serial: a.message.level for a in actions if isinstance(a, Send) and isinstance(a.message, LogLevel)}
+
+
+def test_a_log_level_is_for_all_who_are_there_and_those_that_come_until_a_reload_is_done() -> None:
+    play = Play(2).booted()
+    actions = play.happens(LogLevelAsked, "debug", None)
+    assert levels(actions) == {0: "debug", 1: "debug"}
+    assert SetLogLevel("debug") in actions
+    forked = [a.log_level for a in play.exits(0, None, signal.SIGKILL) if isinstance(a, Fork)]
+    play.all_ready()
+    assert forked == ["debug"]
+    assert [a.log_level for a in play.reload() if isinstance(a, Fork)] == [""], "the new generation: as configured"
+    (young,) = play.in_state(WorkerState.STARTING)
+    play.happens(WorkerFailed, young, "import", "bad", "")
+    assert play.state.target.log_level == "debug", "it is rolled back: the old generation goes on as it was"
+    play.exits(young, 3)
+    play.reload()
+    play.all_ready()
+    play.pass_time(TRIAL)
+    assert (play.is_in(Phase.SERVING), play.state.target.number, play.state.target.log_level) == (True, 3, "")
+
+
+def test_a_log_level_that_is_asked_for_during_a_reload_is_the_new_generations_as_well() -> None:
+    play = Play(1).booted()
+    play.reload()
+    assert levels(play.happens(LogLevelAsked, "error", None)) == {0: "error", 1: "error"}
+    play.all_ready()
+    play.pass_time(TRIAL)
+    assert play.state.target.log_level == "error"
+    assert levels(play.happens(LogLevelAsked, "", None)) == {1: "", 0: ""}
+    assert play.state.target.log_level == ""
+
+
+def test_a_log_level_of_a_slot_is_that_workers_alone() -> None:
+    play = Play(2).booted()
+    actions = play.happens(LogLevelAsked, "debug", 1)
+    assert levels(actions) == {1: "debug"}
+    assert not [a for a in actions if isinstance(a, SetLogLevel)]
+    assert [a.log_level for a in play.exits(1, None, signal.SIGKILL) if isinstance(a, Fork)] == [""]
+
+
 def test_where_a_worker_hangs_is_shown_but_not_logged_again() -> None:
     play = Play(1).booted()
     actions = play.happens(WorkerStacks, 0, "line 7")
@@ -806,6 +862,8 @@ NOTHING: dict[type, set[Phase]] = {
     ReloadRefused: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     RestartAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     StacksAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    ExaminationAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
+    LogLevelAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ScaleAsked: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},
     ReopenAsked: {Phase.NEW, Phase.HALTING, Phase.GONE},
     ForkFailed: {Phase.NEW, Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE},

@@ -11,8 +11,10 @@ from preforkd.daemon.actions import Action, Exit, Fork, Kill, Send
 from preforkd.daemon.comparison import Answers
 from preforkd.daemon.events import (
     Event,
+    ExaminationAsked,
     ForkFailed,
     HeartbeatsRead,
+    LogLevelAsked,
     ReloadAsked,
     ReopenAsked,
     RestartAsked,
@@ -31,8 +33,9 @@ from preforkd.daemon.policy import next_deadline, step
 from preforkd.daemon.slots import ENDING, SERVING, Generation, WorkerState
 from preforkd.daemon.turn import RUNNING, Phase, State
 from preforkd.workers.channel import Drain
+from preforkd.workers.examining import Order
 
-STEPS = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 7), st.floats(0, 12)), max_size=60)
+STEPS = st.lists(st.tuples(st.integers(0, 17), st.integers(0, 7), st.floats(0, 12)), max_size=60)
 
 
 class World:
@@ -185,7 +188,9 @@ def walk(world: World, steps: list[tuple[int, int, float]]) -> None:
                 13: RestartAsked(now, number % 4, first=False),
                 14: StacksAsked(now, number % 4),
                 10: world.heartbeats(number) if what == 10 else TimePassed(now),
-                15: ReloadAsked(now, Generation(0, 1 + number % 4, trial_workers=1 + number // 4, trial_errors=1.0)),
+                17: ReloadAsked(now, Generation(0, 1 + number % 4, trial_workers=1 + number // 4, trial_errors=1.0)),
+                15: LogLevelAsked(now, "debug", None if number % 2 else number % 4),
+                16: ExaminationAsked(now, number % 4, Order(1, "profile", 1.0, 1)),
             }
             world.feed(events.get(what, TimePassed(now)))
         world.bury()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,21 @@ def test_every_command_has_its_help_and_the_shell_completes_it() -> None:
         "restart",
     }
     assert ctl("dance").returncode == 2
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("command", "words", "completed"),
+    [("preforkctl", "log-level d", "debug"), ("preforkd", "--work", "--workers")],
+)
+def test_bash_completes_both_commands(command: str, words: str, completed: str) -> None:
+    script = f"""
+eval "$(_{command.upper()}_COMPLETE=bash_source {command})"
+COMP_WORDS=({command} {words}); COMP_CWORD={len(words.split())}
+_{command}_completion {command}; echo "${{COMPREPLY[*]}}"
+"""
+    path = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=60, env=ENVIRONMENT | {"PATH": path}
+    )
+    assert (done.stdout, done.stderr) == (f"{completed}\n", "")

@@ -24,6 +24,7 @@ from preforkd.workers.admin.settings import AdminSettings
 from preforkd.workers.admin.snapshot import Snapshot, read
 from preforkd.workers.admin.statsd import Statsd
 from preforkd.workers.channel import Answer, Ask, ChannelError, Decoder, Note, encode
+from preforkd.workers.examining import Area, Cell, progress
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.scoreboard import MasterField, Scoreboard
 
@@ -132,6 +133,7 @@ class AdminServer:
                     self.questions.answered(message)
                 elif isinstance(message, Note):
                     self._notes.append(message)
+            self._follow_log_level()
         except ChannelError:
             log.LOGGER.exception("the master has sent something that is no message")
 
@@ -143,7 +145,27 @@ class AdminServer:
 
     def look(self) -> Snapshot:
         """Read the scoreboard."""
+        self._follow_log_level()
         return read(self._board, time.monotonic())
+
+    def _follow_log_level(self) -> None:
+        """Log from the same level on as the master, which may be another than was configured."""
+        log.LOGGER.setLevel(self._board.master[MasterField.LOG_LEVEL] or log.LOGGER.level)
+
+    def examination(self, ident: int) -> dict[str, Any]:
+        """Return how far that one has come; 0: the last one."""
+        area = Area(self._board)
+        living = [one.serial for one in self.look().workers]
+        return {"version": status.VERSION, **progress(area, ident or area.order.ident, living, time.monotonic())}
+
+    @property
+    def examined(self) -> int:
+        """The ident of the last examination."""
+        return Area(self._board).order.ident
+
+    def cancel(self, ident: int) -> None:
+        """Nobody waits for that one any more: it ends now, with what it has."""
+        Area(self._board)[Cell.CANCELLED] = ident
 
     def status(self) -> dict[str, Any]:
         """Return all that is known."""

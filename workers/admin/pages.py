@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import parse_qsl
 
-from preforkd.workers.admin.control import STATUS, ForbiddenError, WrongError, peer_of
+from preforkd.workers.admin.control import CANCEL, EXAMINATION, STATUS, ForbiddenError, WrongError, peer_of
 from preforkd.workers.admin.metrics import MissingError
 from preforkd.workers.admin.readiness import alive, ready_workers, unready
+from preforkd.workers.examining import KINDS
 from preforkd.workers.http.errors import HttpProcessingError
 from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import PayloadStream
@@ -60,11 +61,17 @@ class AdminProtocol(ServerHttpProtocol):
         await page(self, message)
 
     async def _control(self, message: RequestMessage) -> None:
-        if message.method != "POST":
-            raise HttpProcessingError(405, headers={"Allow": "POST"})
+        verb = message.path.removeprefix("/control/").partition("?")[0]
+        allowed = "GET" if verb == EXAMINATION else "POST"
+        if message.method != allowed:
+            raise HttpProcessingError(405, headers={"Allow": allowed})
         sock = self.transport and self.transport.get_extra_info("socket")
         try:
-            answer = await self.admin.questions.ask(message.path, peer_of(sock, self.admin.settings.owner))
+            by = peer_of(sock, self.admin.settings.owner)
+            if verb in (EXAMINATION, CANCEL):
+                await self._examination(message, cancel=verb == CANCEL)
+                return
+            answer = await self.admin.questions.ask(message.path, by)
         except ForbiddenError as exc:
             await self._answer_json(message, {"version": 1, "result": "forbidden", "text": str(exc)}, 403)
         except WrongError as exc:
@@ -72,7 +79,17 @@ class AdminProtocol(ServerHttpProtocol):
         else:
             values = asdict(answer)
             del values["ident"]
+            if verb in KINDS and answer.result in ("accepted", "done"):
+                values["examination"] = self.admin.examined
             await self._answer_json(message, {"version": 1, **values}, STATUS[answer.result])
+
+    async def _examination(self, message: RequestMessage, *, cancel: bool) -> None:
+        ident = dict(parse_qsl(message.path.partition("?")[2])).get("ident", "0")
+        if not (ident.isascii() and ident.isdigit() and int(ident) < 1 << 63):
+            raise WrongError("ident is the number that the answer has called examination")
+        if cancel:
+            self.admin.cancel(int(ident))
+        await self._answer_json(message, self.admin.examination(int(ident)))
 
     async def live(self, message: RequestMessage) -> None:
         """Whether the master's loop turns."""

@@ -90,6 +90,8 @@ class WorkerView:
     age: float
     silent: float
     """Since its last heartbeat; 0.0 before the first."""
+    log_level: int
+    """As `logging` numbers them; 0: not known."""
     loop_lag: float
     connections: int
     active: int
@@ -106,6 +108,8 @@ class Snapshot:
     """Of the monotonic clock."""
     phase: str
     """Of `PHASES`."""
+    log_level: int
+    """Of the master and the admin process."""
     wanted: int
     target: int
     committed: int
@@ -161,6 +165,7 @@ def _read(board: Scoreboard, now: float) -> Snapshot:
     return Snapshot(
         now=now,
         phase=PHASES[master[MasterField.PHASE]],
+        log_level=master[MasterField.LOG_LEVEL],
         wanted=master[MasterField.WANTED],
         target=master[MasterField.TARGET],
         committed=master[MasterField.COMMITTED],
@@ -190,6 +195,7 @@ def _view(row: Row, cells: list[int], now: float) -> WorkerView:
         state=WORKER_STATES[cells[Field.MASTER_STATE]],
         age=_since(cells[Field.FORKED], now),
         silent=_since(cells[Field.HEARTBEAT], now),
+        log_level=cells[Field.LOG_LEVEL],
         loop_lag=cells[Field.LOOP_LAG] / 1e9,
         connections=cells[Field.CONNECTIONS],
         active=cells[Field.ACTIVE],

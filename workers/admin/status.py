@@ -6,6 +6,7 @@ sizes bytes; what is not known is null.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -44,6 +45,7 @@ def status(
         "reasons": reasons,
         "generation": snapshot.committed,
         "target_generation": snapshot.target,
+        "log_level": _level(snapshot.log_level),
         "workers_wanted": snapshot.wanted,
         "workers_ready": ready_workers(snapshot),
         "requests": {
@@ -103,6 +105,7 @@ def _worker(worker: WorkerView, rates: Rates, usage: Usage) -> dict[str, Any]:
         "pid": worker.pid or None,
         "state": worker.state,
         "age": round(worker.age, 1),
+        "log_level": _level(worker.log_level),
         "silent": round(worker.silent, 3),
         "loop_lag": worker.loop_lag,
         "connections": worker.connections,
@@ -113,6 +116,11 @@ def _worker(worker: WorkerView, rates: Rates, usage: Usage) -> dict[str, Any]:
         "cpu_seconds": usage.cpu_seconds,
         "memory": usage.memory,
     }
+
+
+def _level(number: int) -> str | None:
+    """Return the name of a level, None when it is not known; `--log-config` may have one without a name."""
+    return logging.getLevelName(number).lower() if number else None
 
 
 def _in_flight(snapshot: Snapshot) -> list[dict[str, Any]]:
