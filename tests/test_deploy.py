@@ -89,7 +89,7 @@ def test_the_example_configuration_boots() -> None:
 
 def test_the_example_configuration_shows_every_option_with_its_default() -> None:
     text = (DEPLOY / "preforkd.toml").read_text()
-    shown = re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
+    shown = re.sub(rf"^# (?=(?:{'|'.join(BY_NAME)}) = )", "", text, flags=re.MULTILINE)
     assert set(tomllib.loads(shown)) == set(BY_NAME)
     config = load({"config": "all.toml"}, {}, folder=str(ROOT), read=lambda path: shown.encode())
     different = {name: value for name, value in config.asked.items() if value != BY_NAME[name].default}
