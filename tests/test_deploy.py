@@ -270,7 +270,7 @@ def test_the_standalone_example_serves_tls(monkeypatch: pytest.MonkeyPatch, tmp_
 # The words
 
 README = DEPLOY / "README.md"
-WORDS_OF_OTHERS = {"sd_notify", "stop_grace_period", "keepalive_timeout", "worker_exit"}  # the last: an event of the log
+WORDS_OF_OTHERS = {"sd_notify", "stop_grace_period", "keepalive_timeout", "worker_exit"}  # the last: in the log
 
 
 def test_the_readme_names_files_and_options_that_exist() -> None:

@@ -90,7 +90,8 @@ def test_the_grace_period_of_a_pod_is_longer_than_the_stop_of_the_daemon_that_it
     options = configured(*container["args"], cwd=image, environment=image_environment())
     assert stop_budget(options) + 5 <= pod["terminationGracePeriodSeconds"], "KILL would come first"
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert (options["bind"], options["admin"]) == ([f"0.0.0.0:{ports['http']}"], [f"0.0.0.0:{ports['admin']}"])
+    assert options["bind"] == [f"0.0.0.0:{ports['http']}"]
+    assert options["admin"] == [f"0.0.0.0:{ports['admin']}", "unix:@preforkd"]
     startup, readiness = container["startupProbe"], container["readinessProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= options["startup_timeout"]
     assert readiness["periodSeconds"] * readiness["failureThreshold"] <= options["drain_delay"]
