@@ -148,6 +148,7 @@ def test_the_composed_container_runs_with_options_that_exist(image: Path) -> Non
     options = configured(*web["command"], cwd=image, environment=image_environment())
     assert float(web["stop_grace_period"].removesuffix("s")) > stop_budget(options)
     assert web["ports"][0].split(":")[-1] == options["bind"][0].split(":")[-1]
+    assert (web["read_only"], web["cap_drop"], web["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
 
 
 # systemd

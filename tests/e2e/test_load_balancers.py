@@ -19,6 +19,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.daemon import BOOT, ROOT, Daemon, free_port, listens
 from tests.e2e.deadline import until
 from tests.e2e.load import Result, load
+from tests.e2e.websocket_client import RawWebSocket, frame
 
 HAPROXY = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 NGINX = ROOT / "deploy" / "nginx" / "preforkd.conf"
@@ -253,3 +254,32 @@ def test_haproxy_and_nginx_speak_tls_to_it_and_verify_it(start: Start, tmp_path:
         with load(balanced, clients=4, requests=200) as result:
             pass
         assert result.failed == 0, result.describe()
+
+
+def test_websockets_pass_through_the_configurations_that_are_shipped(start: Start, tmp_path: Path) -> None:
+    app = f"{ROOT / 'tests' / 'apps' / 'behind.py'}:app"
+    instances = [start(app=app, workers=1), start(app=app, workers=1)]
+    ports = instances[0].port, instances[1].port
+    for balancer in (haproxy(*ports), nginx(*ports, tmp_path)):
+        with balancer as balanced, RawWebSocket(balanced, "/echo") as socket:
+            socket.send(frame(1, b"hello"))
+            reply = socket.reply()
+            assert reply is not None
+            assert reply.payload == b"hello"
+
+
+def test_the_other_ways_to_an_instance_that_the_configurations_show_are_accepted(tmp_path: Path) -> None:
+    path, text = program("haproxy", "haproxy"), HAPROXY.read_text()
+    others = re.findall(r"^    # (server a .*)$", text, re.MULTILINE)
+    assert len(others) == 4
+    for other in others:
+        file = tmp_path / "haproxy.cfg"
+        file.write_text(text.replace('    server a "${INSTANCE_A}"\n', f"    {other}\n"))
+        assert file.read_text() != text
+        checked([path, "-c", "-f", str(file)], {})
+    path, text = program("nginx", "nginx-light"), NGINX.read_text()
+    (other,) = re.findall(r"^    # (server unix:.*)$", text, re.MULTILINE)
+    (tmp_path / "preforkd.conf").write_text(text.replace("server 127.0.0.1:8001 max_fails=0;", other))
+    assert (tmp_path / "preforkd.conf").read_text() != text
+    (tmp_path / "nginx.conf").write_text(NGINX_MAIN.format(folder=tmp_path))
+    checked([path, "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-t"], {})
