@@ -290,3 +290,18 @@ def test_the_readmes_commands_are_accepted() -> None:
 def test_the_readmes_table_of_files_is_complete() -> None:
     files = {path.relative_to(DEPLOY) for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert [str(path) for path in sorted(files - {Path("README.md")}) if f"`{path}`" not in README.read_text()] == []
+
+
+PLATFORMS = (DEPLOY / "docs" / "proxies.md").read_text().split("\n## Platforms\n")[1]
+
+
+@pytest.mark.parametrize(("name", "waits"), [("Heroku", 30), ("Cloud Run", 10), ("ECS, Fargate", 60), ("Fly", 40)])
+def test_a_stop_fits_into_what_each_platform_waits(name: str, waits: float, image: Path) -> None:
+    (row,) = re.findall(rf"^\| {name} \|.*$", PLATFORMS, re.MULTILINE)
+    advice = row.split("|")[-2]
+    said = re.findall(r"(?:stopTimeout: |kill_timeout = )(\d+)", advice) or re.findall(r"(\d+) s", row.split("|")[4])
+    assert float(said[0]) == waits
+    arguments = [word for pair in re.findall(r"(--[a-z-]+) (\d+)", advice) for word in pair]
+    options = configured(*arguments, cwd=image, environment=image_environment() | {"PORT": "8123"})
+    assert options["bind"] == ["0.0.0.0:8123"]
+    assert stop_budget(options) < waits
