@@ -39,6 +39,9 @@ REASONS = {
     "workers": "The start-up log tells the number and the reason. Without a quota 8 at most, for each has the app"
     " in memory. WEB_CONCURRENCY is used when nothing else gives it.",
     "surge": "A reload needs that much memory more, for its time.",
+    "trial": "Most code that dies, dies at once; while the old workers stand by, a rollback needs no boot.",
+    "trial_workers": "A canary doubles the time of a deploy, and needs traffic to say something.",
+    "trial_errors": "What share of errors is none of the new code's, only the app's author knows.",
     "max_requests": "A worker that leaks is mended, not recycled; until then this helps.",
     "max_requests_jitter": "A number, or a part of max_requests.",
     "max_lifetime": "Against what grows by time and not by requests.",
