@@ -1,4 +1,4 @@
-"""What the options of other servers are called here, as data: for command lines, for gunicorn.conf.py, for the README.
+"""What the options of other servers are called here, as data: for command lines, gunicorn.conf.py and documentation.
 
 Options of ours that do not exist (yet) may be named: whoever reads the tables asks `preforkd.daemon.options` for them.
 """

@@ -24,8 +24,6 @@ from preforkd.daemon.address import parse
 from preforkd.daemon.config import load
 from preforkd.daemon.options import BY_NAME
 from tests.e2e.daemon import FOREIGN
-from tests.workers.admin.test_metrics import busy
-from tests.workers.admin.test_metrics import text as scraped
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -89,7 +87,7 @@ def test_the_example_configuration_boots() -> None:
 
 def test_the_example_configuration_shows_every_option_with_its_default() -> None:
     text = (DEPLOY / "preforkd.toml").read_text()
-    shown = re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
+    shown = re.sub(rf"^# (?=(?:{'|'.join(BY_NAME)}) = )", "", text, flags=re.MULTILINE)
     assert set(tomllib.loads(shown)) == set(BY_NAME)
     config = load({"config": "all.toml"}, {}, folder=str(ROOT), read=lambda path: shown.encode())
     different = {name: value for name, value in config.asked.items() if value != BY_NAME[name].default}
@@ -141,34 +139,7 @@ def test_what_the_build_needs_is_copied() -> None:
     assert needed <= sources
 
 
-# Kubernetes and Compose
-
-
-def test_the_pod_runs_with_options_that_exist(image: Path) -> None:
-    pod = parsed("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    run(*container["args"], "--check", cwd=image, environment=image_environment())
-    options = configured(*container["args"], cwd=image, environment=image_environment())
-    assert pod["terminationGracePeriodSeconds"] > stop_budget(options)
-    assert options["bind"] == [f"0.0.0.0:{container['ports'][0]['containerPort']}"]
-    startup = container["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= options["startup_timeout"]
-
-
-def test_probes_and_service_use_the_port_and_the_health_path_of_the_pod() -> None:
-    deployment, service = parsed("kubernetes/deployment.yaml"), parsed("kubernetes/service.yaml")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    (port,) = container["ports"]
-    probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
-    assert {probe["port"] for probe in probes} | {service["spec"]["ports"][0]["targetPort"]} == {port["name"]}
-    assert {f"--health-path={probe['path']}" for probe in probes} <= set(container["args"])
-
-
-def test_the_service_selects_the_pods() -> None:
-    deployment, service = parsed("kubernetes/deployment.yaml"), parsed("kubernetes/service.yaml")
-    labels = deployment["spec"]["template"]["metadata"]["labels"]
-    assert deployment["spec"]["selector"]["matchLabels"] == labels
-    assert service["spec"]["selector"] == labels
+# Compose; Kubernetes is in tests/test_kubernetes.py
 
 
 def test_the_composed_container_runs_with_options_that_exist(image: Path) -> None:
@@ -177,6 +148,7 @@ def test_the_composed_container_runs_with_options_that_exist(image: Path) -> Non
     options = configured(*web["command"], cwd=image, environment=image_environment())
     assert float(web["stop_grace_period"].removesuffix("s")) > stop_budget(options)
     assert web["ports"][0].split(":")[-1] == options["bind"][0].split(":")[-1]
+    assert (web["read_only"], web["cap_drop"], web["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
 
 
 # systemd
@@ -299,7 +271,7 @@ def test_the_standalone_example_serves_tls(monkeypatch: pytest.MonkeyPatch, tmp_
 # The words
 
 README = DEPLOY / "README.md"
-WORDS_OF_OTHERS = {"sd_notify", "stop_grace_period"}  # systemd's and Compose's
+WORDS_OF_OTHERS = {"sd_notify", "stop_grace_period", "keepalive_timeout", "worker_exit"}  # the last: in the log
 
 
 def test_the_readme_names_files_and_options_that_exist() -> None:
@@ -320,19 +292,16 @@ def test_the_readmes_table_of_files_is_complete() -> None:
     assert [str(path) for path in sorted(files - {Path("README.md")}) if f"`{path}`" not in README.read_text()] == []
 
 
-def test_alerts_ask_for_metrics_that_exist() -> None:
-    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
-    text = scraped(busy())
-    for rule in rules:
-        for name in re.findall(r"\b(?:preforkd|http_server)_\w+", rule["expr"]):
-            assert re.search(rf"^{name}[ {{]", text, re.MULTILINE), rule["alert"]
-        for value in re.findall(r'result=~"([^"]+)"', rule["expr"]):
-            assert {f'result="{one}"' in text for one in value.split("|")} == {True}
+PLATFORMS = (DEPLOY / "docs" / "proxies.md").read_text().split("\n## Platforms\n")[1]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (the Debian package prometheus)")
-def test_prometheus_takes_its_configuration_and_the_alerts() -> None:
-    command: list[str | Path] = ["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 rules found" in done.stdout
+@pytest.mark.parametrize(("name", "waits"), [("Heroku", 30), ("Cloud Run", 10), ("ECS, Fargate", 60), ("Fly", 40)])
+def test_a_stop_fits_into_what_each_platform_waits(name: str, waits: float, image: Path) -> None:
+    (row,) = re.findall(rf"^\| {name} \|.*$", PLATFORMS, re.MULTILINE)
+    advice = row.split("|")[-2]
+    said = re.findall(r"(?:stopTimeout: |kill_timeout = )(\d+)", advice) or re.findall(r"(\d+) s", row.split("|")[4])
+    assert float(said[0]) == waits
+    arguments = [word for pair in re.findall(r"(--[a-z-]+) (\d+)", advice) for word in pair]
+    options = configured(*arguments, cwd=image, environment=image_environment() | {"PORT": "8123"})
+    assert options["bind"] == ["0.0.0.0:8123"]
+    assert stop_budget(options) < waits

@@ -1,4 +1,4 @@
-"""The table of README from options of other servers to ours: `python -m tests.daemon.migration_table` prints it."""
+"""The table of deploy/docs/migration.md, from options of others to ours: `python -m tests.daemon.migration_table`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of other servers' options: they exist there, they exist here, and README shows them."""
+"""The tables of other servers' options: they exist there, they exist here, and the page on migration shows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from preforkd.daemon.equivalents import EQUIVALENTS, HOOKS, NO_HOOKS, SETTINGS, 
 from preforkd.daemon.options import BY_NAME
 from tests.daemon.migration_table import rows
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "deploy" / "docs" / "migration.md").read_text()
 
 
 def test_what_others_options_are_called_here_exists_here() -> None:
@@ -21,10 +21,10 @@ def test_what_others_options_are_called_here_exists_here() -> None:
     assert len({one.ours for one in EQUIVALENTS}) == len(EQUIVALENTS)
 
 
-def test_readme_has_the_table_and_no_line_that_is_not_so() -> None:
+def test_the_page_has_the_table_and_no_line_that_is_not_so() -> None:
     table = rows()
-    start = README.index(table[0])
-    written = README[start:].split("\n\n", 1)[0].splitlines()
+    start = PAGE.index(table[0])
+    written = PAGE[start:].split("\n\n", 1)[0].splitlines()
     assert written == table, "print it: python -m tests.daemon.migration_table"
 
 

@@ -113,6 +113,7 @@ class Plan:
     paths: Sequence[str] = ("/",)  # taken in turn
     expect: str = ".*"  # a regular expression that matches each body as a whole
     authority: str = ""  # speak TLS, and trust the certificates in this file
+    post: int = 0  # every other request of a client is a POST of so many bytes to /upload
     requests: int = 0  # stop after so many in all; 0: when told
 
 
@@ -174,7 +175,12 @@ class Client:
         assert self._connection is not None
         path = self.plan.paths[self._path % len(self.plan.paths)]
         self._path += 1
-        answer = self._connection.get(path, headers=[] if self.keep_alive else [("Connection", "close")])
+        headers = [] if self.keep_alive else [("Connection", "close")]
+        if self.plan.post and self._path // 2 % 2:
+            self._connection.ask("/upload", method="POST", headers=headers, body=b"x" * self.plan.post)
+            answer = self._connection.answer()
+        else:
+            answer = self._connection.get(path, headers=headers)
         if not self.keep_alive and not answer.closes:
             raise MalformedError("the request said close, the answer does not")
         if answer.closes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +49,14 @@ def test_post_data(start: Start) -> None:
     shown = curl(daemon, "/", "--data-urlencode", "name=Jürgen", "--data", "name=two")
     assert "Jürgen" in shown
     assert "two" in shown
+
+
+def test_another_page_in_hello_is_served_after_a_reload_as_the_readme_says(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "hello.py"
+    text = (EXAMPLES / "hello.py").read_text()
+    file.write_text(text)
+    daemon = start(app=f"{file}:HttpRequestHandler")
+    assert text.count("It Works!") == 1
+    file.write_text(text.replace("It Works!", "It works anew, and at greater length!"))
+    daemon.signal(signal.SIGHUP)
+    daemon.until(lambda: "at greater length!</h1>" in curl(daemon, "/"), 10, "the new page, whole")

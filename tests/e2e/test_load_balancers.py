@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from tests.e2e import client
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import BOOT, ROOT, Daemon, free_port, listens
 from tests.e2e.deadline import until
-from tests.e2e.load import load
+from tests.e2e.load import Result, load
+from tests.e2e.websocket_client import RawWebSocket, frame
 
 HAPROXY = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 NGINX = ROOT / "deploy" / "nginx" / "preforkd.conf"
@@ -120,8 +122,17 @@ def wait_used(balanced: int, instance: Daemon) -> None:
     instance.until(look, BOOT, f"an answer of one of {workers} through the load balancer")
 
 
+@contextmanager
+def loaded(balanced: int) -> Iterator[Result]:
+    """Eight clients, who keep their connections or open new ones, with a POST as every other request; none may fail."""
+    with load(balanced, clients=8, post=2000) as result:
+        yield result
+    assert result.failed == 0, result.describe()
+    assert any(body.endswith(" 2000") for body in result.bodies), "no POST was answered"
+
+
 def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *options: str, wait: bool) -> None:
-    """Eight clients, who keep their connections or open new ones, while each instance is restarted in turn.
+    """Load while each instance is restarted in turn.
 
     Args:
         balanced: the port of the load balancer.
@@ -133,7 +144,7 @@ def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *optio
     for instance in instances:
         wait_used(balanced, instance)
     lives = [pids(instance) for instance in instances]
-    with load(balanced, clients=8) as result:
+    with loaded(balanced) as result:
         for instance in instances:
             again = restart(instance, start, *options)
             lives.append(pids(again))
@@ -142,10 +153,52 @@ def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *optio
         wait_used(balanced, again)
         # That was a request of our own; the load is to have its share, which shows in the log only.
         again.until(lambda: again.log().count('"GET / HTTP/1.1" 200') >= 50, BOOT, "the load's requests")
-    assert result.failed == 0, result.describe()
     assert result.slowest < 0.9, f"nobody waits longer than for HAProxy's pause: {result.describe()}"
     served = {int(body.split()[1]) for body in result.bodies}
     assert all(served & life for life in lives), "each life of each instance has had its share of the load"
+
+
+def reloads(balanced: int, instances: list[Daemon]) -> None:
+    """Load while each instance is told HUP, in turn."""
+    for instance in instances:
+        wait_used(balanced, instance)
+    with loaded(balanced) as result:
+        old = [pids(instance) for instance in instances]
+        for instance in instances:
+            mark = instance.mark()
+            instance.signal(signal.SIGHUP)
+            for slot in range(2):
+                instance.wait_log(rf"worker {slot} \(generation 2\) is ready", since=mark)
+        for instance, left in zip(instances, old, strict=True):
+            instance.until(lambda: not left & {worker.pid for worker in instance.workers()}, BOOT, "the old ones leave")  # noqa: B023 - called at once
+            wait_used(balanced, instance)
+    assert len({body.split()[1] for body in result.bodies}) >= 6, f"old and new workers served: {result.bodies}"
+
+
+def without_retries(file: Path) -> Path:
+    """HAProxy's configuration with every kind of retry taken out."""
+    text, replaced = re.subn(r"^ *retries \d+$", "    retries 0", HAPROXY.read_text(), flags=re.MULTILINE)
+    text, removed = re.subn(r"^ *(option redispatch|retry-on) .*$", "", text, flags=re.MULTILINE)
+    assert (replaced, removed) == (1, 2)
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_reloads_behind_haproxy_cost_no_request(start: Start, tmp_path: Path, *, retries: bool) -> None:
+    instances = [start(), start()]
+    file = HAPROXY if retries else without_retries(tmp_path / "haproxy.cfg")
+    with haproxy(instances[0].port, instances[1].port, file) as balanced:
+        reloads(balanced, instances)
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_reloads_behind_nginx_cost_no_request(start: Start, tmp_path: Path, *, retries: bool) -> None:
+    instances = [start(), start()]
+    text, replaced = re.subn(r"proxy_next_upstream error timeout;", "proxy_next_upstream off;", NGINX.read_text())
+    assert replaced == 1
+    with nginx(instances[0].port, instances[1].port, tmp_path, "" if retries else text) as balanced:
+        reloads(balanced, instances)
 
 
 def test_a_rolling_restart_behind_haproxy_costs_no_request(start: Start) -> None:
@@ -157,11 +210,7 @@ def test_a_rolling_restart_behind_haproxy_costs_no_request(start: Start) -> None
 def test_with_drain_delay_and_health_path_haproxy_needs_no_retries_and_no_pause(start: Start, tmp_path: Path) -> None:
     options = ("--drain-delay", "3", "--health-path", "/healthz")
     instances = [start(*options), start(*options)]
-    text, replaced = re.subn(r"^ *retries \d+$", "    retries 0", HAPROXY.read_text(), flags=re.MULTILINE)
-    text, removed = re.subn(r"^ *(option redispatch|retry-on) .*$", "", text, flags=re.MULTILINE)
-    assert (replaced, removed) == (1, 2)
-    file = tmp_path / "haproxy.cfg"
-    file.write_text(text)
+    file = without_retries(tmp_path / "haproxy.cfg")
     with haproxy(instances[0].port, instances[1].port, file, "/healthz") as balanced:
         rolling_restart(balanced, instances, start, *options, wait=False)
 
@@ -205,3 +254,32 @@ def test_haproxy_and_nginx_speak_tls_to_it_and_verify_it(start: Start, tmp_path:
         with load(balanced, clients=4, requests=200) as result:
             pass
         assert result.failed == 0, result.describe()
+
+
+def test_websockets_pass_through_the_configurations_that_are_shipped(start: Start, tmp_path: Path) -> None:
+    app = f"{ROOT / 'tests' / 'apps' / 'behind.py'}:app"
+    instances = [start(app=app, workers=1), start(app=app, workers=1)]
+    ports = instances[0].port, instances[1].port
+    for balancer in (haproxy(*ports), nginx(*ports, tmp_path)):
+        with balancer as balanced, RawWebSocket(balanced, "/echo") as socket:
+            socket.send(frame(1, b"hello"))
+            reply = socket.reply()
+            assert reply is not None
+            assert reply.payload == b"hello"
+
+
+def test_the_other_ways_to_an_instance_that_the_configurations_show_are_accepted(tmp_path: Path) -> None:
+    path, text = program("haproxy", "haproxy"), HAPROXY.read_text()
+    others = re.findall(r"^    # (server a .*)$", text, re.MULTILINE)
+    assert len(others) == 4
+    for other in others:
+        file = tmp_path / "haproxy.cfg"
+        file.write_text(text.replace('    server a "${INSTANCE_A}"\n', f"    {other}\n"))
+        assert file.read_text() != text
+        checked([path, "-c", "-f", str(file)], {})
+    path, text = program("nginx", "nginx-light"), NGINX.read_text()
+    (other,) = re.findall(r"^    # (server unix:.*)$", text, re.MULTILINE)
+    (tmp_path / "preforkd.conf").write_text(text.replace("server 127.0.0.1:8001 max_fails=0;", other))
+    assert (tmp_path / "preforkd.conf").read_text() != text
+    (tmp_path / "nginx.conf").write_text(NGINX_MAIN.format(folder=tmp_path))
+    checked([path, "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-t"], {})

@@ -328,10 +328,10 @@ def test_the_extensions_are_plain_data(start: Start) -> None:
     assert json.loads(answer.text)["preforkd.draining"] == {}
 
 
-def test_the_example_of_the_readme_works(start: Start, tmp_path: Path) -> None:
-    text = (APPS.parents[1] / "README.md").read_text()
+def test_the_example_of_the_page_for_authors_works(start: Start, tmp_path: Path) -> None:
+    text = (APPS.parents[1] / "deploy" / "docs" / "apps.md").read_text()
     example = re.search(r"^      draining = (?:.*\n)+?(?=\n  )", text, re.MULTILINE)
-    assert example is not None, "the lines of README that ask for the drain"
+    assert example is not None, "the lines that ask for the drain"
     head = """
 async def app(scope, receive, send):
     assert scope["type"] == "http"
