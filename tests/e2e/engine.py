@@ -23,6 +23,11 @@ SUITE = "bookworm"
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 # Unpacked, never configured: that is much quicker. The first has no shell, the second what a build needs.
 BASES = {"base": "python3", "builder": "python3-venv,python3-dev,dash,coreutils,gcc,libc6-dev"}
+# What nobody needs there: documents, link time optimisation, sanitizers, the static Python.
+_SLIM = (
+    '--extract-hook=cd "$1/usr" && rm -rf share/doc share/locale share/man lib/gcc/*/*/lto1 bin/*lto-dump* '
+    "lib/*/lib*san.* lib/gcc/*/*/lib*san* lib/*/lib*python3*.a lib/python3*/config-*/*.a"
+)
 _MERGED = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
 # podman would raise its own limits above what is allowed here.
 _LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
@@ -49,7 +54,7 @@ def base_archives() -> dict[str, Path]:
     for name, archive in archives.items():
         if not archive.exists():
             partial = archive.with_name(f"{os.getpid()}-{archive.name}")
-            command = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={BASES[name]}", _MERGED, SUITE]
+            command = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={BASES[name]}", _MERGED, _SLIM, SUITE]
             made[archive] = (
                 partial,
                 subprocess.Popen([*command, partial], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True),
