@@ -29,6 +29,7 @@ _SLIM = (
     "lib/*/lib*san.* lib/gcc/*/*/lib*san* lib/*/lib*python3*.a lib/python3*/config-*/*.a"
 )
 _MERGED = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
+SCOPE = ("--cgroup-manager=cgroupfs", "--log-level=fatal")
 # podman would raise its own limits above what is allowed here.
 _LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
 
@@ -135,7 +136,7 @@ class Engine:
 
     def podman_process(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run podman to its end, whatever that is."""
-        command = ["podman", *self._storage, "--cgroup-manager=cgroupfs", "--log-level=fatal", *arguments]
+        command = ["podman", *self._storage, *SCOPE, *arguments]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
     def podman(self, *arguments: str | Path, merged: bool = False) -> str:
