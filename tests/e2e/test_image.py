@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,9 +34,8 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body"})
 """
 
-if why := missing():
-    print(f"SKIPPED: the tests of the image: {why}", file=sys.stderr)
-pytestmark = pytest.mark.skipif(bool(why), reason=why or "never")
+why = missing()
+pytestmark = pytest.mark.skipif(bool(why), reason=why)
 
 
 @pytest.fixture(scope="module")
