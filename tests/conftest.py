@@ -1,4 +1,4 @@
-"""Which form of the HTTP parser the tests run on: `pytest --parser pure`."""
+"""Which form of the HTTP parser the tests run on (`pytest --parser pure`), and what is skipped as a whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pytest
 
 from preforkd.workers.http import compiled
+from tests.e2e import engine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +23,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TESTS_PARSER"] = form  # read by tests/e2e/daemon.py
 
 
-def pytest_report_header() -> str:
-    """Say which form it is."""
-    return f"HTTP parser: {compiled.form()}" + (f" ({compiled.MISSING})" if compiled.MISSING else "")
+def pytest_report_header() -> list[str]:
+    """Say which form it is, and whether the tests with containers are skipped."""
+    lacking = engine.missing()
+    return [
+        f"HTTP parser: {compiled.form()}" + (f" ({compiled.MISSING})" if compiled.MISSING else ""),
+        f"Image and systemd units: {f'SKIPPED, {lacking}' if lacking else 'built and run'}",
+    ]

@@ -124,6 +124,13 @@ def test_the_image_runs_the_command_as_a_process_of_its_own_without_privileges()
     assert re.fullmatch(r"[1-9]\d*:\d+", instructions("USER")[-1]), "a number, and not root's"
 
 
+def test_neither_the_image_nor_its_health_check_needs_a_shell() -> None:
+    final = DOCKERFILE.rpartition("\nFROM ")[2]
+    forms = re.findall(r"^(?:RUN|CMD|ENTRYPOINT|HEALTHCHECK .*CMD) +(.*)$", final, re.MULTILINE)
+    assert [all(isinstance(word, str) for word in json.loads(form)) for form in forms] == [True] * 4
+    assert ["preforkctl", "health"] in map(json.loads, forms)
+
+
 def test_the_image_can_be_based_on_another() -> None:
     assert instructions("FROM") == ["${BUILD_IMAGE} AS build", "${BASE_IMAGE}"]
     assert re.search(r"^ARG BASE_IMAGE=\S+$", DOCKERFILE, re.MULTILINE)

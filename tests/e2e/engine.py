@@ -154,16 +154,19 @@ class Engine:
             self.podman("import", "--quiet", archive, f"localhost/{name}")
 
     def build(self, folder: Path, tag: str, arguments: Mapping[str, str], *options: str | Path) -> None:
-        """Build an image; pip asks the index, and trusts the authorities, that it does outside."""
-        certificates = os.environ.get("PIP_CERT", "")
-        secret = ["--secret", f"id=ca,src={certificates}"] if certificates else []
-        given = {**arguments, **({"PIP_CERT": "/run/secrets/ca.crt"} if certificates else {})}
+        """Build an image; pip asks the index, and trusts the authorities, that it does outside: told by secrets."""
+        settings = ["[global]", "timeout = 60"]
+        secrets = [f"--secret=id=pip.conf,src={self.folder}/pip.conf"]
+        if certificates := os.environ.get("PIP_CERT"):
+            secrets.append(f"--secret=id=ca,src={certificates}")
+            settings.append("cert = /run/secrets/ca.crt")
         if index := os.environ.get("PIP_INDEX_URL"):
-            given["PIP_INDEX_URL"] = index
+            settings.append(f"index-url = {index}")
+        (self.folder / "pip.conf").write_text("\n".join(settings) + "\n")
         command = ["buildah", *self._storage, "build", "--isolation=chroot", "--pull-never", "--format", "docker"]
-        build = [f"--build-arg={name}={value}" for name, value in given.items()]
+        build = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         done = subprocess.run(
-            [*command, *secret, *build, "--tag", tag, *options, folder],
+            [*command, *secrets, *build, "--tag", tag, *options, folder],
             check=False,
             capture_output=True,
             text=True,

@@ -176,3 +176,8 @@ def test_the_lines_of_the_readme_deploy_a_fastapi_app(engine: Engine, tmp_path: 
     assert container.inside(lambda: get(8000)).text == '"It works"'
     assert container.health() == 0
     assert container.stop() == 0
+    look = (
+        "import os; print(sum(map(os.path.getsize, filter(os.path.exists, ['/etc/pip.conf', '/run/secrets/ca.crt']))))"
+    )
+    kept = engine.once("localhost/shop", "-c", look, options=["--entrypoint=python"])
+    assert kept.stdout.strip() == "0", "what was secret in the build is not in the image"

@@ -66,7 +66,7 @@ class Machine:
         memory = self.folder / "memory"  # what is written may not lie below what it is laid over
         self._mount(memory, "-t", "tmpfs", "tmpfs")
         upper, work, self.root = memory / "upper", memory / "work", memory / "merged"
-        for folder, mode in (("tmp", 0o1777), ("run", 0o755), ("opt", 0o755), ("srv", 0o755)):
+        for folder, mode in (("tmp", 0o1777), ("run", 0o755), ("opt/preforkd", 0o755), ("srv", 0o755)):
             (upper / folder).mkdir(parents=True)
             (upper / folder).chmod(mode)
             os.setxattr(upper / folder, "trusted.overlay.opaque", b"y")
