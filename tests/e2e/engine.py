@@ -136,7 +136,8 @@ class Engine:
     def podman_process(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run podman to its end, whatever that is."""
         command = ["podman", *self._storage, *SCOPE, *arguments]
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        # Its monitor leaves a file where it was started, when the kernel has killed for want of memory.
+        return subprocess.run(command, cwd=self.folder, check=False, capture_output=True, text=True, timeout=120)
 
     def podman(self, *arguments: str | Path) -> str:
         """What podman prints."""

@@ -121,7 +121,9 @@ class Machine:
         (self.root / "srv" / "app.py").write_text(text)
 
     def _run(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([*self._podman, *arguments], check=False, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(
+            [*self._podman, *arguments], cwd=self.folder, check=False, capture_output=True, text=True, timeout=90
+        )
         assert not check or done.returncode == 0, done.stderr
         return done
 
