@@ -259,6 +259,11 @@ class Certificates:
         """Return the names of the contexts of those listeners that speak TLS, by their descriptors."""
         return {fd: key_of(address) for fd, address in addresses.items() if address in self._specs}
 
+    @property
+    def expires(self) -> float:
+        """When the first of the certificates expires that are served now, seconds since 1970."""
+        return min((life.not_after for life in self._loaded.lives), default=0.0)
+
     def look(self, at: float) -> bool:
         """Renew what has changed, and say what is to be said of the end of certificates; tells as `renew` does."""
         is_new = self.renew(at)

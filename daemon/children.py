@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from preforkd.daemon.actions import Fork
+from preforkd.daemon.comparison import Answers
 from preforkd.daemon.events import (
     Event,
     ForkFailed,
@@ -352,6 +353,10 @@ class Children:
         """Return the last heartbeat of each worker by its serial."""
         return {serial: link.row[Field.HEARTBEAT] for serial, link in self._by_serial.items()}
 
+    def answers(self) -> dict[int, Answers]:
+        """Return what each worker has answered up to its last heartbeat, by its serial."""
+        return {serial: _answers(link.row) for serial, link in self._by_serial.items()}
+
     def frozen(self, serials: Iterable[int]) -> frozenset[int]:
         """Return those of these workers that the system has stopped."""
         pids = {serial: self._by_serial[serial].child.pid for serial in serials}
@@ -400,3 +405,8 @@ def _exit_event(link: Link, status: int, *, oom: bool = False) -> WorkerExited:
         in_flight=link.row[Field.ACTIVE],
         loading=link.unborn or link.row[Field.STATE] == RowState.LOADING,
     )
+
+
+def _answers(row: Row) -> Answers:
+    counts = row.cells[Field.RESPONSES_1XX : Field.RESPONSES_5XX + 1].tolist()
+    return Answers(sum(counts), counts[-1])

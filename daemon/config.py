@@ -276,7 +276,7 @@ def _from_generic(environ: Mapping[str, str]) -> Found:
 
 
 def _near(name: str, prefix: str = "", case: Callable[[str], str] = str) -> str:
-    near = difflib.get_close_matches(name, BY_NAME, n=2, cutoff=0.7)
+    near = [name] if name in BY_NAME else difflib.get_close_matches(name, BY_NAME, n=2, cutoff=0.7)
     spelled = " or ".join(prefix + case(one) for one in near)
     return f"; did you mean {spelled}?" if near else "; `preforkd --help` lists them"
 
@@ -318,6 +318,8 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         statsd=absolute(options.statsd),
     )
     origins = {name: origin for name, (_value, origin) in found.items()}
+    if errors := list(_wrong_trial(options, origins, reasons)):
+        raise ConfigError(errors)
     try:
         tls = specs(options, origins)
     except SpecError as exc:
@@ -331,6 +333,19 @@ def _resolved(found: Found, folder: str, host: Host, file: str | None) -> Config
         file=file,
         warnings=tuple(_warnings(options, host)),
     )
+
+
+def _wrong_trial(options: Options, origins: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with the trial of a reload: options that each are right, and not together."""
+    if options.reload:
+        return  # nothing is tried then, and the file may be that of production
+    for name in ("trial_workers", "trial_errors"):
+        if getattr(options, name) and not options.trial:
+            yield f"{origins[name]}: there is no trial, for trial is 0 ({origins['trial']}): write seconds, as in 30"
+    if options.trial_workers > options.workers:
+        number = "1 worker" if options.workers == 1 else f"{options.workers} workers"
+        why = ": ".join(filter(None, (origins["workers"], reasons.get("workers"))))
+        yield f"{origins['trial_workers']}: {options.trial_workers} is more than there are: {number} ({why})"
 
 
 def _for_development(values: dict[str, object], found: Found, reasons: dict[str, str]) -> None:

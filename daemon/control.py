@@ -120,7 +120,7 @@ def _outcome(pending: Pending, state: State) -> tuple[str, str] | None:
 
 def _reloaded(generation: int, state: State) -> tuple[str, str] | None:
     if state.committed is not None and state.committed.number == generation:
-        return "done", f"generation {generation} has replaced the old one"
+        return "done", f"generation {generation} has replaced the old one{state.findings}"
     if state.target.number < generation:
         return "failed", f"generation {generation} is given up, {state.target.number} goes on: {state.failure}"
     if state.target.number > generation:

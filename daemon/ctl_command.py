@@ -224,7 +224,10 @@ def _upgraded(target: Target, before: Mapping[str, Any]) -> dict[str, Any]:
             if found["admin_pid"] != before["admin_pid"] and count > before["reloads"][result]:
                 if result == "done":
                     return {"result": "done", "text": f"the new program serves, as generation {found['generation']}"}
-                return {"result": "failed", "text": f"the new program's workers are {result}; the log says why"}
+                return {
+                    "result": "failed",
+                    "text": f"the new program's workers are {result.replace('_', ' ')}; the log says why",
+                }
     return {"result": "failed", "text": f"the new program has not answered for {SILENCE:g} s; the log says why"}
 
 

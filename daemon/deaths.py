@@ -13,9 +13,12 @@ def died_young(worker: Worker, event: WorkerExited) -> bool:
     """Tell whether the next worker of the slot had better wait: this one's death may be its code's doing."""
     if worker.ready_at is None:
         return True
-    if event.signum == signal.SIGKILL and not event.oom:
-        return False  # somebody killed it: that says nothing of its code, and the next may start at once
-    return event.now - worker.ready_at < GROWN_UP
+    return was_its_own_doing(worker, event) and event.now - worker.ready_at < GROWN_UP
+
+
+def was_its_own_doing(worker: Worker, event: WorkerExited) -> bool:
+    """Tell whether a death may be due to the worker's code: that somebody has killed one that served says nothing."""
+    return worker.ready_at is None or event.signum != signal.SIGKILL or event.oom
 
 
 def loss_of(worker: Worker, event: WorkerExited) -> str | None:
@@ -30,10 +33,10 @@ def loss_of(worker: Worker, event: WorkerExited) -> str | None:
 
 
 def as_fields(worker: Worker, event: WorkerExited) -> dict[str, object]:
-    """Return an end for machines; `cause` is one word that stays the same: the name of a `Loss`, or `orderly`."""
+    """Return an end for machines; `cause` is one word that stays the same: a `Loss`, or `orderly`."""
     loss = loss_of(worker, event)
     return {
-        "cause": "orderly" if loss is None else Loss(loss).name.lower(),
+        "cause": "orderly" if loss is None else loss,
         "detail": cause(worker, event),
         "exit_code": event.code,
         "signal": None if event.signum is None else _signal_name(event.signum),

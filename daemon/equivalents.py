@@ -134,8 +134,6 @@ class Left:
         refused: the daemon does not start with it: without what it says the app would run differently.
         is_flag: it is typed without a value.
         harmless: the values with which it is left out although it is refused with others.
-        needs: an option of ours that `text` is about.
-        without: the text as long as that does not exist.
     """
 
     flags: str
@@ -143,8 +141,6 @@ class Left:
     refused: bool = False
     is_flag: bool = False
     harmless: tuple[str, ...] = ()
-    needs: str = ""
-    without: str = ""
 
 
 _SILENT: Final = (
@@ -205,7 +201,6 @@ _ENVIRONMENT: Final = (
     "set the environment where the daemon is started: Environment= of systemd, --env of docker, env NAME=VALUE preforkd"
 )
 _PROXY: Final = "which proxies are believed is said by --forwarded-allow-ips"
-_NO_PROXY: Final = "X-Forwarded-* is not believed"
 _STATIC: Final = "files are served by the app, or by the proxy in front of it"
 
 LEFT: Final = (
@@ -222,9 +217,7 @@ LEFT: Final = (
         harmless=("auto", "on"),
     ),
     Left("--use-colors --no-use-colors", "colours are for terminals alone; NO_COLOR=1 switches them off", is_flag=True),
-    Left(
-        "--proxy-headers --no-proxy-headers", _PROXY, is_flag=True, needs="forwarded_allow_ips", without=_NO_PROXY
-    ),
+    Left("--proxy-headers --no-proxy-headers", _PROXY, is_flag=True),
     Left("--no-date-header", "every response has a Date (RFC 9110 section 6.6.1)", refused=True, is_flag=True),
     Left("--date-header", "every response has a Date", is_flag=True),
     Left("--header", "response headers are the app's, or those of the proxy in front of it", refused=True),

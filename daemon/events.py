@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from preforkd.daemon.comparison import Answers
 from preforkd.daemon.slots import Generation
 
 
@@ -160,12 +161,14 @@ class WorkerExited:
 class HeartbeatsRead:
     """The heartbeats on the scoreboard, by serial.
 
-    `frozen` holds the workers that the system has stopped (SIGSTOP, a debugger): they do not hang.
+    `frozen` holds the workers that the system has stopped (SIGSTOP, a debugger): they do not hang. `answers` is
+    what each has answered since its start.
     """
 
     now: float
     beats: Mapping[int, int]
     frozen: frozenset[int]
+    answers: Mapping[int, Answers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,7 @@ def meaning(flag: str, value: str = "") -> Meaning:
 
 
 def _left(one: Left, value: str) -> Meaning:
-    text = one.without if one.needs and one.needs not in BY_NAME else one.text
-    return Refused(text) if one.refused and value not in one.harmless else Ignored(text)
+    return Refused(one.text) if one.refused and value not in one.harmless else Ignored(one.text)
 
 
 def _worker_class(value: str) -> Meaning:

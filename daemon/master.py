@@ -147,6 +147,9 @@ def _generation(config: Config, number: int) -> Generation:
         graceful_timeout=options.graceful_timeout,
         shutdown_timeout=options.shutdown_timeout,
         development=options.reload,
+        trial=options.trial,
+        trial_workers=options.trial_workers,
+        trial_errors=options.trial_errors,
     )
 
 
@@ -365,11 +368,12 @@ class Master:
         self._watched = now
         self._oom_kills.look(now)
         if self._current.config.options.counting:
+            self._report.lost(log.lost())
             self._report.queues([queues.length(one.socket) for one in self._current.listeners])
         beats = self._children.heartbeats()
         before = {worker.serial: worker.beat for worker in self._state.workers.values()}
         still = [serial for serial, beat in beats.items() if beat == before.get(serial)]
-        self._events.append(HeartbeatsRead(now, beats, self._children.frozen(still)))
+        self._events.append(HeartbeatsRead(now, beats, self._children.frozen(still), self._children.answers()))
 
     def _renew_certificates(self) -> None:
         """Load certificates whose files have changed, and have the workers take them over, when it is time to look."""
@@ -380,6 +384,8 @@ class Master:
         for certificates in {setup.config.certificates for setup in (self._current, *self._setups.values())}:
             if certificates is not None and certificates.look(now):
                 self._children.send_all(Renew())
+        served = self._current.config.certificates
+        self._report.certificate(0.0 if served is None else served.expires)
 
     # What is done
 

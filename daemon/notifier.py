@@ -18,6 +18,8 @@ EXTENSION: Final = 15.0
 """Seconds asked for each time: the daemon's own limits decide how long a boot, a reload and a stop may take."""
 RETRY: Final = 0.1
 """Seconds before a message that systemd could not take yet is sent again."""
+LONGEST_REASON: Final = 200
+"""Characters of the reason for a reload's failure, of which the log has all."""
 _MOST_WAITING: Final = 64
 _ENDING: Final = (Phase.LEAVING, Phase.STOPPING, Phase.HALTING, Phase.GONE)
 _STEADY: Final = (Phase.NEW, Phase.SERVING, Phase.GONE)
@@ -86,7 +88,7 @@ class Notifier:
         return []
 
     def _status_line(self, state: State) -> list[str]:
-        status = describe(state) + ("; the last reload failed, the log says why" if self._reload_failed else "")
+        status = describe(state) + (f"; the last reload failed: {_short(state.failure)}" if self._reload_failed else "")
         if status == self._status:
             return []
         self._status = status
@@ -139,6 +141,12 @@ def _serving_generation(state: State) -> int:
     return state.target.number if state.committed is None else state.committed.number
 
 
+def _short(text: str) -> str:
+    """Return what fits on one line beside other things."""
+    first = text.partition("\n")[0]
+    return first if len(first) <= LONGEST_REASON else first[:LONGEST_REASON] + " ..."
+
+
 def describe(state: State) -> str:
     """Return in one line what the daemon is doing, as `systemctl status` shows it."""
     target = state.target
@@ -152,6 +160,8 @@ def describe(state: State) -> str:
             return f"serving: {of_all}"
         case Phase.RELOADING:
             return f"reloading: {of_all}"
+        case Phase.TRYING:
+            return f"reloading: {of_all}, on trial beside the old generation"
         case Phase.PROVING:
             return f"reloading: {of_all}, the old generation stands by"
         case Phase.LEAVING:

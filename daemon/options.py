@@ -18,6 +18,7 @@ from preforkd.daemon.values import (
     Kind,
     LogFormat,
     Networks,
+    Percent,
     Portion,
     Seconds,
     ServerField,
@@ -238,6 +239,27 @@ class Options:
         Count(least=1, auto=True),
         AUTO,
         "Workers that may boot beside those that serve, in a reload; auto: a quarter of the workers.",
+    )
+    trial: float = _option(
+        _WORKERS,
+        Seconds(),
+        5.0,
+        "A reload: so long the old workers stand by when the new ones have taken over, and they go on if one of those "
+        "dies or hangs. 0: they do not stand by.",
+    )
+    trial_workers: int = _option(
+        _WORKERS,
+        Count(),
+        0,
+        "A reload: so many new workers serve beside the old ones first, for --trial; then, if all is well, the others "
+        "follow. 0: all at once.",
+    )
+    trial_errors: float = _option(
+        _WORKERS,
+        Percent(),
+        0.0,
+        "A reload: the old workers also go on if the new ones' share of 5xx is above theirs by more than so many "
+        "percentage points. It must be no chance, and each have answered 20 requests or more. 0: off.",
     )
     max_requests: int = _option(
         _WORKERS,

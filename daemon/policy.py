@@ -3,8 +3,9 @@
 The rules:
 
 1. A slot is filled with a worker of the target generation, and only a worker that says it is ready relieves another.
-2. A generation is on trial from the reload until all its workers have served for `PROBATION` seconds. If one of them
-   fails in that time the reload is rolled back: those of the committed generation, which stand by, serve again.
+2. A generation is on trial from the reload until all its workers have served for `--trial` seconds. If it fails in that
+   time the reload is rolled back: those of the committed generation, which stand by or still serve, go on. The rules of
+   that are in `preforkd.daemon.reloading`.
 3. After the first worker was ready no worker's death ends the daemon; a slot whose workers die young waits longer each
    time. Before that, a failure to boot ends it with exit code 3, a crash loop with 4.
 4. After a stop nothing is forked. A stop obeys one clock; a second one, or QUIT, kills. A TERM that a worker gets means
@@ -29,11 +30,10 @@ from preforkd.daemon.actions import (
     DumpStacks,
     ForkNoMore,
     ReopenLogs,
-    RollBack,
     Send,
     Show,
 )
-from preforkd.daemon.deaths import as_fields, cause, died_young, loss_of
+from preforkd.daemon.deaths import as_fields, cause, died_young, loss_of, was_its_own_doing
 from preforkd.daemon.events import (
     Event,
     ForkFailed,
@@ -56,15 +56,24 @@ from preforkd.daemon.events import (
     WorkerStacks,
 )
 from preforkd.daemon.reconcile import reconcile
-from preforkd.daemon.slots import ENDING, SERVING, Loss, Reload, Worker, WorkerState
-from preforkd.daemon.turn import EXIT_GRACE, RUNNING, Phase, State, Turn
+from preforkd.daemon.reloading import (
+    MUTE_AFTER,
+    heard,
+    on_trial,
+    refuse_reload,
+    reload,
+    roll_back,
+    served,
+    trial_over,
+    workers,
+)
+from preforkd.daemon.slots import ENDING, SERVING, Loss, Worker, WorkerState
+from preforkd.daemon.turn import EXIT_GRACE, ON_TRIAL, RUNNING, Phase, State, Turn
 from preforkd.workers.channel import INTERNAL, Reopen
 from preforkd.workers.scoreboard import ROWS
 
 SILENT_BOOTS: Final = 5
 """Workers that may be ended by a signal before any was ready."""
-MUTE_AFTER: Final = 1.0
-"""Seconds without a heartbeat after which a worker is said to hang."""
 LONGEST_GAP: Final = 1.5
 """Seconds between two readings of the heartbeats beyond which the silence in between says nothing."""
 HALT_GRACE: Final = 5.0
@@ -107,35 +116,6 @@ def _start(turn: Turn, _: Started) -> None:
     turn.enter(Phase.BOOTING)
 
 
-def _reload(turn: Turn, event: ReloadAsked) -> None:
-    previous = turn.target
-    turn.target = replace(event.generation, number=turn.next_generation)
-    turn.next_generation += 1
-    turn.backoffs.clear()
-    for worker in turn.all(WorkerState.STARTING):
-        turn.end(worker, signal.SIGTERM, "a newer generation is being started")
-    if turn.phase is Phase.BOOTING:
-        turn.log("info", f"reload before anything has served: booting generation {turn.target.number} instead")
-        return
-    if turn.phase is not Phase.SERVING:
-        text = f"the reload to generation {previous.number} is superseded"
-        turn.log_reload("info", text, "superseded", previous.number)
-        turn.count_reload(Reload.SUPERSEDED)
-        turn.do(RollBack(previous.number))
-    turn.reload_began = turn.now
-    turn.enter(Phase.RELOADING)
-    turn.log("info", f"reload: booting generation {turn.target.number} with {_workers(turn.target.size)}")
-
-
-def _refuse_reload(turn: Turn, event: ReloadRefused) -> None:
-    for error in event.errors:
-        turn.log("error", f"reload refused: {error}")
-    text = f"nothing has changed: generation {turn.target.number} goes on"
-    turn.log("error", text, "reload", result="refused", seconds=0.0, generation=turn.target.number)
-    turn.count_reload(Reload.REFUSED)
-    turn.failure = "; ".join(event.errors)
-
-
 def _restart(turn: Turn, event: RestartAsked) -> None:
     for worker in turn.serving():
         if worker.slot == event.slot and event.first:
@@ -156,10 +136,10 @@ def _scale(turn: Turn, event: ScaleAsked) -> None:
     size = turn.target.size + event.by
     if not 1 <= size <= MOST_WORKERS:
         turn.log(
-            "warning", f"scaling refused: there are {_workers(turn.target.size)}, and 1 to {MOST_WORKERS} are possible"
+            "warning", f"scaling refused: there are {workers(turn.target.size)}, and 1 to {MOST_WORKERS} are possible"
         )
         return
-    text = f"scaling from {turn.target.size} to {_workers(size)}"
+    text = f"scaling from {turn.target.size} to {workers(size)}"
     turn.log("info", text, "scale", before=turn.target.size, workers=size)
     turn.target = replace(turn.target, size=size)
     if turn.committed is not None:
@@ -228,6 +208,7 @@ def _ready(turn: Turn, event: WorkerReady) -> None:
         _ready_too_late(turn, event)
         return
     turn.set(worker, state=WorkerState.READY, ready_at=turn.now, deadline=None)
+    served(turn, worker)
     seconds = turn.now - worker.started
     turn.log(
         "info", f"{worker} is ready after {seconds:.2f} s", "worker_ready", **_who(worker), seconds=round(seconds, 3)
@@ -278,31 +259,12 @@ def _boot_failed(turn: Turn, worker: Worker, why: str, details: str = "", *, is_
     elif turn.phase is Phase.BOOTING:
         turn.log("error", text, said[0], **said[1])
         _give_up(turn, 1 if is_ours else 3, "preforkd did not start" if is_ours else "the app did not boot")
-    elif _on_trial(turn, worker):
+    elif on_trial(turn, worker):
         turn.log("error", text, said[0], **said[1])
-        _roll_back(turn, f"{worker} did not boot: {why}")
+        roll_back(turn, f"{worker} did not boot: {why}")
     else:
         text += f"\nthe next try is in {turn.delay_slot(worker.slot):.1f} s"
         turn.log("error", text, said[0], **said[1])
-
-
-def _roll_back(turn: Turn, why: str) -> None:
-    """Give the target generation up; the committed one, all of which is still there, serves on."""
-    if turn.committed is None:  # impossible in the phases with a trial
-        return
-    failed, turn.target = turn.target, turn.committed
-    turn.failure = why
-    turn.count_reload(Reload.ROLLED_BACK)
-    turn.backoffs.clear()
-    turn.enter(Phase.SERVING)
-    text = f"reload failed: generation {turn.target.number} goes on, generation {failed.number} is given up"
-    turn.log_reload("error", text, "rolled_back", failed.number)
-    for worker in turn.all(WorkerState.STANDBY):
-        turn.resume(worker)
-    for worker in list(turn.workers.values()):
-        if worker.generation != turn.target.number and worker.state not in ENDING:
-            turn.relieve(worker)
-    turn.do(RollBack(failed.number))
 
 
 def _got_term(turn: Turn, event: WorkerGotTerm) -> None:
@@ -369,10 +331,10 @@ def _died(turn: Turn, worker: Worker, event: WorkerExited, text: str) -> None:
         return
     if turn.phase is Phase.BOOTING:
         _died_booting(turn, worker, event)
+    elif on_trial(turn, worker) and was_its_own_doing(worker, event) and not _was_sent_term(turn, worker, event):
+        roll_back(turn, text)
     elif not died_young(worker, event):
         turn.backoffs.pop(worker.slot, None)
-    elif _on_trial(turn, worker) and not _was_sent_term(turn, worker, event):
-        _roll_back(turn, text)
     else:
         turn.log("warning", f"slot {worker.slot} gets its next worker in {turn.delay_slot(worker.slot):.1f} s")
 
@@ -405,17 +367,15 @@ def _was_sent_term(turn: Turn, worker: Worker, event: WorkerExited) -> bool:
     return event.signum == signal.SIGTERM and (backoff is None or backoff.deaths < SILENT_BOOTS)
 
 
-def _on_trial(turn: Turn, worker: Worker) -> bool:
-    return turn.phase in (Phase.RELOADING, Phase.PROVING) and worker.generation == turn.target.number
-
-
 def _heartbeats(turn: Turn, event: HeartbeatsRead) -> None:
     gap = turn.now - turn.watched
     if gap > LONGEST_GAP:
         gap = 0.0  # the master itself, or the machine, has slept: those that slept with it may not have run again yet
     turn.watched = turn.now
     watched = (WorkerState.READY, WorkerState.RETIRING, WorkerState.STANDBY, WorkerState.DRAINING)
-    for worker in turn.all(*watched):
+    for serial in [worker.serial for worker in turn.all(*watched)]:
+        # Looked up anew each time: one of them may have had all of its generation given up.
+        worker = turn.workers[serial]
         beat = event.beats.get(worker.serial, 0)
         if beat != worker.beat or worker.serial in event.frozen:
             if worker.silent >= MUTE_AFTER:
@@ -423,6 +383,7 @@ def _heartbeats(turn: Turn, event: HeartbeatsRead) -> None:
             turn.set(worker, beat=beat, silent=0.0)
         else:
             _silent(turn, worker, worker.silent + gap)
+    heard(turn, event.answers)
 
 
 def _silent(turn: Turn, worker: Worker, silent: float) -> None:
@@ -437,6 +398,8 @@ def _silent(turn: Turn, worker: Worker, silent: float) -> None:
     worker = turn.set(worker, silent=silent)
     if limit and silent >= limit:
         turn.end(worker, signal.SIGABRT, f"it hung for {silent:.1f} s (--stall-timeout)", Loss.HUNG)
+        if on_trial(turn, worker):
+            roll_back(turn, f"{worker} hung for {silent:.1f} s (--stall-timeout)")
 
 
 def _time_passed(turn: Turn, _: TimePassed) -> None:
@@ -464,15 +427,8 @@ def _overdue(turn: Turn, worker: Worker) -> None:
 def _phase_over(turn: Turn) -> None:
     if turn.phase is Phase.LEAVING:
         _close(turn)
-    elif turn.phase is Phase.PROVING:
-        turn.committed = turn.target
-        turn.enter(Phase.SERVING)
-        turn.do(Commit(turn.target.number))
-        turn.count_reload(Reload.DONE)
-        number = turn.target.number
-        turn.log_reload("info", f"reload done: generation {number} has replaced the old one", "done", number)
-        for worker in turn.all(WorkerState.STANDBY):
-            turn.drain(worker)
+    elif turn.phase in ON_TRIAL:
+        trial_over(turn)
     elif turn.phase is Phase.HALTING:
         turn.log(
             "error", "workers that do not die are left to the system: " + ", ".join(map(str, turn.workers.values()))
@@ -491,10 +447,6 @@ def _who(worker: Worker) -> dict[str, object]:
     return {"slot": worker.slot, "generation": worker.generation}
 
 
-def _workers(number: int) -> str:
-    return "1 worker" if number == 1 else f"{number} workers"
-
-
 def _ignore(_turn: Turn, _event: Event) -> None:
     """It makes no difference any more, or not yet."""
 
@@ -510,8 +462,8 @@ _ROWS: Final[tuple[tuple[type, dict[tuple[Phase, ...], Rule]], ...]] = (
     (Started, {_NEW: _start, _UP: _ignore, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (StopAsked, {_NEW: _ignore, _UP: _stop, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
     (HaltAsked, {_NEW: _ignore, _UP: _halt, _ENDING: _halt, _HALTING: _ignore, _GONE: _ignore}),
-    (ReloadAsked, {_NEW: _ignore, _UP: _reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
-    (ReloadRefused, {_NEW: _ignore, _UP: _refuse_reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ReloadAsked, {_NEW: _ignore, _UP: reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
+    (ReloadRefused, {_NEW: _ignore, _UP: refuse_reload, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (RestartAsked, {_NEW: _ignore, _UP: _restart, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (StacksAsked, {_NEW: _ignore, _UP: _show_stacks, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),
     (ScaleAsked, {_NEW: _ignore, _UP: _scale, _ENDING: _ignore, _HALTING: _ignore, _GONE: _ignore}),

@@ -7,14 +7,11 @@ no rule has to remember what else it brings about.
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from preforkd.daemon.actions import CloseListeners, Exit
+from preforkd.daemon.reloading import taken_over
 from preforkd.daemon.slots import ENDING, SERVING, Worker, WorkerState
 from preforkd.daemon.turn import RUNNING, Phase, Turn
-
-PROBATION: Final = 5.0
-"""Seconds for which a new generation must serve before the old one is let go."""
 
 
 def reconcile(turn: Turn) -> None:
@@ -23,11 +20,10 @@ def reconcile(turn: Turn) -> None:
         _fill(turn)
         _relieve(turn)
         _trim(turn)
+        if turn.phase is Phase.TRYING and not _all_replaced(turn):
+            turn.enter(Phase.RELOADING)  # somebody has killed one of the canary: it is tried when it is there again
         if turn.phase is Phase.RELOADING and _all_replaced(turn):
-            probation = 0.0 if turn.target.development else PROBATION
-            if probation:
-                turn.log("info", f"generation {turn.target.number} serves; the old one stands by for {probation:g} s")
-            turn.enter(Phase.PROVING, turn.now + probation)
+            taken_over(turn)
             _trim(turn)
     elif turn.phase in (Phase.LEAVING, Phase.STOPPING, Phase.HALTING) and not turn.workers:
         turn.enter(Phase.GONE)
@@ -39,9 +35,9 @@ def reconcile(turn: Turn) -> None:
 
 
 def _all_replaced(turn: Turn) -> bool:
-    """Tell whether every slot is served by the target generation."""
+    """Tell whether every slot that the target generation may have is served by it."""
     ready = {w.slot for w in turn.serving() if w.generation == turn.target.number}
-    return ready.issuperset(range(turn.target.size))
+    return ready.issuperset(range(turn.admitted))
 
 
 def _fill(turn: Turn) -> None:
@@ -54,6 +50,8 @@ def _fill(turn: Turn) -> None:
         if backoff is not None and backoff.until > turn.now:
             continue
         replaced = [w for w in here if w.state in SERVING]
+        if replaced and slot >= turn.admitted:
+            continue  # also one that has asked to be replaced: it would be by one more of those that are on trial
         if not replaced or _successors_starting(turn) < _surge(turn, replaced):
             turn.fork(slot)
 
@@ -87,6 +85,9 @@ def _trim(turn: Turn) -> None:
     """Take those out of service whose slot is not wanted any more; during a reload only when all others are ready."""
     if turn.phase is Phase.RELOADING:
         return
+    size = turn.target.size
+    if turn.phase is Phase.TRYING and turn.committed is not None:
+        size = max(size, turn.committed.size)  # what the old generation serves with may be more
     for worker in list(turn.workers.values()):
-        if worker.slot >= turn.target.size and worker.state not in ENDING:
+        if worker.slot >= size and worker.state not in ENDING:
             turn.relieve(worker)

@@ -36,6 +36,7 @@ class Report:
     def __init__(self, board: Scoreboard, now: float) -> None:
         self._board = board
         self._said: Mapping[int, Worker] = {}
+        self._lost_before: int = board.master[MasterField.LOST_LINES]
         if not board.master[MasterField.STARTED]:
             board.master[MasterField.STARTED] = int(now * 1e9)
 
@@ -65,6 +66,14 @@ class Report:
             if said is None or said.state is not worker.state:
                 self._board.row(worker.row)[Field.MASTER_STATE] = _STATES[worker.state]
         self._said = state.workers
+
+    def certificate(self, expires: float) -> None:
+        """Say when the first certificate expires, seconds since 1970; 0: there is none."""
+        self._board.master[MasterField.CERTIFICATE_EXPIRES] = int(expires)
+
+    def lost(self, lines: int) -> None:
+        """Say how many lines of its log this program has lost; those of the programs before it count as well."""
+        self._board.master[MasterField.LOST_LINES] = self._lost_before + lines
 
     def queues(self, lengths: Sequence[int | None]) -> None:
         """Say how many connections wait, by listener; None: not known."""

@@ -7,10 +7,10 @@ from typing import Final
 from preforkd.daemon.notifier import Notifier
 from preforkd.daemon.pidfile import PidFile
 from preforkd.daemon.systemd import Systemd
-from preforkd.daemon.turn import Phase, State
+from preforkd.daemon.turn import ON_TRIAL, Phase, State
 from preforkd.workers import log
 
-_SERVING: Final = (Phase.SERVING, Phase.RELOADING, Phase.PROVING)
+_SERVING: Final = (Phase.SERVING, *ON_TRIAL)
 
 
 class Service:

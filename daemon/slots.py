@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from preforkd.daemon.comparison import Answers
+
 
 class WorkerState(Enum):
     """The life of a worker as its master sees it: the ways go downwards, but for STANDBY, which may be READY again."""
@@ -26,7 +28,7 @@ class WorkerState(Enum):
 
 
 class Loss(StrEnum):
-    """How a worker was lost, as it is counted; one that has drained is not lost."""
+    """How a worker was lost, by the name that it is counted by; one that has drained is not lost."""
 
     EXITED = "exited"
     """It ended itself, without having been told to."""
@@ -34,20 +36,20 @@ class Loss(StrEnum):
     """A signal that was neither KILL nor TERM."""
     KILLED = "killed"
     """KILL by somebody else, or a TERM while it booted."""
-    OOM = "out of memory"
+    OOM = "oom"
     """KILL by the kernel."""
     HUNG = "hung"
     """Its event loop was blocked for `--stall-timeout`."""
-    NOT_BOOTED = "not booted"
+    NOT_BOOTED = "not_booted"
     OVERDUE = "overdue"
     """It had not drained in time."""
 
 
 class Reload(StrEnum):
-    """How a reload has ended, as it is counted."""
+    """How a reload has ended, by the name that it is counted by."""
 
     DONE = "done"
-    ROLLED_BACK = "rolled back"
+    ROLLED_BACK = "rolled_back"
     """The new generation has failed, the old one goes on."""
     SUPERSEDED = "superseded"
     """Another has begun before it was over."""
@@ -75,6 +77,17 @@ class Generation:
     shutdown_timeout: float = 5.0
     development: bool = False
     """A file is edited meanwhile: nobody stands by, and what does not boot is waited for to be saved again."""
+    trial: float = 5.0
+    """For which it has to serve before the generation before it is let go."""
+    trial_workers: int = 0
+    """Workers that are tried beside the generation before it, before the others follow; 0: all at once."""
+    trial_errors: float = 0.0
+    """Percentage points by which its share of 5xx may be above that of the generation before it; 0: any number."""
+
+    @property
+    def probation(self) -> float:
+        """For how long it is tried, seconds."""
+        return 0.0 if self.development else self.trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,8 @@ class Worker:
     """The last heartbeat seen."""
     silent: float = 0.0
     """Seconds for which its master has watched it without seeing a heartbeat."""
+    answers: Answers = Answers()  # noqa: RUF009 - it is frozen
+    """What it had answered when its master looked last."""
 
     def __str__(self) -> str:
         return f"worker {self.slot} (generation {self.generation})"

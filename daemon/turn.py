@@ -14,7 +14,8 @@ from typing import Final
 
 from preforkd.daemon.actions import Action, Fork, Kill, Log, Send
 from preforkd.daemon.backoff import Backoff
-from preforkd.daemon.slots import ENDING, SERVING, Generation, Worker, WorkerState
+from preforkd.daemon.comparison import Record
+from preforkd.daemon.slots import ENDING, SERVING, Generation, Reload, Worker, WorkerState
 from preforkd.workers.channel import Drain, Pause, Resume
 
 DYING_GRACE: Final = 1.0
@@ -35,6 +36,8 @@ class Phase(Enum):
     SERVING = "serving"
     RELOADING = "reloading"
     """The target generation replaces the committed one, slot by slot."""
+    TRYING = "trying"
+    """A few workers of the target generation serve beside those of the committed one: a canary."""
     PROVING = "proving"
     """The target generation serves alone; the committed one stands by in case its successor dies young."""
     LEAVING = "leaving"
@@ -46,7 +49,9 @@ class Phase(Enum):
     GONE = "gone"
 
 
-RUNNING: Final = frozenset({Phase.BOOTING, Phase.SERVING, Phase.RELOADING, Phase.PROVING})
+ON_TRIAL: Final = frozenset({Phase.RELOADING, Phase.TRYING, Phase.PROVING})
+"""The target generation may still be given up, and the committed one goes on then."""
+RUNNING: Final = ON_TRIAL | {Phase.BOOTING, Phase.SERVING}
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,12 @@ class State:
     """How many reloads have ended since the start, by `Reload`."""
     failure: str = ""
     """Why the last reload that failed has failed."""
+    findings: str = ""
+    """What the trial of the last reload that is done has found, to be put behind its result."""
+    canary: int = 0
+    """Slots from the first on that the target generation may take over, until these have been tried; 0: all."""
+    record: Record = Record()  # noqa: RUF009 - it is frozen
+    """What both generations have answered."""
 
 
 class Turn:
@@ -106,6 +117,9 @@ class Turn:
         self.drained = state.drained
         self.reloads = dict(state.reloads)
         self.failure = state.failure
+        self.findings = state.findings
+        self.canary = state.canary
+        self.record = state.record
 
     def state(self) -> State:
         """Return the state after the turn."""
@@ -126,6 +140,9 @@ class Turn:
             drained=self.drained,
             reloads=self.reloads,
             failure=self.failure,
+            findings=self.findings,
+            canary=self.canary,
+            record=self.record,
         )
 
     def do(self, *actions: Action) -> None:
@@ -143,10 +160,19 @@ class Turn:
         """
         self.do(Log(level, text, event, fields))
 
-    def log_reload(self, level: str, text: str, result: str, generation: int) -> None:
-        """Note how the reload to a generation has ended."""
-        seconds = round(self.now - self.reload_began, 3)
-        self.log(level, text, "reload", result=result, seconds=seconds, generation=generation)
+    def end_reload(self, level: str, text: str, result: Reload, generation: int, **more: object) -> None:
+        """Count a reload that is over, and say how it has ended.
+
+        Args:
+            level: of the line in the log.
+            text: for people.
+            result: how.
+            generation: that it was to.
+            more: what machines are told of it.
+        """
+        self.reloads[result.value] = self.reloads.get(result.value, 0) + 1
+        seconds = 0.0 if result is Reload.REFUSED else round(self.now - self.reload_began, 3)
+        self.log(level, text, "reload", result=result.value, seconds=seconds, generation=generation, **more)
 
     def enter(self, phase: Phase, deadline: float | None = None) -> None:
         """Go to another phase."""
@@ -218,10 +244,9 @@ class Turn:
         """
         if worker.state is WorkerState.STANDBY:
             return
-        trying = self.phase in (Phase.RELOADING, Phase.PROVING)
         if worker.state is WorkerState.STARTING:
             self.end(worker, signal.SIGTERM, "not needed any more")
-        elif trying and self.committed is not None and worker.generation == self.committed.number:
+        elif self.phase in ON_TRIAL and self.committed is not None and worker.generation == self.committed.number:
             until = self.now + self.target.graceful_timeout
             self.do(Send(worker.serial, Pause(until)))
             self.set(worker, state=WorkerState.STANDBY, graceful_until=until, deadline=None)
@@ -253,10 +278,6 @@ class Turn:
         self.losses[loss] = self.losses.get(loss, 0) + 1
         return self.losses[loss]
 
-    def count_reload(self, result: str) -> None:
-        """Count a reload that is over, as a `Reload`."""
-        self.reloads[result] = self.reloads.get(result, 0) + 1
-
     def delay_slot(self, slot: int) -> float:
         """Note a young death in a slot; returns the seconds before its next worker."""
         backoff = self.backoffs.get(slot, Backoff()).young_death(self.now)
@@ -266,6 +287,11 @@ class Turn:
     def hold_slot(self, slot: int) -> None:
         """Have a slot wait for a reload."""
         self.backoffs[slot] = Backoff(until=self.now + HELD)
+
+    @property
+    def admitted(self) -> int:
+        """Slots from the first on that the target generation may take over from workers that serve."""
+        return min(self.canary, self.target.size) if self.canary else self.target.size
 
     def serving(self) -> list[Worker]:
         """Return the workers that accept."""

@@ -22,17 +22,18 @@ from typing import Any, Final
 from preforkd.daemon import address, signals
 from preforkd.daemon.backoff import Backoff
 from preforkd.daemon.children import Link
+from preforkd.daemon.comparison import Answers, Record
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.slots import Generation, Worker, WorkerState
 from preforkd.daemon.spawn import Child
-from preforkd.daemon.turn import Phase, State
+from preforkd.daemon.turn import ON_TRIAL, Phase, State
 from preforkd.workers import log
 from preforkd.workers.channel import Decoder
 from preforkd.workers.scoreboard import Scoreboard
 
 VARIABLE: Final = "_PREFORKD_HANDOVER"
 """In the environment of the new program: the format of the handover, and the descriptor that it is read from."""
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the handover and the scoreboard; a program that does not know it refuses in its dry run, which does no harm."""
 MOST_OUTPUT: Final = 16384
 """Bytes of a dry run's output that go into the log."""
@@ -40,7 +41,7 @@ MORE_THAN_STARTUP: Final = 10.0
 """Seconds that a dry run may take beside the start-up timeout: for the interpreter, and for reporting the timeout."""
 
 
-UPGRADABLE: Final = frozenset({Phase.SERVING, Phase.RELOADING, Phase.PROVING})
+UPGRADABLE: Final = ON_TRIAL | {Phase.SERVING}
 """When the program may be replaced."""
 
 
@@ -280,12 +281,13 @@ def pack(handover: Handover) -> bytes:
     return json.dumps(
         {
             "state": {
-                **{name: value for name, value in vars(state).items() if name not in ("workers", "backoffs")},
+                **{name: value for name, value in vars(state).items() if name not in ("workers", "backoffs", "record")},
                 "phase": state.phase.value,
                 "target": asdict(state.target),
                 "committed": None if state.committed is None else asdict(state.committed),
                 "workers": [{**asdict(worker), "state": worker.state.value} for worker in state.workers.values()],
                 "backoffs": [[slot, asdict(backoff)] for slot, backoff in state.backoffs.items()],
+                "record": asdict(state.record),
             },
             "listeners": [[str(one.address), one.socket.fileno(), one.inode] for one in handover.listeners],
             "links": [
@@ -305,9 +307,17 @@ def unpack(text: bytes) -> Handover:
     state["phase"] = Phase(state["phase"])
     state["target"] = Generation(**state["target"])
     state["committed"] = state["committed"] and Generation(**state["committed"])
-    workers = [Worker(**{**one, "state": WorkerState(one["state"])}) for one in state["workers"]]
+    workers = [
+        Worker(**{**one, "state": WorkerState(one["state"]), "answers": Answers(**one["answers"])})
+        for one in state["workers"]
+    ]
     state["workers"] = {worker.serial: worker for worker in workers}
     state["backoffs"] = {slot: Backoff(**backoff) for slot, backoff in state["backoffs"]}
+    record = state["record"]
+    counts = {name: Answers(**record[name]) for name in ("old", "new", "before")}
+    state["record"] = Record(
+        **counts, samples=tuple((when, total, errors) for when, total, errors in record["samples"])
+    )
     scoreboard = Scoreboard(fields["scoreboard"])
     rows = {worker.serial: worker.row for worker in workers}
     return Handover(

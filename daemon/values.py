@@ -19,6 +19,7 @@ YEAR = 365 * 86400.0
 """The longest time an option takes, seconds: far beyond use, and far within what the kernel's timers hold."""
 
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+_PERCENT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?%?", re.ASCII)
 _DECIMAL = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 _OCTAL = re.compile(r"0?[0-7]{1,3}", re.ASCII)
@@ -165,6 +166,27 @@ class Portion:
     def write(self, value: object) -> str:
         """See `Kind.write`."""
         return written(value) if isinstance(value, str) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """A share of a hundred, 0 to 100: a number, or text that may end with `%`."""
+
+    metavar: str = "PERCENT"
+
+    def read(self, raw: object) -> float:
+        """See `Kind.read`."""
+        match = _PERCENT.fullmatch(raw) if isinstance(raw, str) else None
+        number = float(match[1]) if match else raw
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 100:
+            raise ValueError(f"{quoted(raw)} is not a percentage from 0 to 100: write it as in 1 or 0.5")
+        return float(number)
+
+    def write(self, value: object) -> str:
+        """See `Kind.write`."""
+        if not isinstance(value, float):
+            raise TypeError(f"a percentage is a float, not {value!r}")
+        return str(int(value)) if value.is_integer() else repr(value)
 
 
 @dataclass(frozen=True, slots=True)

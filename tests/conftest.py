@@ -1,13 +1,16 @@
-"""Which form of the HTTP parser the tests run on (`pytest --parser pure`), and what is skipped as a whole."""
+"""Which form of the HTTP parser the tests run on (`pytest --parser pure`), and which of them run beside others."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from preforkd.workers.http import compiled
 from tests.e2e import engine
+
+IN_PROCESS = [Path(__file__).parent / "workers" / name for name in ("http", "gateways")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +24,18 @@ def pytest_configure(config: pytest.Config) -> None:
     compiled.choose(form)
     if form != "auto":
         os.environ["TESTS_PARSER"] = form  # read by tests/e2e/daemon.py
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs beside others: those of the protocol in one process promise nothing that others could break."""
+    for item in items:
+        if any(folder in item.path.parents for folder in IN_PROCESS) and item.get_closest_marker("alone") is None:
+            item.add_marker(pytest.mark.parallel)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes that are no text by their parameter: frames with random masks would be other tests in each process."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
 
 
 def pytest_report_header() -> list[str]:

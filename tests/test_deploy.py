@@ -401,4 +401,4 @@ def test_prometheus_takes_its_configuration_and_the_alerts() -> None:
     command: list[str | Path] = ["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 rules found" in done.stdout
+    assert "8 rules found" in done.stdout

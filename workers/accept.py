@@ -58,6 +58,7 @@ class Acceptor:
         others: tells what the other workers hold, as `Scoreboard.others()` does.
         show: is told each new state.
         limit: connections at which nothing more is accepted.
+        busy: tells whether the worker had better leave the socket alone for a moment, whatever others hold.
         logger: where trouble is reported.
     """
 
@@ -73,6 +74,7 @@ class Acceptor:
         show: Callable[[AcceptState], None],
         limit: int,
         logger: logging.Logger,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.state = AcceptState.STOPPED
         self._loop = loop
@@ -83,6 +85,7 @@ class Acceptor:
         self._others = others
         self._show = show
         self._limit = limit
+        self._busy = busy
         self._logger = logger
         self._timer: asyncio.TimerHandle | None = None
         self._patient_until = 0.0
@@ -129,6 +132,9 @@ class Acceptor:
             self._complain(
                 "full", f"holding {held} connections, all that --limit-connections allows: accepting no more"
             )
+            return
+        if self._busy():
+            self._wait(AcceptState.YIELDING, YIELD)
             return
         others = self._others()
         if others is None:

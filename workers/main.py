@@ -643,7 +643,8 @@ class Worker:
         row[Field.ACCEPTED] = connections.accepted
         row[Field.REQUESTS] = connections.requests
         row[Field.BYTES_SENT] = connections.bytes_sent
-        row[Field.LOST_LINES] = log.lost() + (self._access_log.lost if self._access_log is not None else 0)
+        row[Field.LOST_LINES] = log.lost()
+        row[Field.LOST_ACCESS_LINES] = 0 if self._access_log is None else self._access_log.lost
         for field, number in zip(RESPONSES, connections.responses[1:], strict=False):
             row[field] = max(number, 0)  # the class that is left over may be reckoned in the middle of a request
         if self._tally is not None:

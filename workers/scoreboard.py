@@ -50,9 +50,11 @@ class Field(IntEnum):
     LOOP_LAG = 15
     """Nanoseconds by which the last heartbeat was late."""
     LOST_LINES = 16
-    """Lines of the access log and of the log that could not be written."""
+    """Lines of the log that could not be written."""
     ACCEPTING = 17
     """What it does with its listeners, an `AcceptState`."""
+    LOST_ACCESS_LINES = 18
+    """The same of the access log."""
     DRAIN_FORCED = 19
     """Requests that were cut at the end of a drain."""
     THREAD_QUEUE = 20
@@ -91,7 +93,7 @@ REJECTIONS: Final = (
 COUNTED: Final = (
     (Field.ACCEPTED, Field.LOOP_LAG),
     (Field.LOST_LINES, Field.ACCEPTING),
-    (Field.DRAIN_FORCED, Field.CPU),
+    (Field.LOST_ACCESS_LINES, Field.CPU),
     (Field.REJECTED, Field.TEXT_VERSION),
     (Field.DURATIONS, Field.TEXT),
 )
@@ -99,10 +101,21 @@ COUNTED: Final = (
 TEXT_BYTES: Final = (FIELDS - Field.TEXT) * 8
 
 # What the master writes as numbers: the indices of these. `preforkd.daemon.report` keeps them true.
-PHASES: Final = ("new", "booting", "serving", "reloading", "proving", "leaving", "stopping", "halting", "gone")
+PHASES: Final = (
+    "new",
+    "booting",
+    "serving",
+    "reloading",
+    "proving",
+    "leaving",
+    "stopping",
+    "halting",
+    "gone",
+    "trying",
+)
 WORKER_STATES: Final = ("gone", "starting", "ready", "retiring", "standby", "draining", "dying", "killed")
-EXITS: Final = ("drained", "exited", "crashed", "killed", "out of memory", "hung", "not booted", "overdue")
-RELOADS: Final = ("done", "rolled back", "superseded", "refused")
+EXITS: Final = ("drained", "exited", "crashed", "killed", "oom", "hung", "not_booted", "overdue")
+RELOADS: Final = ("done", "rolled_back", "superseded", "refused")
 
 
 class MasterField(IntEnum):
@@ -129,7 +142,9 @@ class MasterField(IntEnum):
     ADMIN_LOST = 9
     """Admin processes that have died."""
     CERTIFICATE_EXPIRES = 10
-    """Seconds since the epoch; 0: there is none, or it is not known."""
+    """Seconds since the epoch; 0: there is none."""
+    LOST_LINES = 11
+    """Lines of the master's log that could not be written."""
     RELOADS = 16
     """The first of `len(RELOADS)` counters."""
     EXITS = 24

@@ -32,9 +32,15 @@ LAST_WORDS: Final = 0.1
 """Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
 HANDSHAKE_GRACE: Final = 1.0
 """Seconds for the rest of a TLS handshake that has begun, when silent clients have been given up in a drain."""
+HANDSHAKES: Final = 1024
+"""TLS handshakes that have begun to cost something, 45 kB each: at most so many, and the oldest gives way to the next.
+A worker does some 2,000 a second, so each has half a second at least, which is more than a round trip."""
+TURNS: Final = 64
+"""TLS handshakes that wait for their turn to begin, from which on a worker leaves the next connections to others, or to
+the kernel."""
 
 COMPLAIN_EVERY: Final = 10.0
-"""Seconds between two log lines about clients with too many connections."""
+"""Seconds between two log lines about too many connections of a client, or too many handshakes."""
 
 
 class Server:
@@ -81,6 +87,11 @@ class Server:
         self._handshake_timeout = handshake_timeout
         self._handshakes: set[TlsConnection] = set()
         """Those whose protocol has no connection yet."""
+        self._costly: dict[TlsConnection, None] = {}
+        """Those of them that have begun to cost something, the oldest first."""
+        self._turns: dict[TlsConnection, None] = {}
+        """Those of them that wait for their turn to do so."""
+        self._turn_is_due = False
         self._all_shaken: asyncio.Future[None] | None = None
         self._factory = protocol_factory
         self._connections = connections
@@ -104,6 +115,7 @@ class Server:
             others=others,
             show=show,
             limit=limit,
+            busy=self._is_busy,
             logger=logger,
         )
         connections.began = self._opening.discard
@@ -271,13 +283,19 @@ class Server:
             return True
         connection.close()
         self._closed_unopened()
-        now = self._loop.time()
-        if now - self._complained >= COMPLAIN_EVERY:
-            self._complained = now
+        if self._complains():
             host = address[0] if isinstance(address, tuple) else address
             most = self._clients.most
             self._logger.warning("%s holds %d connections, all that --limit-per-client allows: closed one", host, most)
         return False
+
+    def _complains(self) -> bool:
+        """Whether it is time again for a line in the log about too many of something."""
+        now = self._loop.time()
+        if now - self._complained < COMPLAIN_EVERY:
+            return False
+        self._complained = now
+        return True
 
     def _uncount(self, connection: HttpConnection) -> None:
         key = self._counted.pop(connection, None)
@@ -299,16 +317,50 @@ class Server:
         from preforkd.workers.tls_connection import TlsConnection  # most workers do without the library
 
         shaken = partial(self._shaken, http)
-        return TlsConnection(context, http, self._loop, self._handshake_timeout, self._begun, shaken)
+        return TlsConnection(context, http, self._loop, self._handshake_timeout, self._begun, self._costs, shaken)
 
     def _begun(self, tls: TlsConnection) -> None:
         """A handshake begins: from here on the connection is counted among those."""
         self._opening.discard(tls)
         self._handshakes.add(tls)
 
+    def _costs(self, tls: TlsConnection) -> None:
+        """A handshake is about to take memory and time: the oldest of too many gives way, and one is begun each turn.
+
+        A key exchange and a signature take half a millisecond. With all of a bomb's in one turn of the loop requests on
+        other connections would wait for them.
+        """
+        self._turns[tls] = None
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._begin_next)
+
+    def _begin_next(self) -> None:
+        self._turn_is_due = False
+        if not self._turns:
+            return  # given up meanwhile
+        tls = next(iter(self._turns))
+        del self._turns[tls]
+        self._costly[tls] = None
+        tls.begin()
+        if len(self._costly) > HANDSHAKES:
+            next(iter(self._costly)).abort()
+            if self._complains():
+                text = "%d TLS handshakes have begun and are not done: giving up the oldest for each new one"
+                self._logger.warning(text, HANDSHAKES)
+        if self._turns:
+            self._turn_is_due = True
+            self._loop.call_soon(self._begin_next)
+
+    def _is_busy(self) -> bool:
+        """Whether so many handshakes wait for their turn that others had better wait in the kernel."""
+        return len(self._turns) > TURNS
+
     def _shaken(self, http: HttpConnection, tls: TlsConnection, exc: Exception | None) -> None:
         """A handshake is over; when it was good the protocol gets the connection next."""
         self._handshakes.discard(tls)
+        self._costly.pop(tls, None)
+        self._turns.pop(tls, None)
         if exc is not None:
             if isinstance(exc, OSError):  # as errors of TLS are
                 self._logger.debug("a TLS handshake with %s has failed: %s", tls.peer, exc)

@@ -17,6 +17,9 @@ from typing import Any, Final, cast
 
 RECORD: Final = 16384
 """Bytes of plaintext in a TLS record at most (RFC 8446 section 5.1)."""
+HEADER: Final = 5
+"""Bytes of a record before its content: type, version and length."""
+HANDSHAKE_RECORD: Final = 22
 HTTP_INSTEAD: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 50\r\nConnection: close\r\n\r\n"
     b"This port speaks TLS: use https:// instead of http"
@@ -45,13 +48,16 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         loop: the running loop.
         timeout: seconds for the handshake; 0: for ever.
         begun: is called with this connection when its transport is there.
+        costs: is called with this connection, perhaps more than once, when its first record is whole: from `begin` on,
+            which is to be called when its turn has come, the handshake takes memory and time.
         shaken: is called with this connection and None when the handshake is done, right before the protocol gets it;
             or with what has ended it.
     """
 
     __slots__ = (
-        "_begun", "_decrypt", "_encrypt", "_has_finished", "_incoming", "_loop", "_outgoing", "_paused", "_protocol",
-        "_shaken", "_starved", "_timeout", "_timer", "_tls", "_transport", "heard", "peer", "state",
+        "_begun", "_context", "_costs", "_decrypt", "_encrypt", "_first", "_has_finished", "_incoming", "_loop",
+        "_outgoing", "_paused", "_protocol", "_shaken", "_starved", "_timeout", "_timer", "_tls", "_transport", "heard",
+        "peer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -61,16 +67,20 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         timeout: float,
         begun: Callable[[TlsConnection], None],
+        costs: Callable[[TlsConnection], None],
         shaken: Callable[[TlsConnection, Exception | None], None],
     ) -> None:
         super().__init__()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._decrypt, self._encrypt = self._tls.read, self._tls.write
+        self._tls: ssl.SSLObject
+        self._context: ssl.SSLContext | None = context
+        """None: it is in use. Not before there is need: OpenSSL takes 17 kB for who is silent, 40 for half a record."""
+        self._first = b""
+        """The header of the first record."""
         self._protocol = cast("asyncio.Protocol", protocol)
         self._loop = loop
         self._timeout = timeout
-        self._begun, self._shaken = begun, shaken
+        self._begun, self._costs, self._shaken = begun, costs, shaken
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.peer: object = None
@@ -96,9 +106,28 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._incoming.write(data)
         if self.state is TlsState.HANDSHAKE:
             self.heard = True
-            self._shake_hands()
+            if self._context is None:
+                self._shake_hands()
+            elif self._may_begin(data):
+                self._costs(self)
         elif not self._paused:
             self._read()
+
+    def _may_begin(self, data: bytes) -> bool:
+        """Whether the first record is whole, or is none of a handshake; then OpenSSL is needed."""
+        self._first += data[: HEADER - len(self._first)]
+        if self._first[0] != HANDSHAKE_RECORD:
+            return True
+        size = min(int.from_bytes(self._first[3:HEADER]), RECORD)
+        return len(self._first) == HEADER and self._incoming.pending >= HEADER + size
+
+    def begin(self) -> None:
+        """Answer the client's first record, which `costs` has told of; nothing when it has been given up meanwhile."""
+        context, self._context = self._context, None
+        if self.state is TlsState.HANDSHAKE and context is not None:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            self._decrypt, self._encrypt = self._tls.read, self._tls.write
+            self._shake_hands()
 
     def _shake_hands(self) -> None:
         try:

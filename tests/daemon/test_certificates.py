@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,17 @@ def test_a_certificate_of_tomorrow_is_told_of(folder: Folder) -> None:
     folder.now = 1.0
     assert ["cannot be used yet: is the clock right?" in line for line in certificates.warnings()] == [True]
     assert not list(certificates.warnings())
+
+
+def test_the_end_of_the_first_certificate_that_expires_is_known_and_follows_a_renewal(folder: Folder) -> None:
+    certificates = folder.certificates()
+    first = certificates.expires
+    assert first == load({ADDRESS: folder.spec()}, {}, 0.0).lives[0].not_after
+    folder.write("second", days=60)
+    assert certificates.look(1.0)
+    assert 29.9 * DAY < certificates.expires - first < 30.1 * DAY
+    other = folder.authority.issue("short", "localhost", days=3)
+    spec = folder.spec()
+    pairs = (*spec.pairs, PairSpec("sni_certificate", str(other[0]), str(other[1]), ""))
+    both = Certificates({ADDRESS: replace(spec, pairs=pairs)}, {}, lambda: folder.now)
+    assert both.expires < first

@@ -21,12 +21,13 @@ from preforkd.daemon import mold
 from preforkd.daemon import spawn as module_spawn
 from preforkd.daemon.actions import Fork
 from preforkd.daemon.children import Body, Children, Link
+from preforkd.daemon.comparison import Answers
 from preforkd.daemon.events import Event, ForkFailed, WorkerExited, WorkerFailed, WorkerReady
 from preforkd.daemon.mold import Mold
 from preforkd.daemon.spawn import Child
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Drain, Failed, Hello, Message, Ready, encode
-from preforkd.workers.scoreboard import Scoreboard
+from preforkd.workers.scoreboard import Field, Scoreboard
 
 WAIT = 10.0  # seconds: a test that waits longer has failed
 Life = Callable[[socket.socket], int]
@@ -483,3 +484,15 @@ def _children_of(pid: int) -> set[int]:
         return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
     except FileNotFoundError:  # not Linux: there are none that were adopted
         return set()
+
+
+def test_what_a_worker_has_answered_is_read_from_its_row_with_the_5xx_among_it() -> None:
+    board, (ours, theirs) = Scoreboard(), socket.socketpair()
+    with selectors.DefaultSelector() as selector, ours, theirs:
+        children = Children(selector)
+        children.adopt(Link(7, Child(os.getpid(), ours), board.row(0)))
+        row = board.row(0)
+        row[Field.RESPONSES_1XX], row[Field.RESPONSES_2XX], row[Field.RESPONSES_3XX] = 1, 20, 300
+        row[Field.RESPONSES_4XX], row[Field.RESPONSES_5XX] = 4000, 50000
+        row[Field.ACCEPTED] = row[Field.BYTES_SENT] = row[Field.LOOP_LAG] = 1 << 40
+        assert children.answers() == {7: Answers(54321, 50000)}

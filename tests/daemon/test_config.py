@@ -283,3 +283,33 @@ def test_variables_of_others_never_matter(environ: dict[str, str]) -> None:
 
 def test_a_daemon_that_a_worker_starts_takes_what_that_one_is_for_no_option() -> None:
     assert configure({}, {"PREFORKD_SLOT": "3", "PREFORKD_GENERATION": "7"}).options.app == "hello:App"
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (
+            "trial = 0\ntrial_errors = 1",
+            ["trial_errors in preforkd.toml: there is no trial, for trial is 0 (trial in "],
+        ),
+        ("trial = 0\ntrial_workers = 1", ["trial_workers in preforkd.toml: there is no trial, for trial is 0"]),
+        (
+            "trial_workers = 3\nworkers = 2",
+            ["trial_workers in preforkd.toml: 3 is more than there are: 2 workers (workers"],
+        ),
+        ("trial_workers = 5", ["5 is more than there are: 4 workers (default: 4 CPUs usable, no cgroup quota)"]),
+        (
+            "trial = 0\ntrial_workers = 9\ntrial_errors = 1",
+            ["trial_workers in preforkd.toml: there is no trial", "trial_errors", "9 is more than there are"],
+        ),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused(toml: str, said: list[str]) -> None:
+    found = errors(toml=toml)
+    assert len(found) == len(said)
+    assert all(text in line for text, line in zip(said, found, strict=True)), found
+
+
+def test_a_canary_may_be_all_workers_and_matters_in_no_development() -> None:
+    assert configure(toml="trial_workers = 4").options.trial_workers == 4
+    assert configure({"reload": True}, toml="trial_workers = 4\ntrial = 0").options.workers == 1

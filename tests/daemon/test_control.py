@@ -18,9 +18,8 @@ from preforkd.daemon.events import (
     WorkerReady,
 )
 from preforkd.daemon.policy import step
-from preforkd.daemon.reconcile import PROBATION
 from preforkd.workers.channel import Ask
-from tests.daemon.test_policy import Play
+from tests.daemon.test_policy import TRIAL, Play
 
 
 def ask(verb: str, number: int = 0) -> Ask:
@@ -90,7 +89,7 @@ def test_a_reload_is_done_when_the_new_generation_has_proved_itself() -> None:
     pending = play.asked("reload")
     assert play.outcome(pending) is None
     play.all_ready()
-    play.pass_time(PROBATION - 0.1)
+    play.pass_time(TRIAL - 0.1)
     assert play.outcome(pending) is None
     play.pass_time(0.2)
     assert play.outcome(pending) == ("done", "generation 2 has replaced the old one")

@@ -48,14 +48,14 @@ def test_one_that_was_never_ready_has_always_died_young() -> None:
         (death(signum=signal.SIGSEGV), "crashed"),
         (death(signum=signal.SIGKILL), "killed"),
         (death(signum=signal.SIGTERM), "killed"),
-        (death(signum=signal.SIGKILL, oom=True), "out of memory"),
+        (death(signum=signal.SIGKILL, oom=True), "oom"),
     ],
 )
 def test_a_death_that_nobody_asked_for_is_counted_by_its_cause(event: WorkerExited, loss: str) -> None:
     assert loss_of(worker(), event) == loss
 
 
-@pytest.mark.parametrize("loss", [None, "hung", "overdue", "not booted"])
+@pytest.mark.parametrize("loss", [None, "hung", "overdue", "not_booted"])
 def test_one_that_the_master_has_ended_counts_as_what_it_was_ended_for(loss: str | None) -> None:
     ended = replace(worker(doom="x"), state=WorkerState.KILLED, loss=loss)
     assert loss_of(ended, death(signum=signal.SIGKILL)) == loss

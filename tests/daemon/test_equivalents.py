@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,12 @@ def test_hypercorn_has_these_options(capsys: pytest.CaptureFixture[str]) -> None
         main(["--help"])
     words = set(capsys.readouterr().out.replace(",", " ").replace("[", " ").split())
     assert {flag for one in EQUIVALENTS for flag in one.flags("hypercorn")} <= words
+
+
+@pytest.mark.skipif(shutil.which("uwsgi") is None, reason="needs uWSGI with its HTTP router and Python plugin")
+def test_uwsgi_has_these_options() -> None:
+    done = subprocess.run(["uwsgi", "--help"], capture_output=True, text=True, check=False)
+    words = set(done.stdout.replace("|", " ").split())
+    newer = {"--max-requests-delta"}  # than 2.0.21
+    in_table = {flag for one in EQUIVALENTS for flag in one.flags("uwsgi") if flag.startswith("-")}
+    assert in_table - newer <= words

@@ -10,7 +10,7 @@ import pytest
 from preforkd.daemon.notifier import EXTEND_EVERY, RETRY, Notifier, describe
 from preforkd.daemon.slots import Generation, Worker, WorkerState
 from preforkd.daemon.systemd import Systemd
-from preforkd.daemon.turn import Phase, State
+from preforkd.daemon.turn import ON_TRIAL, Phase, State
 
 
 def state(phase: Phase, *, ready: int = 2, number: int = 1, committed: int | None = 1, size: int = 2) -> State:
@@ -89,10 +89,11 @@ def test_a_reload_that_fails_ends_too_and_the_status_says_so(heard: Heard, refus
     if not refused:
         notifier.follow(state(Phase.RELOADING, ready=0, number=2), 2.0)
     heard.take()
-    notifier.follow(state(Phase.SERVING), 3.0)
+    why = "worker 0 (generation 2) did not boot: import: hello.py:3: SyntaxError"
+    notifier.follow(replace(state(Phase.SERVING), failure=f"{why}\nmore"), 3.0)
     said = heard.take()
     assert said[0] == "READY=1"
-    assert said[1].endswith("; the last reload failed, the log says why")
+    assert said[1].endswith(f"; the last reload failed: {why}")
     notifier.reload_asked(state(Phase.SERVING))
     heard.take()
     notifier.follow(state(Phase.SERVING, number=3, committed=3), 9.0)
@@ -101,9 +102,9 @@ def test_a_reload_that_fails_ends_too_and_the_status_says_so(heard: Heard, refus
 
 def test_every_reload_that_is_asked_for_is_announced(heard: Heard) -> None:
     notifier = started(heard)
-    for phase in (Phase.SERVING, Phase.RELOADING, Phase.PROVING):
+    for phase in (Phase.SERVING, *ON_TRIAL):
         notifier.reload_asked(state(phase))
-    assert heard.take("RELOADING") == ["RELOADING=1"] * 3
+    assert heard.take("RELOADING") == ["RELOADING=1"] * 4
 
 
 def test_a_reload_before_ready_or_after_a_stop_is_none(heard: Heard) -> None:
@@ -125,9 +126,7 @@ def test_stopping_is_said_once_whatever_the_way(heard: Heard, phase: Phase) -> N
     assert heard.take("STOPPING") == []
 
 
-@pytest.mark.parametrize(
-    "phase", [Phase.BOOTING, Phase.RELOADING, Phase.PROVING, Phase.LEAVING, Phase.STOPPING, Phase.HALTING]
-)
+@pytest.mark.parametrize("phase", [Phase.BOOTING, *ON_TRIAL, Phase.LEAVING, Phase.STOPPING, Phase.HALTING])
 def test_while_it_is_on_the_way_it_asks_for_time_again_and_again(heard: Heard, phase: Phase) -> None:
     notifier = Notifier(Systemd(notify="/notify"), heard)
     for now in (100.0, 101.0, 100.0 + EXTEND_EVERY, 101.0 + EXTEND_EVERY, 100.0 + 2 * EXTEND_EVERY):

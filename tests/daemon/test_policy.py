@@ -47,11 +47,11 @@ from preforkd.daemon.events import (
     WorkerStacks,
 )
 from preforkd.daemon.policy import _ROWS, MOST_WORKERS, SILENT_BOOTS, TABLE, next_deadline, step
-from preforkd.daemon.reconcile import PROBATION
 from preforkd.daemon.slots import Generation, WorkerState
 from preforkd.daemon.turn import Phase, State
 from preforkd.workers.channel import INTERNAL, Drain, Pause, Reopen, Resume
 
+TRIAL = Generation(1, 1).trial
 KINDS: tuple[type, ...] = (
     Started,
     StopAsked,
@@ -423,7 +423,7 @@ def test_the_old_generation_stands_by_until_the_new_one_has_proved_itself() -> N
     play.all_ready()
     assert play.is_in(Phase.PROVING)
     assert play.in_state(WorkerState.STANDBY) == [0, 1]
-    actions = play.pass_time(PROBATION)
+    actions = play.pass_time(TRIAL)
     assert Commit(2) in actions
     assert sent(actions, Drain) == [0, 1]
     assert play.is_in(Phase.SERVING)
@@ -475,7 +475,7 @@ def test_a_good_reload_after_a_bad_one_works() -> None:
     play.exits(1, 3)
     play.reload()
     play.all_ready()
-    play.pass_time(PROBATION)
+    play.pass_time(TRIAL)
     assert play.state.committed is not None
     assert play.state.committed.number == 3
 
@@ -512,7 +512,7 @@ def test_a_reload_to_fewer_workers_keeps_the_others_until_all_new_ones_serve() -
     assert sent(play.done, Pause) == []
     play.all_ready()
     assert sent(play.done, Pause) == [0, 1, 2]
-    play.pass_time(PROBATION)
+    play.pass_time(TRIAL)
     assert sent(play.done, Drain) == [0, 1, 2]
 
 
@@ -754,7 +754,7 @@ def test_every_end_of_a_reload_is_counted_and_a_failure_says_why() -> None:
     play = Play(1).booted()
     play.reload()
     play.all_ready()
-    play.pass_time(PROBATION)
+    play.pass_time(TRIAL)
     play.reload()
     play.happens(WorkerFailed, 2, "import", "hello.py:3: SyntaxError", "")
     assert play.state.failure == "worker 0 (generation 3) did not boot: import: hello.py:3: SyntaxError"
@@ -763,7 +763,7 @@ def test_every_end_of_a_reload_is_counted_and_a_failure_says_why() -> None:
     play.reload()
     play.happens(ReloadRefused, ("workers in preforkd.toml: too many",))
     assert play.state.failure == "workers in preforkd.toml: too many"
-    assert play.state.reloads == {"done": 1, "rolled back": 1, "superseded": 1, "refused": 1}
+    assert play.state.reloads == {"done": 1, "rolled_back": 1, "superseded": 1, "refused": 1}
 
 
 def test_workers_that_have_drained_are_counted_apart_from_those_that_were_lost() -> None:

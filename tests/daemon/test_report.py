@@ -74,3 +74,16 @@ def test_queues_are_known_or_not() -> None:
     board = Scoreboard()
     Report(board, 1.0).queues([0, None, 3])
     assert list(read(board, 2.0).queues[:4]) == [0, None, 3, None]
+
+
+def test_the_end_of_a_certificate_and_lost_lines_are_said_and_the_next_program_counts_on() -> None:
+    board = Scoreboard()
+    first = Report(board, 90.0)
+    first.certificate(1_800_000_000.0)
+    first.lost(3)
+    Report(board, 95.0).lost(4)
+    found = read(board, 101.0)
+    assert found.certificate_expires == 1_800_000_000
+    assert found.lost_lines == {"log": 7, "access_log": 0}
+    first.certificate(0.0)
+    assert read(board, 101.0).certificate_expires == 0

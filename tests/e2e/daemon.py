@@ -31,6 +31,8 @@ APPS = ROOT / "tests" / "apps"
 EXAMPLES = ROOT / "deploy" / "examples"
 SITE = f"{APPS / 'site.py'}:Site"
 
+SHORT_TRIAL = ("--trial", "0.5")
+"""For tests that wait for the end of a reload, and not for what its trial is there for."""
 BOOT = 30.0  # seconds for a boot, and for whatever else no promise is made about, on a busy machine
 READY = r"stop: kill -TERM \d+"  # the last line of the start-up log
 TITLE = re.compile(r"preforkd: worker (\d+) \(generation (\d+)\)")
@@ -268,16 +270,19 @@ class Daemon:
     def connect_to(self, pid: int, count: int) -> list[client.Connection]:
         """Idle keep-alive connections that this worker holds."""
         found: list[client.Connection] = []
+        strangers: list[client.Connection] = []  # held meanwhile: a worker that is ahead leaves the next one to others
 
         def look() -> bool:
             connection = client.Connection(self.port)
-            if connection.get().text.split()[1] == str(pid):
-                found.append(connection)
-            else:
-                connection.close()
+            mine = connection.get().text.split()[1] == str(pid)
+            (found if mine else strangers).append(connection)
             return len(found) == count
 
-        self.until(look, 5, f"{count} connections to worker {pid}")
+        try:
+            self.until(look, 5, f"{count} connections to worker {pid}")
+        finally:
+            for connection in strangers:
+                connection.close()
         return found
 
     def wait_gone(self, within: float = 2.0) -> None:

@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.e2e.apps import AppFile
 from tests.e2e.client import HANDSHAKE, Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS, Daemon
+from tests.e2e.daemon import APPS, SHORT_TRIAL, Daemon
 from tests.e2e.load import load
 
 FILE = APPS / "asgi_site.py"
@@ -46,7 +46,7 @@ def test_the_interface_is_found_and_named(start: Start) -> None:
 
 @pytest.mark.parallel
 def test_a_reload_under_load_loses_nothing(start: Start, site: AppFile) -> None:
-    daemon = start("--no-access-log", app=site.target)
+    daemon = start(*SHORT_TRIAL, "--no-access-log", app=site.target)
     with load(daemon.port, paths=["/", "/background"], expect=r"[12] \d+") as result:
         for version in ("2", "1", "2"):
             site.version(version)
@@ -189,7 +189,7 @@ def test_an_app_that_never_answers_a_handshake_is_cancelled_and_its_client_answe
 
 @pytest.mark.parallel
 def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start, site: AppFile) -> None:
-    daemon = start("--graceful-timeout", "4", "--no-access-log", app=site.target)
+    daemon = start(*SHORT_TRIAL, "--graceful-timeout", "4", "--no-access-log", app=site.target)
     codes: list[int | None] = []
     versions: set[str] = set()
     stop = threading.Event()

@@ -15,7 +15,9 @@ from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import Daemon
 from tests.e2e.load import load
+from tests.e2e.test_metrics import metrics
 from tests.e2e.test_privileges import NOBODY_ONLY, needs_root, readable
+from tests.e2e.watching import Admin
 
 pytestmark = [needs_openssl, pytest.mark.parallel]
 
@@ -208,3 +210,15 @@ def test_a_key_that_only_root_can_read_is_served_by_workers_of_another_user_and_
             status = Path(f"/proc/{worker.pid}/status").read_text()
             assert status.split("Uid:")[1].split()[0] == str(NOBODY_ONLY[0])
         assert daemon.stop() == 0
+
+
+def test_the_end_of_the_certificate_is_a_metric_that_follows_the_files(
+    start: Start, folder: Folder, tmp_path: Path
+) -> None:
+    name = "preforkd_certificate_expiry_timestamp_seconds"
+    admin = Admin(start, tmp_path, *folder.arguments)
+    first = admin.daemon.until(lambda: metrics(admin).get(name), WITHIN, "when it expires")
+    assert abs(first - time.time() - 30 * 86400) < 3600
+    for source, target in zip(folder.issue("longer", 60), (folder.certificate, folder.key), strict=True):
+        shutil.copy(source, target)
+    admin.daemon.until(lambda: metrics(admin)[name] > first + 29 * 86400, WITHIN, "the end of the new one")

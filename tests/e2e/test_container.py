@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, NoAnswerError, ResetError, get
 from tests.e2e.conftest import COMMAND, Start
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import SHORT_TRIAL, Daemon
 from tests.e2e.deadline import until
 from tests.e2e.load import load
 
@@ -73,7 +73,7 @@ def serves_and_reloads(daemon: Daemon) -> None:
 @pytest.mark.parallel
 @needs_mounts
 def test_a_read_only_file_system_is_enough(start: Start, tmp_path: Path) -> None:
-    daemon = start(command=[*READ_ONLY, str(tmp_path / "probe"), *COMMAND])
+    daemon = start(*SHORT_TRIAL, command=[*READ_ONLY, str(tmp_path / "probe"), *COMMAND])
     mounts = [line.split() for line in Path(f"/proc/{daemon.pid}/mounts").read_text().splitlines()]
     assert {options.split(",")[0] for _, folder, _, options, *_ in mounts if folder in ("/", "/tmp")} == {"ro"}
     serves_and_reloads(daemon)
@@ -82,7 +82,7 @@ def test_a_read_only_file_system_is_enough(start: Start, tmp_path: Path) -> None
 @pytest.mark.parallel
 @needs_users
 def test_a_user_without_a_name_and_a_home_is_enough(start: Start) -> None:
-    daemon = start(command=[*NAMELESS, *COMMAND])
+    daemon = start(*SHORT_TRIAL, command=[*NAMELESS, *COMMAND])
     assert '"HOME"' not in get(daemon.port, "/environment").text
     serves_and_reloads(daemon)
 
@@ -91,7 +91,7 @@ def test_a_user_without_a_name_and_a_home_is_enough(start: Start) -> None:
 @needs_mounts
 @needs_users
 def test_both_at_a_time_are_enough_for_the_app_with_a_mold_too(start: Start, tmp_path: Path) -> None:
-    daemon = start("--preload", command=[*READ_ONLY, str(tmp_path / "probe"), *NAMELESS, *COMMAND])
+    daemon = start(*SHORT_TRIAL, "--preload", command=[*READ_ONLY, str(tmp_path / "probe"), *NAMELESS, *COMMAND])
     serves_and_reloads(daemon)
 
 

@@ -15,7 +15,7 @@ from tests.e2e import client
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection
 from tests.e2e.conftest import COMMAND, Start
-from tests.e2e.daemon import FOREIGN, free_port
+from tests.e2e.daemon import FOREIGN, SHORT_TRIAL, free_port
 from tests.e2e.load import load
 from tests.e2e.test_container import READ_ONLY, needs_mounts
 from tests.e2e.watching import Admin
@@ -40,7 +40,7 @@ def ctl(
 def test_it_asks_and_controls_a_daemon_and_costs_no_request(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     pid = tmp_path / "pid"
-    admin = Admin(start, tmp_path, "--pid", str(pid), app=app.target, tolerated="Traceback|does not boot")
+    admin = Admin(start, tmp_path, *SHORT_TRIAL, "--pid", str(pid), app=app.target, tolerated="Traceback|does not boot")
     by_pid = {"PREFORKD_PID": str(pid)}
 
     def says(*arguments: str) -> tuple[int, str]:
@@ -176,7 +176,7 @@ print(code, sorted(heavy & set(sys.modules)))
 
 @needs_mounts
 def test_it_works_through_a_read_only_root(start: Start, tmp_path: Path) -> None:
-    admin = Admin(start, tmp_path)
+    admin = Admin(start, tmp_path, *SHORT_TRIAL)
     command = (*READ_ONLY, str(tmp_path), SCRIPT)
     done = ctl("--admin", f"unix:{admin.path}", "reload", "--wait", command=command)
     assert done.returncode == 0, done

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.client import get
 from tests.e2e.conftest import COMMAND, Start
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import SHORT_TRIAL, Daemon
 
 HOOKS = """
 import os, pathlib, sys
@@ -61,7 +61,7 @@ class Notes:
 
 def test_hooks_run_at_each_turn_of_a_workers_life_and_are_told_which_and_why(start: Start, tmp_path: Path) -> None:
     notes = Notes(tmp_path)
-    daemon = start("--hooks", "hooks", "--app-dir", str(tmp_path), app="shop:App", workers=1)
+    daemon = start(*SHORT_TRIAL, "--hooks", "hooks", "--app-dir", str(tmp_path), app="shop:App", workers=1)
     assert notes.all() == ["boot 0 1 start True False", "import 0 1", "ready 0 1 start True True"]
     assert get(daemon.port).text == "0 1"
     daemon.signal(signal.SIGKILL, daemon.workers()[0].pid)

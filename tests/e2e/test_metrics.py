@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.apps import AppFile
-from tests.e2e.client import Connection
+from tests.e2e.client import AnswerError, Connection
 from tests.e2e.conftest import Start
+from tests.e2e.daemon import SHORT_TRIAL
 from tests.e2e.load import load
 from tests.e2e.test_upgrade import upgrade
 from tests.e2e.watching import Admin
@@ -49,7 +50,9 @@ class Client:
     def ask(self, path: str, method: str = "GET") -> None:
         with Connection(self._port) as connection:
             connection.ask(path, method=method)
-            status = connection.answer(to=method).status
+            self.count(method, connection.answer(to=method).status)
+
+    def count(self, method: str, status: int) -> None:
         self.statuses[status] += 1
         self.methods[method if method != "BREW" else "_OTHER", f"{status // 100}xx"] += 1
 
@@ -58,6 +61,18 @@ class Client:
             self.ask(path)
         for method in ("POST", "HEAD", "DELETE", "BREW"):
             self.ask("/", method)
+
+
+def kill_in_the_middle(admin: Admin) -> None:
+    """KILL a worker while it handles a request, which then gets no answer; return when there is another."""
+    before = admin.daemon.worker_pids()
+    with Connection(admin.daemon.port) as cut:
+        cut.ask("/slow/60")
+        (request,) = admin.daemon.until(lambda: admin.status()["in_flight"], 5, "a request in flight")
+        admin.daemon.signal(signal.SIGKILL, request["pid"])
+        with pytest.raises(AnswerError):
+            cut.answer()
+    admin.daemon.wait_workers(len(before), but={request["pid"]})
 
 
 def agree(admin: Admin, client: Client) -> bool:
@@ -85,7 +100,7 @@ def agree(admin: Admin, client: Client) -> bool:
 
 def test_counts_are_those_of_the_clients_across_kills_reloads_and_upgrades(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
-    admin = Admin(start, tmp_path, app=app.target, tolerated="Traceback|RuntimeError")
+    admin = Admin(start, tmp_path, *SHORT_TRIAL, app=app.target, tolerated="Traceback|RuntimeError")
     daemon, client = admin.daemon, Client(admin.daemon.port)
 
     def check() -> None:
@@ -93,8 +108,10 @@ def test_counts_are_those_of_the_clients_across_kills_reloads_and_upgrades(start
         daemon.until(lambda: agree(admin, client), 5, f"{client.statuses} {client.methods}")
 
     check()
+    killed: set[int] = set()
     for _ in range(3):
-        known = {worker.pid for worker in daemon.wait_workers(2)}
+        known = {worker.pid for worker in daemon.wait_workers(2, but=killed)}
+        killed |= known
         for pid in known:
             daemon.signal(signal.SIGKILL, pid)
         daemon.wait_serving(but=known)
@@ -104,17 +121,29 @@ def test_counts_are_those_of_the_clients_across_kills_reloads_and_upgrades(start
     daemon.signal(signal.SIGKILL, admin.pid)
     check()
     daemon.wait_workers(2)
+    kill_in_the_middle(admin)
+    check()
     before = metrics(admin)
     assert admin.control("reload?wait=1")[1]["result"] == "done"
     check()
     assert admin.control("scale?workers=1&wait=1")[1]["result"] == "done"
     check()
+    with Connection(daemon.port) as connection:
+        connection.ask(f"/until{tmp_path}/upgraded")
+        daemon.until(lambda: admin.status()["in_flight"], 5, "a request of the old program")
+        daemon.signal(signal.SIGUSR2)
+        daemon.wait_log("reload done: generation 3")
+        (tmp_path / "upgraded").touch()
+        client.count("GET", connection.answer().status)
+    check()
+    kill_in_the_middle(admin)
+    check()
     after = metrics(admin)
     for name, value in before.items():
         if "_total" in name or re.search(r"_(count|sum|bucket)\{", name):
             assert after[name] >= value, name
-    assert after['preforkd_reloads_total{result="done"}'] == 1
-    assert after['preforkd_worker_exits_total{reason="killed"}'] == 6
+    assert after['preforkd_reloads_total{result="done"}'] == 2
+    assert after['preforkd_worker_exits_total{reason="killed"}'] == 8
     assert after["preforkd_admin_exits_total"] == 1
 
 
@@ -254,7 +283,7 @@ def test_the_queue_of_connections_is_seen(start: Start, tmp_path: Path) -> None:
 
 
 def test_under_load_every_answer_is_counted_once_also_when_workers_are_killed(start: Start, tmp_path: Path) -> None:
-    admin = Admin(start, tmp_path)
+    admin = Admin(start, tmp_path, *SHORT_TRIAL)
     daemon = admin.daemon
     with load(daemon.port, paths=("/", "/slow/0.01")) as result:
         assert admin.control("reload?wait=1")[1]["result"] == "done"

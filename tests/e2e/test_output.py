@@ -22,6 +22,7 @@ from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import COMMAND, Start
 from tests.e2e.daemon import Daemon, listens, scoreboard
+from tests.e2e.watching import Admin
 
 LONG = 6000  # of a path: its line is longer than a pipe takes at once for sure
 ENOUGH = ROOM // LONG + 100  # requests whose lines are more than are kept
@@ -80,8 +81,11 @@ def lost_lines(daemon: Daemon) -> int:
     return sum(int(number.replace(",", "")) for number in LOST.findall(daemon.log()))
 
 
-def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted(start: Start, fifo: Fifo) -> None:
-    daemon = start("--limit-request-line", "20000", command=redirected(f">{fifo.path}"))
+def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted(
+    start: Start, fifo: Fifo, tmp_path: Path
+) -> None:
+    admin = Admin(start, tmp_path, "--limit-request-line", "20000", command=redirected(f">{fifo.path}"))
+    daemon = admin.daemon
     before = daemon.worker_pids()
     ask(daemon, 2 * ENOUGH)
     assert not fcntl.fcntl(fifo.descriptor, fcntl.F_GETFL) & os.O_NONBLOCK
@@ -92,7 +96,8 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted(star
     assert len(LINE.findall(text)) + lost_lines(daemon) == 2 * ENOUGH
     with scoreboard(daemon) as board:
         rows = [board.row(index) for index in range(board.used)]
-        daemon.until(lambda: sum(row[Field.LOST_LINES] for row in rows) == lost_lines(daemon), 5, "the counters")
+        daemon.until(lambda: sum(row[Field.LOST_ACCESS_LINES] for row in rows) == lost_lines(daemon), 5, "the counters")
+    assert admin.status()["lost_lines"] == {"log": 0, "access_log": lost_lines(daemon)}
     assert daemon.worker_pids() == before
     assert daemon.stop() == 0
 

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import SITE, Daemon
+from tests.e2e.daemon import SHORT_TRIAL, SITE, Daemon
 
 pytestmark = pytest.mark.parallel
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 def started(start: Start, path: Path) -> Daemon:
     """A daemon whose file is there: it is written when the log has said that the daemon is ready."""
-    daemon = start("--pid", str(path))
+    daemon = start(*SHORT_TRIAL, "--pid", str(path))
     daemon.until(path.exists, 1, "the file")
     return daemon
 

@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS, BOOT, Daemon, alive, listens, title
+from tests.e2e.daemon import APPS, BOOT, SHORT_TRIAL, Daemon, alive, listens, title
 from tests.e2e.load import load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a preload needs subreapers, which only Linux has")
@@ -174,7 +174,7 @@ def test_scaling_takes_workers_from_the_mold(preloaded: partial[Daemon]) -> None
 @pytest.mark.parallel
 def test_a_reload_loads_new_code_and_loses_nothing(preloaded: partial[Daemon], tmp_path: Path) -> None:
     app = AppFile(tmp_path)
-    daemon = preloaded(app=app.target)
+    daemon = preloaded(*SHORT_TRIAL, app=app.target)
     first, mold = daemon.worker_pids(), the_mold(daemon)
     with load(daemon.port, paths=("/", "/slow/0.05"), expect=r"\d \d+") as result:
         for number in "234":
@@ -245,7 +245,7 @@ def test_reloads_faster_than_imports_end_with_the_newest_code_and_one_mold(
     preloaded: partial[Daemon], tmp_path: Path
 ) -> None:
     app = AppFile(tmp_path)
-    daemon = preloaded(app=app.target)
+    daemon = preloaded(*SHORT_TRIAL, app=app.target)
     with load(daemon.port, expect=r"\d \d+") as result:
         for number in "23456789":
             app.version(number, SLOW.format(0.1))
@@ -260,7 +260,7 @@ def test_reloads_faster_than_imports_end_with_the_newest_code_and_one_mold(
 def test_a_preload_can_be_switched_on_and_off_by_a_reload(start: Start, tmp_path: Path) -> None:
     config = tmp_path / "preforkd.toml"
     config.write_text("preload = false\n")
-    daemon = start("--config", str(config))
+    daemon = start(*SHORT_TRIAL, "--config", str(config))
     for preload, count in (("true", 1), ("false", 0)):
         config.write_text(f"preload = {preload}\n")
         known, mark = daemon.worker_pids(), daemon.mark()
@@ -274,7 +274,7 @@ def test_a_preload_can_be_switched_on_and_off_by_a_reload(start: Start, tmp_path
 @pytest.mark.parallel
 def test_an_upgrade_begins_with_a_new_mold(preloaded: partial[Daemon], tmp_path: Path) -> None:
     app = AppFile(tmp_path)
-    daemon = preloaded(app=app.target)
+    daemon = preloaded(*SHORT_TRIAL, app=app.target)
     mold = the_mold(daemon)
     app.version("2")
     with load(daemon.port, expect=r"\d \d+") as result:

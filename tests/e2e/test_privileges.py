@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import get
 from tests.e2e.conftest import COMMAND, Start
-from tests.e2e.daemon import APPS, Daemon
+from tests.e2e.daemon import APPS, SHORT_TRIAL, Daemon
 from tests.e2e.load import load
 
 pytestmark = pytest.mark.parallel
@@ -82,7 +82,7 @@ def identities(daemon: Daemon) -> set[tuple[int, ...]]:
 def test_workers_are_the_user_and_the_master_binds_what_only_root_may(start: Start, public: Path) -> None:
     port = low_port()
     app = readable(public)
-    daemon = start("--user", "nobody", app=app.target, port=port)
+    daemon = start(*SHORT_TRIAL, "--user", "nobody", app=app.target, port=port)
     assert identities(daemon) == {NOBODY_ONLY}
     assert psutil.Process(daemon.pid).uids().effective == 0
     with load(port, expect=r"\d \d+") as result:
@@ -136,7 +136,7 @@ def test_a_mold_imports_the_app_as_the_user_too(start: Start, public: Path) -> N
     app = readable(public)
     app.version("1", REGAIN + "\nassert os.geteuid() != 0\n")
     app.path.chmod(0o644)
-    daemon = start("--user", "nobody", "--preload", app=app.target)
+    daemon = start(*SHORT_TRIAL, "--user", "nobody", "--preload", app=app.target)
     mine = [one for one in psutil.Process(daemon.pid).children() if one.pid not in daemon.worker_pids()]
     assert {(*one.uids(), *one.gids()) for one in mine} == identities(daemon) == {NOBODY_ONLY}
     assert get(daemon.port, "/regain").text == "[false, false, false, false, false, false]"
@@ -151,7 +151,7 @@ def test_a_mold_imports_the_app_as_the_user_too(start: Start, public: Path) -> N
 
 @needs_root
 def test_an_upgrade_keeps_root_for_the_master_alone(start: Start, public: Path) -> None:
-    daemon = start("--user", "nobody", app=readable(public).target)
+    daemon = start(*SHORT_TRIAL, "--user", "nobody", app=readable(public).target)
     with load(daemon.port, expect=r"1 \d+") as result:
         mark = daemon.mark()
         daemon.signal(signal.SIGUSR2)
@@ -175,7 +175,7 @@ def test_a_check_runs_no_code_of_the_app_as_root(start: Start, public: Path) -> 
 def test_a_user_that_is_reloaded_is_that_of_the_new_workers(start: Start, public: Path) -> None:
     config = public / "preforkd.toml"
     config.write_text('user = "nobody"\n')
-    daemon = start("--config", str(config), app=readable(public).target)
+    daemon = start(*SHORT_TRIAL, "--config", str(config), app=readable(public).target)
     config.write_text('user = "31415"\ngroup = "27182"\n')
     mark = daemon.mark()
     daemon.signal(signal.SIGHUP)

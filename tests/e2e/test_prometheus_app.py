@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import SHORT_TRIAL, Daemon
 
 pytestmark = pytest.mark.parallel
 pytest.importorskip("prometheus_client")
@@ -55,7 +55,7 @@ def test_counters_go_on_and_dead_workers_leave_neither_files_nor_gauges(
     folder.mkdir()
     app.write_text(APP)
     arguments = ["--preload"] if preload else []
-    daemon = start(*arguments, app=f"{app}:app", environment={"PROMETHEUS_MULTIPROC_DIR": str(folder)})
+    daemon = start(*SHORT_TRIAL, *arguments, app=f"{app}:app", environment={"PROMETHEUS_MULTIPROC_DIR": str(folder)})
     asked = 0
     for _ in range(3):
         known = {worker.pid for worker in daemon.wait_workers(2)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import needs_openssl
 from tests.e2e.client import Connection
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import APPS, Daemon, free_port
@@ -44,6 +45,13 @@ backend v2
     option httpchk GET /a
     http-check expect status 200
     server a 127.0.0.1:{d_v2} send-proxy-v2 proxy-v2-options unique-id check inter 100ms
+frontend secure
+    mode http
+    bind 127.0.0.1:{secure}
+    default_backend secure
+backend secure
+    mode http
+    server a 127.0.0.1:{d_secure} send-proxy-v2 ssl verify required ca-file {ca} verifyhost localhost sni str(localhost)
 frontend unix
     mode http
     bind 127.0.0.1:{unix}
@@ -109,7 +117,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def daemons(start: Start, attribute: str, folder: Path) -> dict[str, Daemon]:
+def daemons(start: Start, attribute: str, folder: Path, pair: tuple[str, ...]) -> dict[str, Daemon]:
     """One daemon for each way, by the name of the way."""
     app = f"{APP}:{attribute}"
     unix = ("--forwarded-allow-ips", "unix:", "--bind", f"unix:{folder}/x.sock?mode=666")
@@ -117,6 +125,7 @@ def daemons(start: Start, attribute: str, folder: Path) -> dict[str, Daemon]:
         "v1": bound(start, attribute, "v1"),
         "v2": bound(start, attribute, "auto", "--forwarded-allow-ips", "127.0.0.5"),
         "unix": start(*unix, app=app, workers=1),
+        "secure": bound(start, attribute, "v2", *pair),
         "rfc": start("--forwarded", "rfc7239", app=app, workers=1),
     }
 
@@ -129,18 +138,22 @@ def check_unix(found: dict[str, Any], host: str) -> None:
 
 @pytest.mark.parallel
 @INTERFACES
-def test_behind_haproxy(start: Start, attribute: str, tmp_path: Path, folder: Path) -> None:
+@needs_openssl
+def test_behind_haproxy(start: Start, attribute: str, tmp_path: Path, folder: Path, tls_files: Path) -> None:
     path = program("haproxy", "haproxy")
-    behind = daemons(start, attribute, folder)
+    pair = ("--certfile", str(tls_files / "good.crt"), "--keyfile", str(tls_files / "good.key"))
+    behind = daemons(start, attribute, folder, pair)
     ports = {name: free_port() for name in behind}
     config = tmp_path / "haproxy.cfg"
     backends = {f"d_{name}": daemon.port for name, daemon in behind.items()}
-    config.write_text(HAPROXY.format(folder=folder, **ports, **backends))
+    config.write_text(HAPROXY.format(folder=folder, ca=tls_files / "authority.pem", **ports, **backends))
     checked([path, "-c", "-f", str(config)], {})
     with running([path, "-db", "-f", str(config)], {}, ports["v1"]):
         found = told(ports["v1"])
         assert (found["client"], found["scheme"], found["root"]) == (CLIENT, "http", "")
         assert not set(found["noted"]) & {"x-forwarded-for", "forwarded", "x-forwarded-prefix"}
+        found = told(ports["secure"])
+        assert (found["client"], found["scheme"]) == (CLIENT, "https")
         found = told(ports["v2"])
         assert (found["client"], found["scheme"]) == ("198.51.100.1", "https"), (
             "a client that is a trusted proxy itself"
@@ -162,7 +175,7 @@ def test_behind_haproxy(start: Start, attribute: str, tmp_path: Path, folder: Pa
 @INTERFACES
 def test_behind_nginx(start: Start, attribute: str, tmp_path: Path, folder: Path) -> None:
     path = program("nginx", "nginx-light")
-    behind = daemons(start, attribute, folder)
+    behind = daemons(start, attribute, folder, ())
     ports = {name: free_port() for name in behind}
     backends = {f"d_{name}": daemon.port for name, daemon in behind.items()}
     (tmp_path / "preforkd.conf").write_text(NGINX.format(folder=folder, **ports, **backends))

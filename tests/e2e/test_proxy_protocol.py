@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from preforkd.workers.scoreboard import Field
+from tests.certificates import needs_openssl, trusting
 from tests.e2e.client import Answer, Connection, NoAnswerError, ResetError
 from tests.e2e.conftest import Start
 from tests.e2e.daemon import APPS, Daemon, free_port, listens, scoreboard
@@ -75,6 +77,28 @@ def test_the_header_says_who_the_client_is(start: Start, attribute: str) -> None
         assert told(connection.answer())["client"] == "2001:db8::9"
     daemon.until(lambda: len(remotes(daemon)) >= 6, 10, "the lines of the access log")
     assert remotes(daemon) == ["203.0.113.9", "203.0.113.9", "2001:db8::9", "127.0.0.1", "127.0.0.1", "2001:db8::9"]
+
+
+@pytest.mark.parallel
+@needs_openssl
+@INTERFACES
+def test_the_header_comes_before_tls_and_once(start: Start, attribute: str, tls_files: Path) -> None:
+    pair = ("--certfile", str(tls_files / "good.crt"), "--keyfile", str(tls_files / "good.key"))
+    daemon = bound(start, attribute, "auto", *pair)
+    context = trusting(tls_files / "authority.pem")
+    for header, client in ((V1, "203.0.113.9"), (V2, "2001:db8::9"), (LOCAL, "127.0.0.1")):
+        with opened(daemon.port, header) as connection:
+            connection.socket = context.wrap_socket(connection.socket, server_hostname="localhost")
+            for _ in range(2):
+                found = told(connection.get("/a"))
+                assert (found["client"], found["scheme"]) == (client, "https")
+    with Connection(daemon.port) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
+        context.wrap_socket(plain.socket, server_hostname="localhost")  # none
+    with opened(daemon.port, V1) as connection:
+        connection.socket = context.wrap_socket(connection.socket, server_hostname="localhost")
+        connection.send(V1)  # within TLS it is no header, but a method that nobody knows
+        assert connection.answer().status == 501
+    assert daemon.stop() == 0
 
 
 @pytest.mark.parallel

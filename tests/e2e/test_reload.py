@@ -11,7 +11,7 @@ from tests.e2e import load as names
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import BOOT, Daemon, title
+from tests.e2e.daemon import BOOT, SHORT_TRIAL, Daemon, title
 from tests.e2e.load import load
 
 RELOADS = "23456789ab"
@@ -173,7 +173,8 @@ DIES_LATER = "import threading\nthreading.Timer(3, os._exit, [9]).start()"
 )
 def test_a_generation_that_does_not_last_is_rolled_back(start: Start, tmp_path: Path, first: str, said: str) -> None:
     app = AppFile(tmp_path)
-    daemon = start("--startup-timeout", "2", app=app.target, tolerated="Traceback|Fatal Python error")
+    soon = ("--startup-timeout", "5") if first is HANGS else ()
+    daemon = start(*soon, app=app.target, tolerated="Traceback|Fatal Python error")
     app.version("2", first)
     with load(daemon.port, expect=r"\d \d+") as result:
         daemon.signal(signal.SIGHUP)
@@ -193,7 +194,7 @@ def test_a_generation_that_does_not_last_is_rolled_back(start: Start, tmp_path: 
 @pytest.mark.parallel
 def test_a_reload_is_over_when_the_old_generation_is_gone(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
-    daemon = start(app=app.target)
+    daemon = start(*SHORT_TRIAL, app=app.target)
     first = daemon.worker_pids()
     app.version("2")
     daemon.signal(signal.SIGHUP)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import SITE, Daemon, free_port, listens
+from tests.e2e.daemon import SHORT_TRIAL, SITE, Daemon, free_port, listens
 from tests.e2e.load import load
 
 
@@ -26,7 +26,7 @@ class ConfigFile:
 
     def start(self, start: Start) -> Daemon:
         """A daemon that has nothing but this file, which asks for two workers."""
-        daemon = start("--config", str(self.path), app=None, workers=None, port=None)
+        daemon = start(*SHORT_TRIAL, "--config", str(self.path), app=None, workers=None, port=None)
         for slot in (0, 1):
             daemon.wait_log(f"worker {slot} .* is ready")
         return daemon

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from websockets.sync.client import connect
 
 from tests.e2e.client import Answer, Connection, TruncatedError, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS, Daemon
+from tests.e2e.daemon import APPS, BOOT, Daemon
+from tests.e2e.test_bombs import memory
 
 APP = f"{APPS / 'streams.py'}:app"
 WSGI = f"{APPS / 'wsgi_streams.py'}:app"
 SOON = 8.0  # seconds: at once, on a busy machine, and far from the end of the default --graceful-timeout
+CROWD, BATCH = 1000, 250  # clients: of which so many are there at a time
 
 
 def open_stream(daemon: Daemon, path: str, *, method: str = "GET", within: float = SOON) -> Connection:
@@ -189,6 +192,22 @@ def test_a_client_that_leaves_ends_its_stream(start: Start, way: str) -> None:
         with open_stream(daemon, f"/{kind}/{way}"):
             assert live(daemon) == 1
         daemon.until(lambda: live(daemon) == 0, SOON, "the app knows that its client has left")
+    assert no_error(daemon)
+
+
+@pytest.mark.parallel
+def test_a_crowd_that_leaves_quiet_streams_leaves_nothing_behind(start: Start) -> None:
+    daemon = start(app=APP, workers=1)
+    held = []
+    for _ in range(2):  # the first crowd grows the allocator's arenas, the second finds them
+        for _ in range(CROWD // BATCH):
+            with ExitStack() as stack:
+                for _ in range(BATCH):
+                    stack.enter_context(open_stream(daemon, "/text/listens"))
+                assert live(daemon) == BATCH
+            daemon.until(lambda: live(daemon) == 0, BOOT, "all apps know that their clients have left")
+        held.append(memory(daemon))
+    assert held[1] - held[0] < 2, "MB"
     assert no_error(daemon)
 
 

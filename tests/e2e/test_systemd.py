@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import COMMAND, Start
-from tests.e2e.daemon import Daemon, free_port, listens
+from tests.e2e.daemon import SHORT_TRIAL, Daemon, free_port, listens
 from tests.e2e.load import load
 
 # What systemd does: bind, listen, name, pass, exec. Arguments: a JSON list of [name, port], then the command.
@@ -104,7 +104,7 @@ def test_ready_is_said_when_the_daemon_serves_and_not_before(
 @pytest.mark.parallel
 def test_a_reload_is_told_from_its_beginning_to_its_end(start: Start, manager: ServiceManager, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
-    daemon = start(app=app.target, environment=manager.environment)
+    daemon = start(*SHORT_TRIAL, app=app.target, environment=manager.environment)
     manager.wait(daemon, "READY=1")
     app.version("2")
     asked = time.monotonic_ns() // 1000
@@ -195,7 +195,13 @@ def test_a_daemon_that_systemd_has_gone_from_serves_on(start: Start, manager: Se
 def test_sockets_by_name_are_served_and_survive_a_reload(start: Start) -> None:
     web, admin = free_port(), free_port()
     daemon = start(
-        "--bind", "systemd:web", "--bind", "systemd:api", port=None, command=activating(("api", admin), ("web", web))
+        *SHORT_TRIAL,
+        "--bind",
+        "systemd:web",
+        "--bind",
+        "systemd:api",
+        port=None,
+        command=activating(("api", admin), ("web", web)),
     )
     daemon.wait_log("serving ")
     with load(web, expect=r"1 \d+") as one, load(admin, expect=r"1 \d+") as other:
@@ -218,7 +224,7 @@ def test_a_socket_that_is_configured_away_can_come_back(start: Start, tmp_path: 
     web, other = free_port(), free_port()
     config = tmp_path / "preforkd.toml"
     config.write_text('bind = ["systemd:web"]\n')
-    daemon = start("--config", str(config), port=None, command=activating(("web", web), ("other", other)))
+    daemon = start(*SHORT_TRIAL, "--config", str(config), port=None, command=activating(("web", web), ("other", other)))
     daemon.wait_log("serving ")
     for names, served in (('"systemd:other"', other), ('"systemd:web"', web)):
         mark = daemon.mark()
@@ -244,6 +250,7 @@ def test_an_upgrade_keeps_the_sockets_and_tells_systemd(start: Start, manager: S
     config = tmp_path / "preforkd.toml"
     config.write_text('bind = ["systemd:web"]\n')
     daemon = start(
+        *SHORT_TRIAL,
         "--config",
         str(config),
         port=None,

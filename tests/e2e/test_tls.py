@@ -96,6 +96,17 @@ def test_curl_trusts_it(secured: Secured) -> None:
     assert done.stdout.count("\n1.1 0") == 2
 
 
+def test_curl_shows_its_certificate(secured: Secured) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    certificate, key = map(str, secured.user)
+    command = ["curl", "-sS", "--cacert", str(secured.authority.certificate), "--cert", certificate, "--key", key]
+    for version in ("1.2", "1.3"):
+        asking = [*command, f"--tlsv{version}", "--tls-max", version, f"https://localhost:{secured.port}/"]
+        told = json.loads(subprocess.run(asking, capture_output=True, timeout=BOOT, check=True).stdout)
+        assert (told["version"], told["client_certificate"]["common_name"]) == (f"TLSv{version}", "Ada")
+
+
 @pytest.mark.parametrize("version", ["tls1", "tls1_1"])
 def test_old_versions_are_refused(secured: Secured, version: str) -> None:
     done = secured.s_client(f"-{version}", "-cipher", "ALL:@SECLEVEL=0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import ssl
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,8 +31,13 @@ class Files:
         self.arguments = ("--certfile", str(certificate), "--keyfile", str(key), "--no-access-log")
 
     def websocket(self, daemon: Daemon) -> ClientConnection:
-        """A WebSocket over TLS."""
+        """A WebSocket over TLS.
+
+        Over 1.3 one opening of a thousand is lost by this client: a thread of its reads the session tickets while
+        another one writes the request, and the `ssl` of Python 3.11 guards no connection against that.
+        """
         context = self.authority.client()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
         return connect(f"wss://localhost:{daemon.port}/", ssl=context, open_timeout=BOOT, close_timeout=BOOT)
 
 
@@ -65,16 +71,22 @@ def assert_only_refused(result: Result) -> None:
     assert result.outcomes[names.OK], result.describe()
 
 
-def test_websockets_are_told_1012(start: Start, files: Files) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_websockets_are_told_1012(start: Start, files: Files, signum: signal.Signals) -> None:
     daemon = start(*files.arguments, app=f"{APPS / 'tls_site.py'}:asgi")
     with ExitStack() as stack:
         clients = [stack.enter_context(files.websocket(daemon)) for _ in range(4)]
         for client in clients:
             client.send("hello")
             assert client.recv(BOOT) == "wss"
-        daemon.signal(signal.SIGTERM)
+        daemon.signal(signum)
         for client in clients:
             with pytest.raises(ConnectionClosed):
                 client.recv(BOOT)
             assert client.close_code == 1012
+    if signum == signal.SIGTERM:
         assert daemon.wait_exit(10.0) == 0
+    else:
+        with files.websocket(daemon) as again:
+            again.send("hello")
+            assert again.recv(BOOT) == "wss"

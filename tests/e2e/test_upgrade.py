@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import Daemon, listens
+from tests.e2e.daemon import SHORT_TRIAL, Daemon, listens
 from tests.e2e.load import load
 
 UPGRADES = 10
@@ -105,7 +105,7 @@ def test_workers_die_with_a_master_that_has_been_upgraded(start: Start) -> None:
 
 @pytest.mark.parallel
 def test_every_signal_still_works_after_an_upgrade(start: Start) -> None:
-    daemon = start()
+    daemon = start(*SHORT_TRIAL)
     first = daemon.worker_pids()
     upgrade(daemon)
     before = {worker.pid for worker in daemon.wait_workers(2, but=first)}

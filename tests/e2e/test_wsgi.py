@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.apps import AppFile
 from tests.e2e.client import HANDSHAKE, Connection, get
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import APPS
+from tests.e2e.daemon import APPS, SHORT_TRIAL
 from tests.e2e.load import load
 
 FILE = APPS / "wsgi_site.py"
@@ -87,7 +87,7 @@ def test_an_app_that_fails_or_calls_exit_is_answered_500_and_the_worker_stays(st
 @pytest.mark.parametrize("threads", ["0", "1"])
 def test_reloads_under_load_lose_nothing(start: Start, tmp_path: Path, threads: str) -> None:
     app = AppFile(tmp_path, FILE, "app")
-    daemon = start("--threads", threads, "--no-access-log", app=app.target)
+    daemon = start(*SHORT_TRIAL, "--threads", threads, "--no-access-log", app=app.target)
     before = daemon.worker_pids()
     with load(daemon.port, clients=8, expect=r"\d+ \d+") as result:
         for version in ("2", "3"):

@@ -99,6 +99,7 @@ class World:
         self.taken: list[object] = []
         self.least: int | None = 10**6
         self.elsewhere = 0
+        self.busy = False
         self.shown: list[AcceptState] = []
         self.acceptor = Acceptor(
             cast(asyncio.AbstractEventLoop, self.loop),
@@ -109,6 +110,7 @@ class World:
             others=lambda: None if self.least is None else (self.least, self.least),
             show=self.shown.append,
             limit=limit,
+            busy=lambda: self.busy,
             logger=logging.getLogger("preforkd.test"),
         )
 
@@ -134,6 +136,21 @@ def test_a_connection_that_another_worker_was_faster_to_take_is_no_error() -> No
     world.loop.readable()
     assert world.taken == []
     assert world.acceptor.state is AcceptState.ACCEPTING
+
+
+@pytest.mark.parametrize("least", [None, 10**6], ids=["alone", "among others"])
+def test_a_busy_worker_leaves_connections_to_the_kernel_for_as_long_as_it_is(least: int | None) -> None:
+    world = World((1, 2))
+    world.least, world.busy = least, True
+    world.acceptor.accept()
+    for _ in range(3):
+        world.loop.readable()
+        assert world.loop.readers == {}
+        world.loop.pass_time(YIELD)
+    assert world.taken == []
+    world.busy = False
+    world.loop.readable()
+    assert 1 in world.taken
 
 
 def test_a_worker_with_more_than_the_least_loaded_leaves_the_socket_for_a_moment_and_then_takes_one() -> None:

@@ -90,13 +90,20 @@ class Wire:
         self.below, self.above = Below(), Above()
         self.shaken: list[Exception | None] = []
         self.begun = 0
-        self.tls = TlsConnection(server, self.above, loop, 5.0, self._begin, lambda _, exc: self.shaken.append(exc))
+        self.costs = 0
+        self.tls = TlsConnection(
+            server, self.above, loop, 5.0, self._begin, self._cost, lambda _, exc: self.shaken.append(exc)
+        )
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = client.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
         self.tls.connection_made(self.below)
 
     def _begin(self, _: TlsConnection) -> None:
         self.begun += 1
+
+    def _cost(self, tls: TlsConnection) -> None:
+        self.costs += 1
+        tls.begin()
 
     def client_does(self, step: Callable[[], Any], at_a_time: int = 1 << 20) -> Any:
         """Have the client do something, and carry the records both ways; None when it waits for more of them."""

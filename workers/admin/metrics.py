@@ -78,7 +78,7 @@ class Metrics:
             "preforkd_reloads",
             "Reloads that are over, by how.",
             "result",
-            _words(snapshot.reloads),
+            snapshot.reloads,
         )
         queues = {
             url: length
@@ -94,6 +94,13 @@ class Metrics:
                 "When the certificate expires, in seconds since the epoch.",
                 snapshot.certificate_expires,
             )
+        yield _labelled(
+            CounterMetricFamily,
+            "preforkd_log_lines_lost",
+            "Lines that could not be written: nobody reads them, or the disk is full.",
+            "stream",
+            snapshot.lost_lines,
+        )
         build = GaugeMetricFamily(
             "preforkd_build_info", "What is running.", labels=["version", "python_version", "http_parser"]
         )
@@ -169,7 +176,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         "preforkd_worker_exits",
         "Workers that have ended, by why.",
         "reason",
-        _words(snapshot.exits),
+        snapshot.exits,
     )
     yield _counter("preforkd_admin_exits", "Admin processes that have died.", snapshot.admin_lost)
 
@@ -201,11 +208,6 @@ def _buckets(cells: Sequence[int]) -> tuple[list[tuple[str, float]], float]:
     """From cells of the scoreboard to cumulated buckets with their upper bounds, and the sum in seconds."""
     names = [*map(str, BOUNDS), "+Inf"]
     return list(zip(names, accumulate(cells[:-1]), strict=True)), cells[-1] / 1e9
-
-
-def _words(values: Mapping[str, int]) -> dict[str, int]:
-    """The same with names as labels have them."""
-    return {name.replace(" ", "_"): value for name, value in values.items()}
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

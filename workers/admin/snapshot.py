@@ -119,6 +119,8 @@ class Snapshot:
     admin_lost: int
     certificate_expires: int
     """Seconds since the epoch; 0: there is none."""
+    lost_lines: Mapping[str, int]
+    """Lines that could not be written, by where they belong."""
     cpu: Mapping[int, float]
     """Seconds, of all workers that a slot has ever had."""
     workers: tuple[WorkerView, ...]
@@ -169,6 +171,10 @@ def _read(board: Scoreboard, now: float) -> Snapshot:
         queues=[one - 1 if one else None for one in master[MasterField.QUEUES : MasterField.QUEUES + MOST_QUEUES]],
         admin_lost=master[MasterField.ADMIN_LOST],
         certificate_expires=master[MasterField.CERTIFICATE_EXPIRES],
+        lost_lines={
+            "log": master[MasterField.LOST_LINES] + total[Field.LOST_LINES],
+            "access_log": total[Field.LOST_ACCESS_LINES],
+        },
         cpu={slot: nanoseconds / 1e9 for slot, nanoseconds in sorted(cpu.items())},
         workers=tuple(sorted(workers, key=lambda one: (one.slot, one.serial))),
         total=Counts(total),

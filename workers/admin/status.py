@@ -59,6 +59,7 @@ def status(
         "exits": dict(snapshot.exits),
         "reloads": dict(snapshot.reloads),
         "admin_lost": snapshot.admin_lost,
+        "lost_lines": dict(snapshot.lost_lines),
         "events": [asdict(note) for note in notes],
     }
 

@@ -53,6 +53,9 @@ LOOK_AGAIN_MAX = 0.5
 # client's acknowledgement costs a short connection a turn of the loop.
 LEFT_TO_KERNEL = 16384
 
+# Has the kernel keep bytes until the end that follows them: who sees them sees both.
+_WITH_THE_END = getattr(socket, "MSG_MORE", 0)
+
 # The intake: what is done with bytes that arrive, a detail within a state.
 HEAD = 0  # they belong to a request's head
 BODY = 1  # to its body
@@ -273,8 +276,8 @@ class ClosingConnection(asyncio.Protocol):
             self._look_later()
         elif self.state is not ConnectionState.CLOSING:
             self._cut_in(timeout)
-            self._finish_sending()
-            self.close(linger=False)
+            if self._finish_sending():
+                self.close(linger=False)
         elif self.transport is not None:
             self.transport.close()  # for the client's end, which may be long in coming: that must not hold up a drain
 
@@ -297,21 +300,29 @@ class ClosingConnection(asyncio.Protocol):
         else:
             self.closing(left)
 
-    def _finish_sending(self) -> None:
+    def _finish_sending(self) -> bool:
         """Have the client see the end in the very moment in which no request of its has been seen.
 
         The loop closes a transport some turns after it was told to, and a request that comes until then would be lost.
+
+        Returns:
+            False: a request has come, and nothing was ended.
         """
         transport = self.transport
         if transport is None or not transport.can_write_eof() or self.writer.unsent():
-            return  # the end comes behind the rest of the last response
+            return True  # the end comes behind the rest of the last response
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
+            tls = self._tls()
             # A duplicate: the sockets that loops lend out cannot be shut down.
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as duplicate:
-                if (tls := self._tls()) is not None:
-                    duplicate.send(tls.farewell())
+                # Looked at last: what comes behind this look is lost, and all that is above takes longer than the end.
+                if _is_readable(duplicate):
+                    return False
+                if tls is not None:
+                    duplicate.send(tls.farewell(), _WITH_THE_END)
                 duplicate.shutdown(socket.SHUT_WR)
+        return True
 
     def _refuse_half_a_head(self) -> None:
         waits = self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial
@@ -332,11 +343,7 @@ class ClosingConnection(asyncio.Protocol):
         if (tls := self._tls()) is not None and tls.unread():
             return True
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
-        if sock is None or sock.fileno() < 0:
-            return False
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return sock is not None and sock.fileno() >= 0 and _is_readable(sock)
 
     def _tls(self) -> TlsConnection | None:
         """The TLS of the daemon, None for a plain connection and for one of asyncio's TLS."""
@@ -418,8 +425,8 @@ class ClosingConnection(asyncio.Protocol):
         elif deadline is Deadline.KEEP_ALIVE and self._has_half_a_record():
             self._marks.head = monotonic()  # it has begun, and has the time of any head
         elif deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE):
-            if not self._has_unread():  # a request that is there already will be read in a moment
-                self._finish_sending()
+            # A request that is there already will be read in a moment.
+            if not self._has_unread() and self._finish_sending():
                 self.close(linger=False)
         elif deadline is Deadline.BODY:
             self._payload.set_exception(BadRequestError("Request timeout", code=408))
@@ -433,6 +440,13 @@ class ClosingConnection(asyncio.Protocol):
             self.reset()
         else:
             self.abort()
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Whether bytes have come that nobody has read, or the end."""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _look_again(connection: ref[ClosingConnection], waited: float) -> None:

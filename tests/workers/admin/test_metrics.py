@@ -29,11 +29,13 @@ def busy() -> Board:
     board.tallies[1].forced(4)
     board.tallies[1].queued(0.003)
     master = board.board.master
-    master[MasterField.EXITS + EXITS.index("out of memory")] = 3
-    master[MasterField.RELOADS + RELOADS.index("rolled back")] = 2
+    master[MasterField.EXITS + EXITS.index("oom")] = 3
+    master[MasterField.RELOADS + RELOADS.index("rolled_back")] = 2
     master[MasterField.QUEUES] = 8
     master[MasterField.CERTIFICATE_EXPIRES] = 1_800_000_000
+    master[MasterField.LOST_LINES] = 5
     row = board.board.row(0)
+    row[Field.LOST_LINES], row[Field.LOST_ACCESS_LINES] = 2, 12
     row[Field.CPU], row[Field.LOOP_LAG] = 1_500_000_000, 250_000_000
     row[Field.CONNECTIONS], row[Field.ACTIVE], row[Field.ACCEPTED], row[Field.BYTES_SENT] = 9, 2, 30, 4000
     return board
@@ -57,13 +59,15 @@ def test_each_number_is_said_under_its_name() -> None:
         'http_server_responses_total{http_response_status_code="418"} 1.0',
         "http_server_active_requests 2.0",
         'preforkd_workers{state="ready"} 2.0',
-        'preforkd_worker_exits_total{reason="out_of_memory"} 3.0',
+        'preforkd_worker_exits_total{reason="oom"} 3.0',
         'preforkd_reloads_total{result="rolled_back"} 2.0',
         "preforkd_generation 1.0",
         'preforkd_connections{state="active"} 2.0',
         'preforkd_connections{state="idle"} 7.0',
         'preforkd_accept_queue_length{listener="http://127.0.0.1:8000"} 7.0',
         'preforkd_loop_lag_seconds{slot="0"} 0.25',
+        'preforkd_log_lines_lost_total{stream="log"} 7.0',
+        'preforkd_log_lines_lost_total{stream="access_log"} 12.0',
         'preforkd_rejected_requests_total{reason="headers_too_large"} 1.0',
         "preforkd_drain_forced_requests_total 4.0",
         'preforkd_thread_queue_seconds_bucket{le="0.005"} 1.0',

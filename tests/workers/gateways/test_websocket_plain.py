@@ -62,7 +62,6 @@ def test_one_whole_plain_frame_is_a_message(size: int) -> None:
         bytes([0xC1]) + frame(Opcode.TEXT, b"abc")[1:],  # compressed
         bytes([0x83]) + frame(Opcode.TEXT, b"abc")[1:],  # an unknown opcode
     ],
-    ids=lambda data: data[:10].hex(),
 )
 def test_everything_else_is_left_to_the_reader(data: bytes) -> None:
     assert plain_message(data, sys.maxsize) is None

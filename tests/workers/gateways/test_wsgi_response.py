@@ -20,14 +20,18 @@ def test_a_list_of_one_part_gets_its_length(threads: int) -> None:
         assert connection.get().body == b"hello", "on the same connection"
 
 
-@pytest.mark.parametrize("body", [[], (), [b""], [b"", b""], iter(())], ids=str)
+@pytest.mark.parametrize(
+    "body", [[], (), [b""], [b"", b""], iter(())], ids=["[]", "()", "[b'']", "[b'', b'']", "iter(())"]
+)
 def test_an_empty_body_has_the_length_0(threads: int, body: Any) -> None:
     with serve(returning(body), threads) as served:
         said = served.get()
         assert (said.status, said.body, said.header("Content-Length")) == (200, b"", "0")
 
 
-@pytest.mark.parametrize("body", [[b"a", b"b", b"c"], (b"ab", b"c"), (bytearray(b"ab"), memoryview(b"c"))], ids=str)
+@pytest.mark.parametrize(
+    "body", [[b"a", b"b", b"c"], (b"ab", b"c"), (bytearray(b"ab"), memoryview(b"c"))], ids=["list", "tuple", "buffers"]
+)
 def test_a_list_of_several_parts_is_sent_whole(threads: int, body: Any) -> None:
     with serve(returning(body), threads) as served:
         said = served.get()
