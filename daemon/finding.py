@@ -24,12 +24,15 @@ def addresses(admin: Sequence[str], pid_file: str, environ: Mapping[str, str]) -
     Args:
         admin: as the user gives them (--admin); they count before all else.
         pid_file: as the user gives it (--pid); empty: not at all.
-        environ: with PREFORKD_ADMIN and PREFORKD_PID, which count in this order.
+        environ: with PREFORKD_ADMIN and PREFORKD_PID, which count in this order. Before them counts the daemon that is
+            the first process of this container: its command line may have overruled the environment that both share.
 
     Raises:
         NotFoundError: nothing of it says where, or there is no such process, or it has no admin process.
     """
     found = list(admin)
+    if not found and not pid_file:
+        found = _of_container()
     if not found and not pid_file:
         found = [part.strip() for part in environ.get("PREFORKD_ADMIN", "").split(",") if part.strip()]
         pid_file = environ.get("PREFORKD_PID", "").strip()
@@ -39,6 +42,16 @@ def addresses(admin: Sequence[str], pid_file: str, environ: Mapping[str, str]) -
         )
     found = found or list(_listening(_admin_of(_pid_in(pid_file), pid_file)))
     return sorted(found, key=lambda one: not one.startswith("unix:"))
+
+
+def _of_container(first: int = 1) -> list[str]:
+    """Return where the daemon answers that is process 1; nothing where another program is."""
+    if ": master [" not in _read(f"/proc/{first}/cmdline"):
+        return []
+    try:
+        return list(_listening(_admin_of(first, f"/proc/{first}")))
+    except NotFoundError:
+        return []  # it has none, or that of another user may not be looked at: then the environment says
 
 
 def _pid_in(path: str) -> int:

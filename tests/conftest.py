@@ -1,4 +1,4 @@
-"""Which form of the HTTP parser the tests run on (`pytest --parser pure`), and which tests run beside others."""
+"""Which form of the HTTP parser the tests run on (`pytest --parser pure`), and which of them run beside others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from preforkd.workers.http import compiled
+from tests.e2e import engine
 
 IN_PROCESS = [Path(__file__).parent / "workers" / name for name in ("http", "gateways")]
 
@@ -37,6 +38,10 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) and not val.isascii() else None
 
 
-def pytest_report_header() -> str:
-    """Say which form it is."""
-    return f"HTTP parser: {compiled.form()}" + (f" ({compiled.MISSING})" if compiled.MISSING else "")
+def pytest_report_header() -> list[str]:
+    """Say which form it is, and whether the tests with containers are skipped."""
+    lacking = engine.missing()
+    return [
+        f"HTTP parser: {compiled.form()}" + (f" ({compiled.MISSING})" if compiled.MISSING else ""),
+        f"Image and systemd units: {f'SKIPPED, {lacking}' if lacking else 'built and run'}",
+    ]

@@ -14,11 +14,14 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from preforkd.daemon.address import parse
 from preforkd.daemon.config import load
@@ -28,7 +31,7 @@ from tests.e2e.daemon import FOREIGN
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-UNIT = DEPLOY / "systemd" / "preforkd.service"
+UNIT = DEPLOY / "systemd" / "preforkd@.service"
 COMMAND = (sys.executable, "-m", "preforkd.daemon")
 
 
@@ -119,16 +122,24 @@ def test_the_image_runs_the_command_as_a_process_of_its_own_without_privileges()
     assert re.fullmatch(r"[1-9]\d*:\d+", instructions("USER")[-1]), "a number, and not root's"
 
 
+def test_neither_the_image_nor_its_health_check_needs_a_shell() -> None:
+    final = DOCKERFILE.rpartition("\nFROM ")[2]
+    forms = re.findall(r"^(?:RUN|CMD|ENTRYPOINT|HEALTHCHECK .*CMD) +(.*)$", final, re.MULTILINE)
+    assert [all(isinstance(word, str) for word in json.loads(form)) for form in forms] == [True] * 4
+    assert ["preforkctl", "health"] in map(json.loads, forms)
+
+
 def test_the_image_can_be_based_on_another() -> None:
-    assert instructions("FROM") == ["${BASE_IMAGE} AS build", "${BASE_IMAGE}"]
+    assert instructions("FROM") == ["${BUILD_IMAGE} AS build", "${BASE_IMAGE}"]
     assert re.search(r"^ARG BASE_IMAGE=\S+$", DOCKERFILE, re.MULTILINE)
+    assert "ARG BUILD_IMAGE=${BASE_IMAGE}\n" in DOCKERFILE
 
 
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     sources = {source for line in instructions("COPY") if "--from" not in line for source in line.split()[:-1]}
     assert [source for source in sources if not (ROOT / source).exists()] == []
-    assert [source for source in sources if not {source, str(Path(source).parent)} & kept] == []
+    assert [source for source in sources if source not in kept] == []
 
 
 def test_what_the_build_needs_is_copied() -> None:
@@ -137,6 +148,46 @@ def test_what_the_build_needs_is_copied() -> None:
     needed |= set(project["tool"]["setuptools"]["package-dir"].values())
     sources = {source for line in instructions("COPY") if "--from" not in line for source in line.split()[:-1]}
     assert needed <= sources
+
+
+def pins(name: str) -> dict[str, tuple[str, int]]:
+    """Version and number of hashes of each package in a file of requirements."""
+    text = (DEPLOY / "container" / name).read_text()
+    found = re.findall(r"^([\w.-]+)==(\S+)(.*(?:\\\n +--hash=sha256:[0-9a-f]{64} ?)+)", text, re.MULTILINE)
+    assert len(found) == len(re.findall(r"^[\w-]", text, re.MULTILINE)), "each has a version and hashes"
+    return {canonicalize_name(package): (version, hashes.count("--hash")) for package, version, hashes in found}
+
+
+def test_the_pinned_requirements_of_the_image_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    pinned = pins("requirements.txt")
+    needed: dict[str, Requirement] = {}
+    waiting = [Requirement(one) for one in (*project["dependencies"], *extras["metrics"], *extras["websocket"])]
+    while waiting:
+        one = waiting.pop()
+        if one.marker is None or one.marker.evaluate({"sys_platform": "linux", "extra": ""}):
+            name = canonicalize_name(one.name)
+            assert name in pinned, f"{one} is not pinned: the head of requirements.txt says how it is made anew"
+            assert one.specifier.contains(pinned[name][0]), f"{one} is pinned to {pinned[name][0]}"
+            if name not in needed:
+                waiting += [Requirement(text) for text in metadata.requires(name) or ()]
+            needed[name] = one
+    assert set(pinned) == set(needed)
+
+
+def test_the_pinned_requirements_have_the_wheels_of_all_platforms() -> None:
+    for name, (_, hashes) in pins("requirements.txt").items():
+        tags = str(metadata.distribution(name).read_text("WHEEL"))
+        if "-none-any" not in tags:
+            assert hashes >= 20 or "abi3" in tags, f"{name}: {hashes} hashes are those of one platform alone"
+
+
+def test_what_builds_the_image_is_pinned() -> None:
+    (wanted,) = map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"])
+    pinned = pins("requirements-build.txt")
+    assert set(pinned) == {wanted.name}
+    assert wanted.specifier.contains(pinned[wanted.name][0])
 
 
 # Compose; Kubernetes is in tests/test_kubernetes.py
@@ -160,30 +211,42 @@ def unit_setting(name: str) -> str:
     return str(value)
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed: install the Debian package systemd")
-    program = unit_setting("ExecStart").split()[0]
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace(program, sys.executable))  # verify wants a program that exists
-    verify = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60)
-    assert (verify.returncode, verify.stderr) == (0, "")
+needs_analyze = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (the Debian package systemd)"
+)
 
 
-def test_systemd_accepts_the_socket_and_the_daemon_its_name(tmp_path: Path) -> None:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed: install the Debian package systemd")
-    socket_unit = tmp_path / "preforkd.socket"
-    socket_unit.write_text((UNIT.parent / socket_unit.name).read_text())
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace(unit_setting("ExecStart").split()[0], sys.executable))
+@needs_analyze
+def test_systemd_accepts_service_and_socket_and_the_daemon_its_name(tmp_path: Path) -> None:
+    text = UNIT.read_text()
+    for program in {unit_setting("ExecStart").split()[0], unit_setting("ExecReload").split()[0]}:
+        text = text.replace(program, sys.executable)  # verify wants programs that exist
+    (tmp_path / "preforkd@.service").write_text(text)
+    socket_text = UNIT.with_suffix(".socket").read_text()
+    (tmp_path / "preforkd@.socket").write_text(socket_text)
     verify = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", unit, socket_unit], capture_output=True, text=True, timeout=60
+        [
+            "systemd-analyze",
+            "verify",
+            "--man=no",
+            tmp_path / "preforkd@shop.service",
+            tmp_path / "preforkd@shop.socket",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (verify.returncode, verify.stderr) == (0, "")
-    (name,) = re.findall(r"^FileDescriptorName=(.*)$", socket_unit.read_text(), re.MULTILINE)
-    (bind,) = re.findall(r"^# In preforkd.toml: (bind = .*)$", socket_unit.read_text(), re.MULTILINE)
+    (name,) = re.findall(r"^FileDescriptorName=(.*)$", socket_text, re.MULTILINE)
+    (bind,) = re.findall(r"^# In its TOML file: (bind = .*)$", socket_text, re.MULTILINE)
     assert tomllib.loads(bind)["bind"] == [str(parse(f"systemd:{name}"))]
+
+
+@needs_analyze
+def test_the_unit_is_hardened(tmp_path: Path) -> None:
+    command: list[str | Path] = ["systemd-analyze", "security", "--offline=true", "--threshold=20", UNIT]  # in tenths
+    analyze = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert analyze.returncode == 0, analyze.stdout
 
 
 def test_the_unit_is_told_by_the_daemon_when_it_is_ready() -> None:
@@ -196,7 +259,10 @@ def test_the_unit_waits_for_the_daemon_and_signals_its_master_alone() -> None:
     assert Path(program).name == "preforkd"
     assert arguments[:1] == ["--config"]
     assert float(unit_setting("TimeoutStopSec")) > stop_budget(configured("--config", "deploy/preforkd.toml"))
-    assert unit_setting("ExecReload") == "/bin/kill -HUP $MAINPID"
+    control, *arguments = unit_setting("ExecReload").split()
+    assert (Path(control).name, arguments) == ("preforkctl", ["reload", "--wait"])
+    admin = unit_setting("Environment=PREFORKD_ADMIN")
+    assert admin.startswith(f"unix:/run/{unit_setting('RuntimeDirectory')}/")
     assert (unit_setting("KillMode"), unit_setting("KillSignal")) == ("mixed", "SIGTERM")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preforkd.daemon.finding import NotFoundError, _listening, addresses
+from preforkd.daemon.finding import NotFoundError, _listening, _of_container, addresses
 
 
 def test_what_the_user_gives_counts_before_the_environment_and_unix_sockets_come_first() -> None:
@@ -51,3 +51,8 @@ def test_the_system_says_where_a_process_listens(tmp_path: Path) -> None:
         if socket.has_dualstack_ipv6():
             with socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
                 assert f"[::1]:{six.getsockname()[1]}" in set(_listening(os.getpid()))
+
+
+def test_another_first_process_than_a_master_is_not_asked() -> None:
+    assert _of_container(os.getpid()) == []
+    assert _of_container(2**22 + 1) == []
