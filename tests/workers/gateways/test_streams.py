@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from preforkd.workers.gateways.asgi_draining import DrainingEvent
-from preforkd.workers.gateways.asgi_response import AsgiResponse
+from preforkd.workers.gateways.asgi.draining import DrainingEvent
+from preforkd.workers.gateways.asgi.response import AsgiResponse
 from preforkd.workers.gateways.streams import StreamDrain, Times, Told, is_event_stream, times_to_tell
-from preforkd.workers.gateways.wsgi_draining import DrainingFlag
+from preforkd.workers.gateways.wsgi.draining import DrainingFlag
 from preforkd.workers.http.writer import ResponseWriter
 
 
