@@ -113,7 +113,7 @@ class ClosingConnection(asyncio.Protocol):
         self.keep_alive_wish: bool | None = None
         self.persistent = True
         self._intake = HEAD
-        self._tail: list[bytes] = []
+        self._tail = b""  # of later requests: came while another is being handled
         self._message: RequestMessage | None = None
         self._bad: BadRequestError | None = None
         self._payload: PayloadStream = EMPTY_PAYLOAD
@@ -174,7 +174,7 @@ class ClosingConnection(asyncio.Protocol):
         self.state = following(self.state, ConnectionEvent.CLOSE)
         self._intake = DISCARD
         self._discarded = 0
-        self._tail.clear()
+        self._tail = b""
         self._message = self._bad = None
         transport = self.transport
         if transport is None:

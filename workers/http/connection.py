@@ -174,13 +174,12 @@ class HttpConnection(ClosingConnection):
 
     def _keep(self, data: bytes) -> None:
         """Bytes of a later request: kept unparsed, and no more of them are read until it is their turn."""
-        self._tail.append(data)
+        self._tail = self._tail + data if self._tail else data
         self._pause_reading()
 
     def take_tail(self) -> None:
         """It is the turn of what was kept."""
-        tail = b"".join(self._tail)
-        self._tail.clear()
+        tail, self._tail = self._tail, b""
         self._waited_for_others = True
         self._resume_reading()
         self.data_received(tail)
@@ -368,8 +367,7 @@ class HttpConnection(ClosingConnection):
         self.state = following(self.state, ConnectionEvent.UPGRADE)
         self._intake = RAW
         self._receiver = receiver
-        early = b"".join(self._tail)
-        self._tail.clear()
+        early, self._tail = self._tail, b""
         self._resume_reading()
         return early
 
@@ -414,7 +412,7 @@ class HttpConnection(ClosingConnection):
         self._intake = DISCARD
         self.transport = None
         self._message = self._bad = None
-        self._tail.clear()
+        self._tail = b""
         self.connections.discard(self)
         self._payload.set_exception(ClientDisconnectedError("the client is gone"))
         self._payload = EMPTY_PAYLOAD

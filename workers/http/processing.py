@@ -134,16 +134,13 @@ class ProcessingConnection(HttpConnection):
                     await asyncio.sleep(0)  # a pipeline must not keep the loop from the other connections
             elif self._intake >= DISCARD:
                 return
-            else:
-                await self._wait_for_request()
-
-    async def _wait_for_request(self) -> None:
-        try:
-            await self._wakeup
-        except asyncio.CancelledError as exc:
-            if not isinstance(self._rest, Rest):
-                raise
-            self._rest.error = exc  # a request has begun meanwhile: it is the one that is cancelled
+            else:  # not in a coroutine of its own, whose frame each idle connection would keep
+                try:
+                    await self._wakeup
+                except asyncio.CancelledError as exc:
+                    if not isinstance(self._rest, Rest):
+                        raise
+                    self._rest.error = exc  # a request has begun meanwhile: it is the one that is cancelled
 
     def process_request(self, context: Context) -> Rest | None:
         """Process the request that has come, or answer what is wrong with it, until it is over or has to wait.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from contextvars import Context
     from types import FrameType
 
@@ -33,7 +33,7 @@ class Wakeup:
             in the loop's next turn.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "callback", "held")
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_has_begun", "_loop", "callback", "held")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -41,11 +41,22 @@ class Wakeup:
         self.callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
         self._cancelled: str | None = None
+        self._has_begun = False
         self.held = False
 
     def __await__(self) -> Generator[Wakeup, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
+        """Return the iterator, which is this object: a generator would be kept by each idle connection."""
+        self._has_begun = False
+        return self  # type: ignore[return-value]  # an iterator is all that `await` needs
+
+    def __iter__(self) -> Iterator[Wakeup]:
+        return self
+
+    def __next__(self) -> Wakeup:
+        if self._has_begun:
+            raise StopIteration
+        self._has_begun = self._asyncio_future_blocking = True
+        return self
 
     def wake(self) -> None:
         """Resume the task that waits, if one does."""
@@ -115,6 +126,10 @@ class Deferred(Wakeup):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.started = 0.0
+
+    def __await__(self) -> Generator[Wakeup, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
 
     def abandon(self) -> None:
         """Nobody waits for this any more: the client is gone, or the request took too long."""

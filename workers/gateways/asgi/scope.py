@@ -31,6 +31,16 @@ Address = tuple[str, int | None]
 VERSIONS = {"version": "3.0", "spec_version": "2.3"}
 WEBSOCKET_VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 
+# What plain connections have in common: nothing of it is kept by each of them.
+_DRAINING: dict[str, Any] = {"preforkd.draining": {}}
+_EXTENSIONS: dict[str, Any] = {
+    "http.response.early_hint": {},
+    "http.response.pathsend": {},
+    "http.response.trailers": {},
+    **_DRAINING,
+}
+_WEBSOCKET_EXTENSIONS: dict[str, Any] = {"websocket.http.response": {}, **_DRAINING}
+
 _ORIGIN = re.compile(r"[A-Za-z]+://[^/?]*")
 
 
@@ -58,7 +68,7 @@ class Templates:
     """
 
     __slots__ = (
-        "_http", "_http_extensions", "_raw_root", "_root_path", "_state", "_websocket", "_websocket_extensions"
+        "_extensions", "_http", "_raw_root", "_root_path", "_state", "_websocket_extensions"
     )  # fmt: skip
 
     def __init__(
@@ -79,19 +89,13 @@ class Templates:
             "extensions": None, "preforkd.draining": draining,
         }  # fmt: skip
         self._http = {"type": "http", "scheme": "https" if tls else "http", "method": "", **common}
-        self._websocket = {"type": "websocket", "scheme": "wss" if tls else "ws"}
-        extensions: dict[str, Any] = {"preforkd.draining": {}}
+        extensions: dict[str, Any] = {}
         if tls is not None:
             extensions["tls"] = describe_tls(tls)
         if proxied is not None:
             extensions["preforkd.proxy"] = {"authority": proxied.authority, "unique_id": proxied.unique_id}
-        self._http_extensions: dict[str, Any] = {
-            "http.response.early_hint": {},
-            "http.response.pathsend": {},
-            "http.response.trailers": {},
-            **extensions,
-        }
-        self._websocket_extensions: dict[str, Any] = {"websocket.http.response": {}, **extensions}
+        self._extensions = {**_EXTENSIONS, **extensions} if extensions else _EXTENSIONS
+        self._websocket_extensions = {**_WEBSOCKET_EXTENSIONS, **extensions} if extensions else _WEBSOCKET_EXTENSIONS
         self._root_path = root_path
         self._raw_root = root_path.encode()
         self._state = state
@@ -123,7 +127,7 @@ class Templates:
         state = scope["state"] = self._state.copy()
         if message.request_id:
             state["request_id"] = message.request_id
-        scope["extensions"] = self._http_extensions.copy()
+        scope["extensions"] = self._extensions.copy()
         if message.forwarded is not None:
             _forward(scope, message.forwarded, path, raw_path)
         return scope
@@ -132,7 +136,8 @@ class Templates:
         """Return the scope of a WebSocket handshake."""
         scope = self.http(message)
         del scope["method"]
-        scope.update(self._websocket)
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         if message.forwarded is not None and message.forwarded.scheme:
             scope["scheme"] = "wss" if message.forwarded.scheme == "https" else "ws"
         scope["asgi"] = WEBSOCKET_VERSIONS.copy()

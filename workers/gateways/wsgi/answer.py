@@ -60,7 +60,7 @@ class Answer(Deferred):
         self._response: WsgiResponse | None = None
         self._error: BaseException | None = None
         self._written = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] | None = None  # made with the first: most connections need none
 
     def of(self, call: ThreadCall, payload: PayloadStream | None = None) -> Answer:
         """Begin a call; the returned awaitable ends when its response has been written, and raises what it raised.
@@ -100,7 +100,7 @@ class Answer(Deferred):
         if call is not None:
             call.abandon()
         self._feeding = self._payload = None
-        for task in self._tasks:
+        for task in self._tasks or ():
             task.cancel()
 
     def frames(self) -> list[FrameType]:
@@ -257,6 +257,8 @@ class Answer(Deferred):
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.pool.loop.create_task(work)
+        if self._tasks is None:
+            self._tasks = set()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
