@@ -12,7 +12,6 @@ import contextvars
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preforkd.workers.gateways.asgi.draining import DrainingEvent
@@ -26,7 +25,7 @@ from preforkd.workers.gateways.websocket.handshake import serve_websocket, wants
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
-from preforkd.workers.http.processing import LOG_MAY_FAIL, NO_LOG
+from preforkd.workers.http.processing import LOG_MAY_FAIL
 from preforkd.workers.http.protocol import ServerHttpProtocol
 from preforkd.workers.http.states import ConnectionState
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from preforkd.workers.gateways.websocket.session import WebSocket
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
-    from preforkd.workers.http.response import Response
     from preforkd.workers.settings import WorkerSettings
 
 LOGGER = logging.getLogger("preforkd.asgi")
@@ -191,7 +189,7 @@ class AsgiProtocol(ServerHttpProtocol):
         websocket: the one that this connection has become, from its handshake on.
     """
 
-    __slots__ = ("_nobody_waits", "_templates", "exchange", "websocket")
+    __slots__ = ("_templates", "exchange", "websocket")
 
     gateway: ClassVar[AsgiGateway]
     decodes_bodies = False  # an ASGI app gets the bytes of the wire
@@ -202,7 +200,6 @@ class AsgiProtocol(ServerHttpProtocol):
         self.exchange: HttpExchange | None = None
         self.websocket: WebSocket | None = None
         self._templates: Templates | None = None
-        self._nobody_waits = False
 
     @property
     def templates(self) -> Templates:
@@ -229,18 +226,16 @@ class AsgiProtocol(ServerHttpProtocol):
             await serve_websocket(self, message, templates.websocket(message))
             return
         scope = templates.http(message)
-        self.keep_alive_wish = True
+        self.writer.exchange.keep_alive = True  # type: ignore[union-attr]  # there is one while it is handled
         exchange = self.exchange = HttpExchange(self, message, payload)
-        if self._logging != NO_LOG:
-            exchange.started = monotonic()
         try:
             await self.gateway.app(scope, exchange.receive, exchange.send)
         except BaseException as exc:  # noqa: BLE001 -- _app_has_failed() raises again what is not dealt with there
             self._app_has_failed(exchange, error_of(exc))
         if exchange.is_detached:
             return
-        if self.may_have_left():
-            self._nobody_waits = exchange.was_told
+        if self.may_have_left() and self.writer.exchange is not None:
+            self.writer.exchange.needs_no_answer = exchange.was_told
         self.exchange = None
         if exchange.phase != COMPLETE or payload is not EMPTY_PAYLOAD or exchange.listener is not None:
             fault = exchange.payload_fault if exchange.response is None else None
@@ -253,7 +248,7 @@ class AsgiProtocol(ServerHttpProtocol):
                 finally:
                     del fault  # a frame and an exception that hold each other wait for the collector
         if exchange.has_waited and self.transport is not None:
-            self._let_task_go()  # what knows it, as a timer that cancels it, has nothing to do with the next request
+            self.let_task_go()  # what knows it, as a timer that cancels it, has nothing to do with the next request
 
     def _app_has_failed(self, exchange: HttpExchange, exc: BaseException) -> None:
         """Deal with an exception of the app; what the core answers better is raised again.
@@ -264,7 +259,7 @@ class AsgiProtocol(ServerHttpProtocol):
         if exchange.is_detached:
             if not isinstance(exc, Exception):
                 raise exc
-            self._log_error("Error in the app behind its response to %s", exchange.message, exc=exc)
+            self.report_error("Error in the app behind its response to %s", exchange.message, exc=exc)
             return
         self.exchange = None
         exchange.end()
@@ -277,11 +272,11 @@ class AsgiProtocol(ServerHttpProtocol):
             return
         if exchange.phase == COMPLETE:
             if not (exchange.is_gone and is_disconnect(exc)):  # the client left while the last part waited for it
-                self._log_error("The app has answered %s and then raised", exchange.message, exc=exc)
+                self.report_error("The app has answered %s and then raised", exchange.message, exc=exc)
             return
         if exchange.is_gone:
             if not gives_up(exc):
-                self._log_error("Error in the app for %s, whose client is gone", exchange.message, exc=exc)
+                self.report_error("Error in the app for %s, whose client is gone", exchange.message, exc=exc)
             raise ClientDisconnectedError("the client is gone") from exc
         fault = exchange.payload_fault
         if fault is not None and exchange.response is None:
@@ -290,7 +285,8 @@ class AsgiProtocol(ServerHttpProtocol):
 
     def _ends_told_stream(self, exc: BaseException) -> bool:
         """Whether an app has raised because it was told to end its stream, in one of the ways that apps have."""
-        if self.state is not ConnectionState.ACTIVE or self.transport is None or self._request_expired:
+        exchange = self.writer.exchange
+        if exchange is None or not exchange.is_open or exchange.has_expired:
             return False  # the client is gone, or it is cut
         task = asyncio.current_task()
         if isinstance(exc, asyncio.CancelledError) and task is not None:
@@ -307,17 +303,9 @@ class AsgiProtocol(ServerHttpProtocol):
             return
         if self.writer.response is None:
             raise HttpProcessingError(503, headers={"Retry-After": "1"})
-        self.keep_alive_wish = False  # nobody is to blame for an unfinished response
+        self.keep_alive(False)  # nobody is to blame for an unfinished response
         with LOG_MAY_FAIL:
             self.logger.warning("The response to %s is cut: its app ends it, for its worker leaves", exchange.message)
-
-    async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
-        if self._nobody_waits:
-            # The app was told that its client has closed, and has rightly not answered, or stopped in the middle.
-            if self.writer.response is None:
-                return None
-            self.keep_alive_wish = False
-        return await super()._answer_nothing(message, payload)
 
     # An app that goes on after its response.
 
@@ -331,8 +319,8 @@ class AsgiProtocol(ServerHttpProtocol):
 
     def response_is_complete(self, exchange: HttpExchange) -> None:
         """The app has sent all of its response. Mostly it returns right then; else the connection goes on alone."""
-        if not self.writer.flushed_by_caller:  # else request_waits() will tell, or it returns
-            self._loop.call_soon(self._look_whether_app_goes_on, exchange, context=self.gateway.context)
+        if not self.writer.corked:  # else request_waits() will tell, or it returns
+            self.loop.call_soon(self._look_whether_app_goes_on, exchange, context=self.gateway.context)
 
     def resume_writing(self) -> None:
         """The client has read (asyncio's call)."""
@@ -343,17 +331,14 @@ class AsgiProtocol(ServerHttpProtocol):
     def _look_whether_app_goes_on(self, exchange: HttpExchange) -> None:
         if self.exchange is not exchange or self.writer.paused:
             return
-        if self._rest is not None:  # its task has not taken it yet
+        if not self.is_handed_over():
             self.response_is_complete(exchange)
             return
         self.exchange = None
         exchange.is_detached = True
         exchange.end()
-        self.gateway.keep(self._task)
-        self._let_task_go()
-        response = self.writer.response
-        self._count(response)
-        self._end_request(exchange.message, response, exchange.started)
+        self.gateway.keep(self.handler_task)
+        self.detach()
 
     # The client comes, and goes.
 
@@ -367,16 +352,17 @@ class AsgiProtocol(ServerHttpProtocol):
         exchange, websocket = self.exchange, self.websocket
         super().connection_lost(exc)
         if exchange is not None:
-            self.keep_alive_wish = False  # nobody is to blame for an unfinished response
-            self.log_abandoned(exchange.message, exchange.started)  # now: the app may go on for as long as it likes
+            self.keep_alive(False)  # nobody is to blame for an unfinished response
+            if self.writer.exchange is not None:
+                self.log_abandoned(self.writer.exchange)  # now: the app may go on for as long as it likes
             exchange.lose()
         elif websocket is not None:
             websocket.lose()
-        task = self._task
+        task = self.handler_task
         if task is not None and (exchange is not None or websocket is not None):
             self.gateway.keep(task)
             if self.limits.disconnect_timeout and (exchange is None or exchange.phase != COMPLETE):
-                self._loop.call_later(self.limits.disconnect_timeout, task.cancel)
+                self.loop.call_later(self.limits.disconnect_timeout, task.cancel)
 
     def lose_handler(self) -> None:
         """An app is told when its client is gone, and cancelled only after `disconnect_timeout`."""
@@ -394,8 +380,9 @@ class AsgiProtocol(ServerHttpProtocol):
         the app sends, as with Go's net/http.
         """
         stays = super().eof_received()
-        if self.exchange is None and self.websocket is not None and self._receiver is None:
-            self._nobody_waits = True
+        if self.exchange is None and self.websocket is not None and not self.is_taken_over:
+            if self.writer.exchange is not None:
+                self.writer.exchange.needs_no_answer = True
             self.websocket.lose()
             return False  # WebSocket has no half-close (RFC 6455 section 7.1.1): who ends before it has begun is gone
         return stays

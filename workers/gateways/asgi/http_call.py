@@ -22,10 +22,10 @@ from preforkd.workers.gateways.asgi.errors import AsgiProtocolError
 from preforkd.workers.gateways.asgi.file import send_path
 from preforkd.workers.gateways.asgi.response import AsgiResponse, as_bytes, pairs_of
 from preforkd.workers.gateways.streams import comes_back, is_event_stream
+from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
-from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -59,11 +59,9 @@ class HttpExchange:
         has_waited: the app was not done in its first step: the rest of it is awaited by the connection's task.
         listener: what the app waits for in `receive()`, or has; None: it has not asked for `http.disconnect`.
         is_detached: the response is complete, the app went on, and the connection went on without it.
-        started: when the request began, seconds of the monotonic clock; 0 when nobody wants to know.
     """
 
     # Class attributes until a request needs another value: making an exchange costs less.
-    started = 0.0
     has_waited = False
     is_detached = False
     leaves = False
@@ -129,7 +127,8 @@ class HttpExchange:
                 or self._wants_trailers
                 or response.headers_sent  # type: ignore[union-attr]  # set in this phase
                 or self.is_gone
-                or not response.send_whole(body, self.message.method)  # type: ignore[union-attr]  # as above
+                or response.content_length is None  # type: ignore[union-attr]  # as above
+                or not response.send_whole(body)  # type: ignore[union-attr]  # as above
             ):
                 return self._send_body(response, body, message)  # type: ignore[arg-type]  # as above
             self.phase = COMPLETE
@@ -138,7 +137,7 @@ class HttpExchange:
             if status.__class__ is not int or not 200 <= status <= 999:
                 self._refuse_status(status)
             response = AsgiResponse(self._protocol.writer, status, self.message.version)
-            response.add_pairs(message.get("headers", ()))
+            response.add_pairs(message.get("headers", ()), self._protocol)
             if message.get("trailers", False):
                 self._wants_trailers = True
             self.response = response
@@ -163,10 +162,10 @@ class HttpExchange:
     async def _send_whole(self, response: AsgiResponse, body: bytes) -> None:
         """A response whose body comes in one part."""
         if self.message.method != "HEAD" and response.status not in (204, 304):
-            if response._length is None:
+            if response.content_length is None:
                 response.set_length(len(body))
-            elif response._length != len(body):
-                raise ResponseError(f"the body has {len(body)} bytes, but Content-Length is {response._length}")
+            elif response.content_length != len(body):
+                raise ResponseError(f"the body has {len(body)} bytes, but Content-Length is {response.content_length}")
         response.send_headers()
         if body:
             response.write(body)
@@ -194,7 +193,7 @@ class HttpExchange:
 
     async def _discard(self, *, is_first: bool) -> None:
         """A part of a body that is not sent, as with HEAD, is not the last one: see to what writing it would do."""
-        if self._protocol._client_finished and not is_first:
+        if self._protocol.client_finished and not is_first:
             raise ClientDisconnectedError("the client has got all that it gets, and has closed its side")
         await asyncio.sleep(0)
         if self.is_gone:
@@ -241,7 +240,7 @@ class HttpExchange:
         if self.message.version < HttpVersion11 or (self.response is not None and self.response.headers_sent):
             return
         hint = AsgiResponse(self._protocol.writer, 103)
-        hint.add_pairs([(b"Link", link) for link in links])
+        hint.add_pairs([(b"Link", link) for link in links], self._protocol)
         hint.send_headers()
         self._protocol.writer.flush()
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from preforkd.workers.gateways.hop_by_hop import ASGI_NAMES
-from preforkd.workers.http.errors import ResponseError
-from preforkd.workers.http.fields import BODILESS, meaning_of
-from preforkd.workers.http.head import length_line
+from preforkd.workers.http.fields import meaning_of
 from preforkd.workers.http.response import Response
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.asgi.gateway import AsgiProtocol
+    from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 
 # Fields that are the same in most responses of an app, checked and formatted once: a lookup costs 0.1 us, the checks
 # 0.8. Content-Length comes with its number. Bounded, oldest out first. Those of `_REPEATED` are kept at once, others
@@ -38,46 +36,66 @@ _NO_TRAILERS = frozenset(
 )
 
 
+class Gateway(Protocol):
+    """What a response wants to know of its gateway."""
+
+    @property
+    def hop_by_hop(self) -> HopByHopFields:
+        """What is done with fields that are the server's."""
+
+
+class Connection(Protocol):
+    """What a response wants to know of its connection."""
+
+    @property
+    def gateway(self) -> Gateway:
+        """The app's."""
+
+
 class AsgiResponse(Response):
     """A `Response` that takes its fields as ASGI has them."""
 
     _trailers: bytes = b""
 
-    def add_pairs(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    def add_pairs(self, pairs: Iterable[tuple[bytes, bytes]], connection: Connection) -> None:
         """Add the fields of `http.response.start`.
+
+        Args:
+            pairs: of name and value.
+            connection: knows what is done with those that are the server's.
 
         Raises:
             TypeError: a name or a value is not bytes.
             ValueError: it would break the head, or is an invalid length.
         """
-        lines = self._lines
+        lines = self.lines
         for pair in pairs:
             try:
                 field = _FIELDS.get(pair) if pair.__class__ is tuple else None
             except TypeError:
                 field = None  # a bytearray, say: refused below
             if field is None:
-                self._add_pair(*pair)
+                self._add_pair(*pair, connection)
                 continue
             line, length = field
             if length is None:
                 lines.append(line)
-            elif self._length is None:
-                self._length = length
-                self._length_line = line
+            elif self.content_length is None:
+                self.content_length = length
+                self.length_line = line
             else:
-                self._add_pair(*pair)
+                self._add_pair(*pair, connection)
 
-    def _add_pair(self, name: bytes, value: bytes) -> None:
+    def _add_pair(self, name: bytes, value: bytes, connection: Connection) -> None:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise TypeError(f"header names and values are bytes in ASGI, not {name!r}: {value!r}")
         lower = name.lower()
-        if lower in ASGI_NAMES and not self._takes_hop_by_hop(lower, value):
+        if lower in ASGI_NAMES and not self._takes_hop_by_hop(lower, value, connection.gateway.hop_by_hop):
             return
         if not value.isascii():
             self._add_opaque(name, value)
             return
-        before = len(self._lines)
+        before = len(self.lines)
         self.add_header(name.decode("latin-1"), value.decode("ascii"))
         if len(value) > _FIELD_SIZE_MAX:
             return
@@ -85,18 +103,15 @@ class AsgiResponse(Response):
             if len(_FIELDS) >= _FIELDS_MAX:
                 del _FIELDS[next(iter(_FIELDS))]
             if lower == b"content-length":
-                _FIELDS[name, value] = self._length_line, self._length
-            elif len(self._lines) == before + 1:
-                _FIELDS[name, value] = self._lines[-1], None
+                _FIELDS[name, value] = self.length_line, self.content_length
+            elif len(self.lines) == before + 1:
+                _FIELDS[name, value] = self.lines[-1], None
         elif name in _LAST or len(_LAST) < _LAST_MAX:
             _LAST[name] = value
 
-    def _takes_hop_by_hop(self, name: bytes, value: bytes) -> bool:
+    def _takes_hop_by_hop(self, name: bytes, value: bytes, fields: HopByHopFields) -> bool:
         """Deal with a field that belongs to the connection; true when it is sent all the same."""
-        connection = cast("AsgiProtocol | None", self._writer.connection)
-        if connection is None:
-            return False  # the client is gone
-        fields, text = connection.gateway.hop_by_hop, name.decode("ascii")
+        text = name.decode("ascii")
         if fields.is_sent(text, self.status):
             return True
         if fields.asks_to_close(text, value.decode("latin-1")):
@@ -107,40 +122,11 @@ class AsgiResponse(Response):
         """A value that is not ASCII goes out byte for byte as it is, whatever its encoding (RFC 9110 section 5.5)."""
         if _CONTROL(value) or not _TOKEN(name):
             raise ValueError(f"invalid header: {name!r}: {value!r}")
-        self._lines.append(b"%b: %b\r\n" % (name, value))
+        self.lines.append(b"%b: %b\r\n" % (name, value))
 
     def has_length(self) -> bool:
         """Whether the app has said how long the body is."""
-        return self._length is not None
-
-    def set_length(self, length: int) -> None:
-        """Say how long the body is, when the app has not and it is known before the head goes out."""
-        self._length = length
-        self._length_line = length_line(length)
-
-    def send_whole(self, body: bytes, method: str) -> bool:
-        """Send head and body of the most usual response; false: it is another one, and nothing has been done.
-
-        Flat: what `send_headers()`, `write()` and `write_eof()` do for it, in a fifth of the time (1 us less).
-        """
-        writer = self._writer
-        if (
-            body.__class__ is not bytes
-            or self._length != len(body)
-            or method == "HEAD"
-            or self.status in BODILESS
-            or not writer.flushed_by_caller
-            or writer.paused
-            or writer.due
-            or writer.response is not None
-        ):
-            return False
-        self._left = 0
-        self._lines.append(self._length_line)
-        self.headers_sent = self.head_is_due = self.ended = writer.due = True
-        writer.response = self
-        writer.parts.append(body)
-        return True
+        return self.content_length is not None
 
     def add_trailers(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Add fields for the end of the body.
@@ -156,39 +142,9 @@ class AsgiResponse(Response):
                 raise ValueError(f"not a valid trailer: {name!r}: {value!r}")
             self._trailers += name + b": " + value + b"\r\n"
 
-    def end(self) -> None:
-        """End the body without waiting for the client."""
-        if not self.ended:
-            self._finish()
-
     def end_with_trailers(self) -> None:
         """End the body with the trailers; without chunks there is no place for them, and it just ends."""
-        if not self._chunked or self._no_body or not self._trailers:
-            self._finish()
-            return
-        if self.ended or not self.headers_sent:
-            raise ResponseError("a response ends once, after its body")
-        self.ended = True
-        self._writer.write(b"0\r\n" + self._trailers + b"\r\n")
-
-    def body_left(self) -> int | None:
-        """Bytes of Content-Length that have not been written; None: there is no Content-Length."""
-        return self._left
-
-    def takes_body(self) -> bool:
-        """Whether body bytes are sent at all: not after HEAD, with 204, 205 or 304; known once the headers are sent."""
-        return not self._no_body
-
-    def count_sent(self, size: int) -> None:
-        """Account for bytes of a body with Content-Length that went to the socket without `write()`."""
-        if self._left is not None:
-            self._left -= size
-        self._unframed += size
-
-    @property
-    def is_chunked(self) -> bool:
-        """Whether the body goes out in chunks; known once the headers are sent."""
-        return self._chunked and not self._no_body
+        self.end(self._trailers)
 
 
 def as_bytes(body: object) -> bytes:

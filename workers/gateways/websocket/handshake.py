@@ -41,7 +41,7 @@ async def serve_websocket(protocol: AsgiProtocol, message: RequestMessage, scope
     Raises:
         HttpProcessingError: the handshake is refused, or cannot be served: 400, 426 or 501.
     """
-    protocol.keep_alive_wish = False  # whatever the answer is, the connection does not come back to HTTP
+    protocol.keep_alive(False)  # whatever the answer is, the connection does not come back to HTTP
     websocket = protocol.websocket = _open(protocol, message)
     try:
         await protocol.gateway.app(scope, websocket.receive, websocket.send)

@@ -111,7 +111,7 @@ class Inbound(asyncio.Protocol):
         message, cost = queue.popleft()
         self.queued -= cost
         connection = self._connection
-        if connection._reading_paused and self.queued <= LOW_WATER and not connection.writer.paused:
+        if connection.reading_paused and self.queued <= LOW_WATER and not connection.writer.paused:
             self._go_on_reading()
         return message
 
@@ -127,7 +127,7 @@ class Inbound(asyncio.Protocol):
                 self._put(message, len(data))
                 self._wakeup.wake()
                 if self.queued > HIGH_WATER:  # the app does not wait for it
-                    self._connection._pause_reading()
+                    self._connection.pause_reading()
                 return
         if self._is_over:
             return
@@ -142,7 +142,7 @@ class Inbound(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read: its next messages would only make more for it to read."""
-        self._connection._pause_reading()
+        self._connection.pause_reading()
 
     def resume_writing(self) -> None:
         """The client has read."""
@@ -201,7 +201,7 @@ class Inbound(asyncio.Protocol):
         if all_read:
             self._read_on()
         else:
-            self._connection._pause_reading()
+            self._connection.pause_reading()
             if self.queued <= HIGH_WATER:
                 self._decode_soon()
         if self._queue:
@@ -263,9 +263,9 @@ class Inbound(asyncio.Protocol):
             else:
                 self.conclude()
         elif self.queued > HIGH_WATER:
-            connection._pause_reading()
-        elif connection._reading_paused and not connection.writer.paused:
-            connection._resume_reading()
+            connection.pause_reading()
+        elif connection.reading_paused and not connection.writer.paused:
+            connection.resume_reading()
         if is_lost:
             self._ended()
 
@@ -282,4 +282,4 @@ class Inbound(asyncio.Protocol):
         if self._held:
             self._decode_soon()
         elif self._connection.state is ConnectionState.UPGRADED:  # before that, the socket is not ours
-            self._connection._resume_reading()
+            self._connection.resume_reading()

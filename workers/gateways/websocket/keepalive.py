@@ -66,7 +66,7 @@ class KeepAlive:
         self._timer = self._loop.call_later(self._timeout, self._miss_pong)
 
     def _miss_pong(self) -> None:
-        if self._wire.connection._reading_paused:
+        if self._wire.connection.reading_paused:
             self._wait_for_pong()  # it is we who do not read: the Pong may have come
         else:
             self._closing.fail(1011, "keepalive ping timeout", linger=False)

@@ -21,10 +21,9 @@ from preforkd.workers.http.errors import HttpProcessingError
 if TYPE_CHECKING:
     from websockets.http11 import Response as HandshakeResponse
 
-    from preforkd.workers.gateways.asgi.gateway import AsgiOptions
+    from preforkd.workers.gateways.asgi.gateway import AsgiOptions, AsgiProtocol
     from preforkd.workers.gateways.asgi.scope import Message
     from preforkd.workers.http.message import RequestMessage
-    from preforkd.workers.http.writer import ResponseWriter
 
 _OURS = frozenset(
     (b"connection", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol", b"upgrade")
@@ -80,12 +79,15 @@ def compression_of(server: ServerProtocol) -> tuple[Deflater, Inflater] | None:
 
 
 def response_to(
-    writer: ResponseWriter, message: RequestMessage, answer: HandshakeResponse, accept: Message
+    connection: AsgiProtocol,
+    message: RequestMessage,
+    answer: HandshakeResponse,
+    accept: Message,
 ) -> AsgiResponse:
     """Return the 101 response: the library's answer, and what the app has chosen.
 
     Args:
-        writer: of the connection.
+        connection: that the handshake has come by.
         message: the handshake.
         answer: of the library.
         accept: the app's message: a subprotocol, of those that the client knows, and headers.
@@ -93,7 +95,7 @@ def response_to(
     Raises:
         AsgiProtocolError: the app has chosen what it must not.
     """
-    response = AsgiResponse(writer, 101)
+    response = AsgiResponse(connection.writer, 101)
     for name, value in answer.headers.raw_items():
         if name != "Date":
             response.add_header(name, value)
@@ -107,5 +109,5 @@ def response_to(
     for field, _ in pairs:
         if field.lower() in _OURS:
             raise AsgiProtocolError(f"the header {field!r} of websocket.accept is the server's to send")
-    response.add_pairs(pairs)
+    response.add_pairs(pairs, connection)
     return response

@@ -114,7 +114,7 @@ class WebSocket:
 
     async def _accept(self, message: Message) -> None:
         connection = self.connection
-        response = websocket_opening.response_to(connection.writer, self._message, self._answer, message)
+        response = websocket_opening.response_to(connection, self._message, self._answer, message)
         response.send_headers()
         await response.write_eof()
         if connection.transport is None or self.state is WebSocketState.DISCONNECTED:
@@ -125,7 +125,7 @@ class WebSocket:
         connection.connections.active -= 1  # it may stay for days: it is no request that is being handled
         self._counted = True
         early = connection.take_over(self.inbound)
-        connection.writer.flushed_by_caller = False  # frames pass it by: drain() must not think that they are kept back
+        connection.writer.corked = False  # frames pass it by: drain() must not think that they are kept back
         self._keepalive.start()
         if gateway.drained_by is not None:
             asyncio.get_running_loop().call_soon(self.go_away)
@@ -154,7 +154,7 @@ class WebSocket:
         transport = self.connection.transport
         is_cut = transport is None or transport.is_closing()
         if not is_disconnect(exc) and (isinstance(exc, Exception) or not is_cut):
-            self.connection._log_error("Error in the app for the WebSocket %s", self._message, exc=exc)
+            self.connection.report_error("Error in the app for the WebSocket %s", self._message, exc=exc)
         self._close_for(1011)
         return None
 

@@ -128,12 +128,13 @@ class Answer(Deferred):
                 self._finish_file(call, None)
             return
         writer = self._writer
-        writer.flushed_by_caller = True
+        writer.corked = True
         try:
             body = call.body
             if body is not None and call.complete and not call.hints:
                 response = call.begun
-                response.send_whole(body)  # type: ignore[union-attr]  # it is there
+                if not response.send_whole(body):  # type: ignore[union-attr]  # it is there
+                    response.send_body(body)  # type: ignore[union-attr]  # as above
                 if len(body) > _FLUSH_FIRST:
                     self._response = response
                     call.body = None
@@ -152,7 +153,7 @@ class Answer(Deferred):
             call.abandon()
             self._end(exc)
         finally:
-            writer.flushed_by_caller = False
+            writer.corked = False
             if writer.due:
                 writer.flush()
 

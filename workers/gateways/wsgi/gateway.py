@@ -162,6 +162,7 @@ class WsgiProtocol(ServerHttpProtocol):
         """Have the app answer a request."""
         # Flat: every request passes here.
         environs = self._environs or self._first()
+        self.writer.exchange.keep_alive = True  # type: ignore[union-attr]  # there is one while it is handled
         answer = self._answer
         if answer is not None:
             call = ThreadCall(self.gateway.app, environs, message, answer)
@@ -174,10 +175,10 @@ class WsgiProtocol(ServerHttpProtocol):
         environ = environs.environ(message)
         if payload is EMPTY_PAYLOAD:
             environ["wsgi.input"] = BytesIO()
-            return serve_now(self, self.gateway.app, environ, self._loop)
+            return serve_now(self, self.gateway.app, environ, self.loop)
         if payload.is_complete:
             environ["wsgi.input"] = BytesIO(payload.take_arrived())
-            return serve_now(self, self.gateway.app, environ, self._loop)
+            return serve_now(self, self.gateway.app, environ, self.loop)
         return serve_buffered(self, self.gateway.app, environ, payload)
 
     def _first(self) -> EnvironSource:
@@ -189,7 +190,7 @@ class WsgiProtocol(ServerHttpProtocol):
         base["wsgi.file_wrapper"] = FileWrapper
         base["preforkd.draining"] = gateway.draining
         if gateway.threads:
-            self._answer = Answer(self, gateway.pool(self._loop))
+            self._answer = Answer(self, gateway.pool(self.loop))
         environs = self._environs = EnvironSource(base, gateway.root_path)
         return environs
 

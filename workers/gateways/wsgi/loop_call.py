@@ -21,8 +21,8 @@ from preforkd.workers.gateways.wsgi.call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi.file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi.response import WsgiResponse, send_hints
 from preforkd.workers.gateways.wsgi.websocket import refuse_websocket
+from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ResponseError
-from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi.environ import Environ
@@ -73,12 +73,14 @@ class LoopCall(Call):
             begun = self.begun
             if type(part) is bytes and begun is not None and self.response is None:
                 self.response = begun
-                begun.send_whole(part)
+                if not begun.send_whole(part):
+                    begun.send_body(part)
                 return False
         if (kind is list or kind is tuple) and self.response is None:
             body = self.join(result)  # type: ignore[arg-type]  # just looked at
             response = self.response = self.begun
-            response.send_whole(body)  # type: ignore[union-attr]  # join() has looked
+            if not response.send_whole(body):  # type: ignore[union-attr]  # join() has looked
+                response.send_body(body)  # type: ignore[union-attr]  # as above
             return False
         self.result = result
         if kind is FileWrapper and self.response is None and self.begun is not None:
@@ -99,7 +101,8 @@ class LoopCall(Call):
                 return False
             self.committed = True
             self.response = begun
-            begun.send_whole(part)
+            if not begun.send_whole(part):
+                begun.send_body(part)
             self.protocol.writer.flush()  # before the iteration goes on: the app may take its time
         if self.response is None:
             self.begin(0)
@@ -170,7 +173,7 @@ def serve_now(
     if call.result is not None:
         call.close()
     writer = protocol.writer
-    if writer.flushed_by_caller and not writer.paused:
+    if writer.corked and not writer.paused:
         return DONE
     return writer.drain()
 

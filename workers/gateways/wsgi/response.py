@@ -14,8 +14,7 @@ from preforkd.workers.gateways.wsgi.headers import (
     known_status,
     parse_status,
 )
-from preforkd.workers.http.fields import BODILESS, status_line
-from preforkd.workers.http.head import length_line
+from preforkd.workers.http.fields import BODILESS
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.response import Response
 
@@ -43,11 +42,10 @@ class WsgiResponse(Response):
         Response.__init__(self, protocol.writer, code)  # super() costs 0.05 us
         self._protocol = protocol
         if reason is not None:
-            self._reason = reason
-            self._first_line = status_line(code, reason)
+            self.replace_reason(reason)
         if not isinstance(headers, list):
             raise TypeError(f"the headers must be a list, not {type(headers).__name__}")
-        lines = self._lines
+        lines = self.lines
         for field in headers:
             try:
                 line, mark = known_field(field) or check_field(field)
@@ -57,60 +55,35 @@ class WsgiResponse(Response):
             if mark is None:
                 lines.append(line)
             elif mark >= 0:
-                if self._length is not None and self._length != mark:
+                if self.content_length is not None and self.content_length != mark:
                     raise ValueError("two different values of Content-Length")
-                self._length = mark
-                self._length_line = line
+                self.content_length = mark
+                self.length_line = line
             elif mark == HOP_BY_HOP:
                 self._take_hop_by_hop(*field, line)
             else:
-                self._plain = False
-                self._has_date |= mark == DATE
-                self._has_server |= mark == SERVER
-                self._has_id |= mark == REQUEST_ID
+                self.has_own(date=mark == DATE, server=mark == SERVER, request_id=mark == REQUEST_ID)
                 lines.append(line)
 
     def _take_hop_by_hop(self, name: str, value: str, line: bytes) -> None:
         fields, lower = self._protocol.gateway.hop_by_hop, name.lower()
         if fields.is_sent(lower, self.status):
-            self._lines.append(line)
+            self.lines.append(line)
         elif fields.asks_to_close(lower, value):
             self.force_close()
 
     @property
     def length(self) -> int | None:
         """Content-Length in bytes, None as long as there is none."""
-        return self._length
+        return self.content_length
 
-    def send_whole(self, body: bytes) -> None:
-        """Send head and body; a missing Content-Length is added.
+    def send_body(self, body: bytes) -> None:
+        """Send head and body, where `send_whole()` cannot; a missing Content-Length is added.
 
         Raises:
             ResponseError: Content-Length is another one than the body's.
             ClientDisconnectedError: the client is gone.
         """
-        writer = self._writer
-        protocol = self._protocol
-        request = protocol.request
-        if (
-            request is not None
-            and request.method != "HEAD"
-            and (self._length is None or self._length == len(body))
-            and self.status not in BODILESS
-            and writer.flushed_by_caller
-            and writer.response is None
-        ):
-            # The usual case, flat: what the methods below would do takes 0.4 us more.
-            protocol.keep_alive_wish = True
-            self._left = 0
-            self._lines.append(self._length_line or length_line(len(body)))
-            self.headers_sent = self.ended = self.head_is_due = writer.due = True
-            if self._length is None:
-                self._length = len(body)
-            writer.response = self
-            if body:
-                writer.parts.append(body)
-            return
         self.begin(len(body))
         if body:
             self.write(body)
@@ -122,41 +95,17 @@ class WsgiResponse(Response):
         Args:
             size: of the body in bytes, when all of it is known; a missing Content-Length is then added.
         """
-        self._protocol.keep_alive_wish = True
         if size is not None:
             self._add_length(size)
         self.send_headers()
 
-    def end(self) -> None:
-        """End the response, without waiting for the client.
-
-        Raises:
-            ResponseError: less than Content-Length was written.
-        """
-        if not self.ended:
-            self._finish()
-
     def _add_length(self, size: int) -> None:
         """Add Content-Length for a body of `size` bytes, where there is none and there has to be one."""
-        if self._length is not None or self.status in BODILESS:
+        if self.content_length is not None or self.status in BODILESS:
             return
         request = self._protocol.request
         if size or request is None or request.method != "HEAD":
-            self._length = size
-            self._length_line = length_line(size)
-
-    def body_left(self) -> int | None:
-        """Bytes of Content-Length that have not been sent; None: there is no Content-Length."""
-        return self._left
-
-    def takes_body(self) -> bool:
-        """Whether body bytes are sent at all; known once the headers are sent."""
-        return not self._no_body
-
-    def count_sent(self, size: int) -> None:
-        """Account for bytes of the body that the kernel has sent, of a body with Content-Length."""
-        if self._left is not None:
-            self._left -= size
+            self.set_length(size)
 
 
 def send_hints(protocol: WsgiProtocol, fields: Fields) -> None:

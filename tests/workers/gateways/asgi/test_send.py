@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -16,6 +17,7 @@ import anyio
 import pytest
 
 from preforkd.workers.gateways.asgi import response as asgi_response
+from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.http.errors import ClientDisconnectedError
 from tests.e2e.client import MalformedError, NoAnswerError, TruncatedError
 from tests.workers.gateways.asgi.serving import App, Receive, Scope, Send, body, http, serve, start
@@ -784,13 +786,14 @@ def test_a_field_that_comes_again_is_remembered_and_one_that_varies_is_not() -> 
 
 def test_what_is_remembered_of_fields_is_bounded() -> None:
     def response() -> asgi_response.AsgiResponse:
-        writer: Any = SimpleNamespace(connection=None)
+        writer: Any = SimpleNamespace(connection=None, exchange=None)
         return asgi_response.AsgiResponse(writer, 200)
 
     for number in range(2000):
         for _ in range(2):
             response().add_pairs(
-                [(b"x-%d" % number, b"a"), (b"x-long-%d" % number, b"a" * 1000), (b"x-one", b"%d" % number)]
+                [(b"x-%d" % number, b"a"), (b"x-long-%d" % number, b"a" * 1000), (b"x-one", b"%d" % number)],
+                SimpleNamespace(gateway=SimpleNamespace(hop_by_hop=HopByHopFields(logging.getLogger("tests")))),
             )
     assert len(asgi_response._FIELDS) <= asgi_response._FIELDS_MAX
     assert len(asgi_response._LAST) <= asgi_response._LAST_MAX

@@ -14,7 +14,7 @@ from preforkd.workers.gateways.wsgi.headers import Fields, check_field, parse_st
 from preforkd.workers.gateways.wsgi.response import WsgiResponse
 
 GATEWAY = SimpleNamespace(hop_by_hop=HopByHopFields(logging.getLogger("tests")))
-PROTOCOL: Any = SimpleNamespace(writer=None, gateway=GATEWAY)
+PROTOCOL: Any = SimpleNamespace(writer=SimpleNamespace(exchange=None), gateway=GATEWAY)
 
 
 def begin(status: str, headers: Fields) -> WsgiResponse:
@@ -25,21 +25,21 @@ def test_a_head_is_what_the_app_has_said() -> None:
     for _ in range(2):  # anew, and remembered
         head = begin("200 OK", [("Content-Type", "text/plain"), ("content-length", "13"), ("X-A", "b")])
         assert (head.status, head._reason, head.length) == (200, None, 13)
-        assert head._lines == [b"Content-Type: text/plain\r\n", b"X-A: b\r\n"]
+        assert head.lines == [b"Content-Type: text/plain\r\n", b"X-A: b\r\n"]
         assert not head._has_date
         assert not head._has_server
 
 
 def test_what_one_response_does_to_its_head_is_not_seen_by_the_next() -> None:
-    begin("200 OK", [("X-A", "b")])._lines.append(b"X-Evil: 1\r\n")
-    assert begin("200 OK", [("X-A", "b")])._lines == [b"X-A: b\r\n"]
+    begin("200 OK", [("X-A", "b")]).lines.append(b"X-Evil: 1\r\n")
+    assert begin("200 OK", [("X-A", "b")]).lines == [b"X-A: b\r\n"]
 
 
 def test_the_apps_list_may_be_used_again() -> None:
     headers = [("X-A", "b")]
     head = begin("200 OK", headers)
     headers.append(("X-B", "c"))
-    assert head._lines == [b"X-A: b\r\n"]
+    assert head.lines == [b"X-A: b\r\n"]
 
 
 def test_date_and_server_are_noticed_in_any_case() -> None:
@@ -50,8 +50,8 @@ def test_date_and_server_are_noticed_in_any_case() -> None:
 def test_fields_of_the_connection_are_left_out_and_a_426_keeps_its_upgrade() -> None:
     for _ in range(2):  # anew, and remembered
         fields = [("Connection", "keep-alive"), ("UPGRADE", "h2c"), ("X-A", "b"), ("Transfer-Encoding", "chunked")]
-        assert begin("200 OK", fields)._lines == [b"X-A: b\r\n"]
-        assert begin("426 Upgrade Required", fields)._lines == [b"UPGRADE: h2c\r\n", b"X-A: b\r\n"]
+        assert begin("200 OK", fields).lines == [b"X-A: b\r\n"]
+        assert begin("426 Upgrade Required", fields).lines == [b"UPGRADE: h2c\r\n", b"X-A: b\r\n"]
 
 
 def test_what_was_refused_once_is_refused_again() -> None:
@@ -74,7 +74,7 @@ def test_memory_for_fields_and_statuses_is_bounded() -> None:
     assert len(wsgi_headers._STATUSES) <= wsgi_headers._STATUSES_MAX
     check_field(("X-Long", "x" * 1000))
     assert ("X-Long", "x" * 1000) not in wsgi_headers._FIELDS
-    assert begin("200 1500", [("X-Number", "0")])._lines == [b"X-Number: 0\r\n"]
+    assert begin("200 1500", [("X-Number", "0")]).lines == [b"X-Number: 0\r\n"]
 
 
 @pytest.mark.parametrize("subclass", [type("Text", (str,), {}), type("Pair", (tuple,), {})])
