@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,144 @@ def test_no_package_is_missing_from_the_wheel() -> None:
         for path in (ROOT / folder).rglob("*.py")
     }
     assert listed == found
+
+
+# Circles. What only types need (`if TYPE_CHECKING`) is not imported when the program runs, and does not count here.
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(["preforkd", *parts]).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for folder in ("daemon", "workers") for path in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def runs(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything in a module but what is for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            for other in child.orelse:
+                yield other
+                yield from runs(other)
+            continue
+        yield child
+        yield from runs(child)
+
+
+def imports(source: str, modules: dict[str, Path]) -> set[str]:
+    found: set[str] = set()
+    for node in runs(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (whole & modules.keys()) or {node.module}
+    return found & modules.keys()
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        return list(exc.args[1])
+    return []
+
+
+def test_a_circle_is_found() -> None:
+    modules = dict.fromkeys(("a", "b", "c"), Path())
+    sources = {"a": "import b", "b": "from c import x", "c": "def f():\n    from a import y\n"}
+    assert set(circle({name: imports(source, modules) for name, source in sources.items()})) == {"a", "b", "c"}
+    sources["c"] = "if TYPE_CHECKING:\n    from a import y\n"
+    assert not circle({name: imports(source, modules) for name, source in sources.items()})
+
+
+def test_imports_go_in_no_circle() -> None:
+    graph = {name: imports(path.read_text(), MODULES) - {name} for name, path in MODULES.items()}
+    assert circle(graph) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workers/http").rglob("*.py")), ids=lambda p: p.name)
+def test_the_protocol_knows_no_gateway(path: Path) -> None:
+    assert not [name for name in imported(path) if name.startswith("preforkd.workers.gateways")]
+
+
+# Private names. Those of a base class count as well, which linters do not see.
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def own_names(tree: ast.AST) -> set[str]:
+    """The private names that a module defines: of functions, classes, attributes and slots."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            names.add(node.attr)
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__slots__" for t in node.targets):
+            names |= {str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant)}
+    return {name for name in names if is_private(name)}
+
+
+def classes_of(trees: dict[Path, ast.Module]) -> dict[str, tuple[Path, set[str], list[str]]]:
+    """Each class by its name: where it is, the private names that it defines, and the names of its bases."""
+    return {
+        node.name: (path, own_names(node), [base.id for base in node.bases if isinstance(base, ast.Name)])
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def taken(sources: dict[Path, str]) -> set[tuple[Path, str]]:
+    """The private names that modules take from modules of other packages: of what they import, of objects, of bases."""
+    trees = {path: ast.parse(source) for path, source in sources.items()}
+    defined = {path: own_names(tree) for path, tree in trees.items()}
+    classes = classes_of(trees)
+
+    def owner(name: str, attribute: str) -> Path | None:
+        """Where the class, or the nearest of its bases, is that defines an attribute."""
+        if name not in classes:
+            return None
+        path, names, bases = classes[name]
+        if attribute in names:
+            return path
+        return next((found for base in bases if (found := owner(base, attribute)) is not None), None)
+
+    found: set[tuple[Path, str]] = set()
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                for one in ast.walk(node):
+                    if isinstance(one, ast.Attribute) and is_private(one.attr) and ast.unparse(one.value) == "self":
+                        where = owner(node.name, one.attr)
+                        if where is not None and where.parent != path.parent:
+                            found.add((path, one.attr))
+            elif isinstance(node, ast.Attribute) and is_private(node.attr) and ast.unparse(node.value) != "self":
+                near = any(node.attr in names for other, names in defined.items() if other.parent == path.parent)
+                if not near and any(node.attr in names for names in defined.values()):
+                    found.add((path, node.attr))
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("preforkd."):
+                package = ".".join(["preforkd", *path.relative_to(ROOT).parts[:-1]])
+                if node.module != package and not str(node.module).startswith(f"{package}."):
+                    found |= {(path, alias.name) for alias in node.names if is_private(alias.name)}
+    return {(path, name) for path, name in found if not name.startswith("_asyncio_")}  # asyncio's, for what it awaits
+
+
+def test_a_private_name_of_another_package_is_found() -> None:
+    base, heir = ROOT / "workers/http/base.py", ROOT / "workers/gateways/heir.py"
+    sources = {
+        base: "class Base:\n    __slots__ = ('_a',)\n    def _b(self): self._c = 1\n",
+        heir: "class Heir(Base):\n    def f(self, other):\n        self._own = self._a, self._b(), other._c\n",
+    }
+    assert taken(sources) == {(heir, "_a"), (heir, "_b"), (heir, "_c")}
+
+
+def test_no_private_name_is_taken_from_another_package() -> None:
+    found = taken({path: path.read_text() for path in MODULES.values()})
+    assert sorted(f"{path.relative_to(ROOT)}: {name}" for path, name in found) == []

@@ -10,7 +10,7 @@ import argparse
 import random
 import time
 
-from preforkd.workers.gateways.wsgi_environ import add_fields
+from preforkd.workers.gateways.wsgi.environ import add_fields
 from preforkd.workers.http import compiled
 from tests.workers.http.heads import FIELDS, LINES, describe, parsed
 

@@ -50,7 +50,7 @@ class Recorder(ServerHttpProtocol):
     def log_exception(self, *args: object) -> None:
         self.errors.append(str(args))
 
-    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
+    def report_error(self, *args: object, exc: BaseException | None = None) -> None:
         self.errors.append(f"{args} {exc!r}")
 
 

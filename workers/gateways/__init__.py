@@ -1,68 +1,18 @@
-"""Gateways: how apps that are no protocol class are served, each by a subclass of `ServerHttpProtocol`."""
+"""Gateways: how apps that are no protocol class are served."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from preforkd.workers import log
+from preforkd.workers.gateways.gateway import Gateway, StartupError
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.loader import LoadedApp
     from preforkd.workers.settings import WorkerSettings
 
-
-class StartupError(Exception):
-    """The app could not start; the worker does not become ready.
-
-    Args:
-        text: why, in one line.
-        details: the app's own words, often a traceback; may be empty.
-    """
-
-    def __init__(self, text: str, details: str = "") -> None:
-        super().__init__(text)
-        self.details = details
-
-
-class Gateway(Protocol):
-    """What a worker asks of a gateway, in the order in which it asks."""
-
-    @property
-    def handler(self) -> type[ServerHttpProtocol]:
-        """The protocol class that serves the app."""
-
-    async def startup(self) -> None:
-        """Start the app; called before anything is accepted.
-
-        Raises:
-            StartupError: it cannot be served.
-        """
-
-    def drain(self, deadline: float) -> None:
-        """The worker leaves, or makes room for a successor that is on trial: tell the app. May be called again.
-
-        Args:
-            deadline: when the last connection is cut, in seconds of the loop's clock.
-        """
-
-    def resume(self) -> None:
-        """The successor was not good: the worker serves on."""
-
-    async def finish(self, deadline: float) -> None:
-        """No connection is left: wait for what the app still does, and cancel it at the deadline.
-
-        Args:
-            deadline: in seconds of the loop's clock.
-        """
-
-    async def shutdown(self, seconds: float) -> None:
-        """Have the app shut down.
-
-        Args:
-            seconds: that it gets.
-        """
+__all__ = ["Gateway", "StartupError", "gateway_for", "import_gateway"]
 
 
 def import_gateway(interface: str) -> None:
@@ -74,11 +24,11 @@ def import_gateway(interface: str) -> None:
 def gateway_for(loaded: LoadedApp, settings: WorkerSettings) -> Gateway | None:
     """Return the gateway of an app; None for a protocol class, which needs none."""
     if loaded.interface == "asgi":
-        from preforkd.workers.gateways.asgi import AsgiGateway, AsgiOptions
+        from preforkd.workers.gateways.asgi.gateway import AsgiGateway, AsgiOptions
 
         return AsgiGateway(loaded.app, AsgiOptions.from_settings(settings), log.LOGGER)
     if loaded.interface == "wsgi":
-        from preforkd.workers.gateways.wsgi import WsgiGateway
+        from preforkd.workers.gateways.wsgi.gateway import WsgiGateway
 
         return WsgiGateway.from_settings(loaded.app, settings)
     return None

@@ -64,7 +64,7 @@ def times_to_tell(when: str, began: float, deadline: float, *, app_knows: bool) 
 
 def is_event_stream(response: ResponseHead) -> bool:
     """Whether a response consists of server-sent events."""
-    for line in response._lines:
+    for line in response.lines:
         if line[: len(_NAME)].lower() == _NAME:
             return line[len(_NAME) :].partition(b";")[0].strip().lower() == _EVENTS
     return False

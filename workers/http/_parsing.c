@@ -5,7 +5,7 @@
  * the reference in `parsing.py` judges it. So nothing is refused here, and no rule has to be known here that is not
  * about a usual head. `tests/workers/http/test_compiled.py` compares the two.
  *
- * `add_fields()` is that of `gateways/wsgi_environ.py`.
+ * `add_fields()` is that of `gateways/wsgi/environ.py`.
  *
  * All input is bounded by the length of the bytes object, which ends with NUL: a read at s[n] is a read of that NUL,
  * which no table below takes for a part of anything.

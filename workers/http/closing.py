@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.parser import RequestParser
-    from preforkd.workers.http.waiter import Deferred, Rest, Wakeup
+    from preforkd.workers.http.waiter import Rest, Wakeup
     from preforkd.workers.http.writer import ResponseWriter
     from preforkd.workers.proxy_protocol import ProxyHeader
     from preforkd.workers.tls_connection import TlsConnection
@@ -74,15 +74,15 @@ class ClosingConnection(asyncio.Protocol):
         reader: the parser of requests.
         writer: the way out.
         connections: the table of the loop's connections that this one is in.
-        request: the head of the request that is being handled; None between two.
-        requests: how many there were, with that one.
-        keep_alive_wish: what the handler has said by `keep_alive()` for the current request, None: nothing.
+        requests: how many there were, with the current one.
         persistent: whether the connection may stay open after this request at all; not any more when it drains.
         limits: what the client may cost.
+        loop: the event loop.
         rest_may_be_long: more of the current body is still to come than would be drained if the handler does not read
             it, or nobody knows how much.
+        client_finished: the client has closed its side.
+        reading_paused: the socket is not read for now.
         continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
-        deferred: the request that is being handled, if its handler has returned that.
         proxy_header: what a PROXY header has said of the connection; None: there was none.
         peer_is_trusted: whether the peer's word on its clients counts; None: nobody has asked yet.
         speaks_for_others: the peer has spoken for a client of its own.
@@ -91,17 +91,49 @@ class ClosingConnection(asyncio.Protocol):
     # Slots: more than 30 attributes in an instance's dictionary make every one of them slower. Subclasses of
     # ServerHttpProtocol get a dictionary as usual.
     __slots__ = (
-        "__weakref__", "_allowed", "_bad", "_client", "_client_finished", "_context", "_discarded", "_edge",
-        "_given_loop", "_has_guard", "_intake", "_loop", "_marks", "_message", "_payload", "_reading_paused",
-        "_receiver", "_remote", "_rest", "_scheme", "_tail", "_task", "_waited_for_others", "_wakeup", "connections",
-        "continue_is_due", "deferred", "keep_alive_wish", "limits", "peer_is_trusted", "persistent", "proxy_header",
-        "reader", "request", "requests", "rest_may_be_long", "speaks_for_others", "state", "transport", "writer",
+        "__weakref__",
+        "_allowed",
+        "_bad",
+        "_client",
+        "_context",
+        "_discarded",
+        "_edge",
+        "_given_loop",
+        "_has_guard",
+        "_intake",
+        "_loop",
+        "_marks",
+        "_message",
+        "_payload",
+        "_receiver",
+        "_remote",
+        "_rest",
+        "_scheme",
+        "_tail",
+        "_task",
+        "_waited_for_others",
+        "_wakeup",
+        "client_finished",
+        "connections",
+        "continue_is_due",
+        "limits", "loop",
+        "peer_is_trusted",
+        "persistent",
+        "proxy_header",
+        "reader",
+        "reading_paused",
+        "requests",
+        "rest_may_be_long",
+        "speaks_for_others",
+        "state",
+        "transport",
+        "writer",
     )  # fmt: skip
 
     reader: RequestParser
     writer: ResponseWriter
     connections: Connections
-    _loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop
     _wakeup: Wakeup
     _context: Context
 
@@ -111,19 +143,16 @@ class ClosingConnection(asyncio.Protocol):
         self.limits = limits
         self.state = ConnectionState.NEW
         self.transport: asyncio.Transport | None = None
-        self.request: RequestMessage | None = None
         self.requests = 0
-        self.keep_alive_wish: bool | None = None
         self.persistent = True
         self._intake = HEAD
-        self._tail: list[bytes] = []
+        self._tail = b""  # of later requests: came while another is being handled
         self._message: RequestMessage | None = None
         self._bad: BadRequestError | None = None
         self._payload: PayloadStream = EMPTY_PAYLOAD
         self._task: asyncio.Task[None] | None = None
         self._rest: Rest | Coroutine[Any, Any, None] | None = None
-        self.deferred: Deferred | None = None
-        self._reading_paused = self._client_finished = self.continue_is_due = False
+        self.reading_paused = self.client_finished = self.continue_is_due = False
         self.rest_may_be_long = False
         self._discarded = 0
         self._remote: str | None = None
@@ -144,7 +173,8 @@ class ClosingConnection(asyncio.Protocol):
         """Answer an error instead of a request."""
         raise NotImplementedError
 
-    def _resume_reading(self) -> None:
+    def resume_reading(self) -> None:
+        """Read the socket again."""
         raise NotImplementedError
 
     def client_has_closed(self) -> None:
@@ -155,7 +185,7 @@ class ClosingConnection(asyncio.Protocol):
         """The request takes longer than `request_timeout`."""
         raise NotImplementedError
 
-    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
+    def report_error(self, *args: object, exc: BaseException | None = None) -> None:
         """Log an error, whatever becomes of the log."""
         raise NotImplementedError
 
@@ -177,7 +207,7 @@ class ClosingConnection(asyncio.Protocol):
         self.state = following(self.state, ConnectionEvent.CLOSE)
         self._intake = DISCARD
         self._discarded = 0
-        self._tail.clear()
+        self._tail = b""
         self._message = self._bad = None
         transport = self.transport
         if transport is None:
@@ -185,7 +215,7 @@ class ClosingConnection(asyncio.Protocol):
         # asyncio's TLS transports cannot: there the client closes, or the time is over.
         half = transport.can_write_eof()
         self._marks.linger = monotonic()
-        stays = (linger and not self._client_finished) or (half and self._may_leave_much())
+        stays = (linger and not self.client_finished) or (half and self._may_leave_much())
         if not stays or transport.is_closing() or not (half or has_unread):
             transport.close()  # with TLS it waits half a minute for the client's close_notify: the linger cuts that
             return
@@ -195,7 +225,7 @@ class ClosingConnection(asyncio.Protocol):
             except OSError:  # asyncio's own loop lets it out: the client has reset the connection meanwhile
                 transport.abort()
                 return
-        self._resume_reading()
+        self.resume_reading()
         if self._marks.cut and not has_unread:
             self._look_later()
 
@@ -251,14 +281,14 @@ class ClosingConnection(asyncio.Protocol):
             return
         if timeout > 0 and not self._marks.cut and self._has_half_a_record():
             self._cut_in(timeout)
-            self._loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _close_again, ref(self))
+            self.loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _close_again, ref(self))
         elif self._only_waits() if self.state is ConnectionState.CLOSING else idles and not self._has_unread():
             self._close_behind_last(timeout)
         elif idles and self.reader.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
             self._cut_in(timeout)
             if timeout > 0:
-                self._loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _refuse_half_a_head, ref(self))
+                self.loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _refuse_half_a_head, ref(self))
             else:
                 self._refuse_half_a_head()
         else:
@@ -286,17 +316,17 @@ class ClosingConnection(asyncio.Protocol):
         at = monotonic() + timeout
         # A look at the same deadline again, or one that is later: the timer that runs sees to it.
         if timeout > 0 and (not self._marks.cut or at < self._marks.cut - 0.001):
-            self._loop.call_later(timeout, cut_in_time, ref(self))
+            self.loop.call_later(timeout, cut_in_time, ref(self))
         self._marks.cut = at
 
     def _look_later(self) -> None:
-        self._loop.call_later(LOOK_AGAIN, _look_again, ref(self), LOOK_AGAIN)
+        self.loop.call_later(LOOK_AGAIN, _look_again, ref(self), LOOK_AGAIN)
 
     def close_when_idle(self) -> None:
         """The worker is about to exit, and a response is complete that has said keep-alive: close if nothing comes."""
         left = self._marks.cut - monotonic()
         if left > 0:
-            self._loop.call_later(min(NEXT_REQUEST_GRACE, left / 2), _look_again, ref(self), 0.0)
+            self.loop.call_later(min(NEXT_REQUEST_GRACE, left / 2), _look_again, ref(self), 0.0)
         else:
             self.closing(left)
 
@@ -370,10 +400,10 @@ class ClosingConnection(asyncio.Protocol):
 
     def check_deadlines(self, now: float) -> None:
         """Act on what has run out; called by the sweep."""
-        if self._reading_paused and self.state is ConnectionState.ACTIVE:
+        if self.reading_paused and self.state is ConnectionState.ACTIVE:
             self._look_for_client()
         untaken = self.untaken()
-        waits_for_body = self._intake in (BODY, DRAIN) and not self._reading_paused and not self.continue_is_due
+        waits_for_body = self._intake in (BODY, DRAIN) and not self.reading_paused and not self.continue_is_due
         received = self.reader.body_received if waits_for_body else None
         sight = Sight(self.state, self.requests, received, self.writer.sent - untaken, untaken)
         deadline = expired(sight, self._marks, self._allowed, now)
@@ -382,7 +412,7 @@ class ClosingConnection(asyncio.Protocol):
 
     def may_have_left(self) -> bool:
         """Whether the client has closed its side, be it in what was read or behind it."""
-        return self._client_finished or self._marks.left == self.requests
+        return self.client_finished or self._marks.left == self.requests
 
     def _look_for_client(self) -> None:
         """Notice that a client has left whose next requests, or whose body, are not read for now."""
@@ -463,9 +493,9 @@ def _look_again(connection: ref[ClosingConnection], waited: float) -> None:
         return
     if protocol.untaken():
         waited = min(2 * (waited or LOOK_AGAIN), LOOK_AGAIN_MAX)
-        protocol._loop.call_later(waited, _look_again, connection, waited)
+        protocol.loop.call_later(waited, _look_again, connection, waited)
     elif waited:  # perhaps in this very moment: a timer of a loop that was busy is due at once
-        protocol._loop.call_later(LOOK_AGAIN, _look_again, connection, 0.0)
+        protocol.loop.call_later(LOOK_AGAIN, _look_again, connection, 0.0)
     else:
         protocol.closing(protocol._marks.cut - monotonic())
 

@@ -5,7 +5,7 @@ An operator chooses with `--parser`; without the daemon the compiled form runs i
 Attributes:
     usual_head: of `_parsing`: takes the bytes of a head, and the limits for the number of fields and for the size of a
         body; returns None for a head that is for the reference. None: the pure form runs.
-    add_fields: likewise; the pure one is in `gateways/wsgi_environ.py`.
+    add_fields: likewise; the pure one is in `gateways/wsgi/environ.py`.
 """
 
 from __future__ import annotations

@@ -14,19 +14,21 @@ from preforkd.workers import offspring
 from preforkd.workers.http.closing import BODY, DISCARD, DRAIN, HEAD, HOLD, RAW, ClosingConnection
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.decoding import DecodedPayload
+from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError, ResponseError
-from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.parser import RequestParser
 from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.rules import refused_request
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Rest, Wakeup, raising
-from preforkd.workers.http.writer import DONE, ResponseWriter
+from preforkd.workers.http.writer import ResponseWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from preforkd.workers.http.waiter import Steps
+    from preforkd.workers.http.exchange import Exchange
+    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.waiter import Deferred, Steps
 
 UNREAD_BODY_MAX = 65536  # bytes of a body nobody read that are worth keeping the connection for
 LINGER_BYTES = 16 * 1024 * 1024  # bytes discarded in a lingering close
@@ -40,15 +42,40 @@ class HttpConnection(ClosingConnection):
             attribute; a gateway whose interface wants the bytes of the wire sets it to False.
         outlives_cancellation: whether a cancellation that hits the connection's task between two requests ends no more
             than this task, and the next request gets another; else it ends the connection.
-        request_began: when the current request did, seconds of the monotonic clock; 0.0 when nobody wants to know.
     """
 
-    __slots__ = ("request_began",)
-
-    request_began: float
+    __slots__ = ()
 
     decodes_bodies = True
     outlives_cancellation = False
+
+    @property
+    def request(self) -> RequestMessage | None:
+        """The head of the request that is being handled; None between two."""
+        exchange = self.writer.exchange
+        return exchange.request if exchange is not None else None
+
+    @property
+    def request_began(self) -> float:
+        """When it did, seconds of the monotonic clock; 0.0 when nobody wants to know, or there is none."""
+        exchange = self.writer.exchange
+        return exchange.began if exchange is not None else 0.0
+
+    @property
+    def deferred(self) -> Deferred | None:
+        """What its handler has returned, if callbacks do its work."""
+        exchange = self.writer.exchange
+        return exchange.deferred if exchange is not None else None
+
+    @property
+    def handler_task(self) -> asyncio.Task[None] | None:
+        """The task in whose name handlers run; None when there is none now."""
+        return self._task
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether the bytes belong to another protocol."""
+        return self._receiver is not None
 
     # What `processing.py` adds.
 
@@ -65,7 +92,7 @@ class HttpConnection(ClosingConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport (asyncio's call)."""
         self.transport = cast("asyncio.Transport", transport)
-        self._loop = loop = self._given_loop or asyncio.get_running_loop()
+        self.loop = loop = self._given_loop or asyncio.get_running_loop()
         self.reader = RequestParser(self.limits)
         self.writer = ResponseWriter(self, self.transport, loop)
         self._wakeup = Wakeup(loop)
@@ -114,7 +141,7 @@ class HttpConnection(ClosingConnection):
         if parser.in_body:
             body = None if self._decodes(message) else parser.whole_body(data)
             if body is not None:
-                self._payload = PayloadStream.whole(body, self._loop)
+                self._payload = PayloadStream.whole(body, self.loop)
             else:
                 self._expect_body(message)
         if parser.consumed != len(data):
@@ -127,9 +154,9 @@ class HttpConnection(ClosingConnection):
     def _expect_body(self, message: RequestMessage) -> None:
         self._intake = BODY
         if self._decodes(message):
-            self._payload = DecodedPayload(self, self._loop, message.compression or "", self.limits.limit_body)
+            self._payload = DecodedPayload(self, self.loop, message.compression or "", self.limits.limit_body)
         else:
-            self._payload = PayloadStream(self, self._loop)
+            self._payload = PayloadStream(self, self.loop)
         self.continue_is_due = message.expect_continue
         self.rest_may_be_long = message.content_length is None or message.content_length > UNREAD_BODY_MAX
         self._marks.body = 0.0
@@ -160,7 +187,7 @@ class HttpConnection(ClosingConnection):
     def _drain_body(self) -> None:
         """The handler is done and has not read all of the body; the head has said keep-alive, so the rest is short."""
         self._intake = DRAIN
-        self._resume_reading()
+        self.resume_reading()
 
     def _receive_unread(self, data: bytes) -> None:
         """The rest of a body that the handler did not read, `UNREAD_BODY_MAX` at most: thrown away."""
@@ -174,27 +201,28 @@ class HttpConnection(ClosingConnection):
 
     def _keep(self, data: bytes) -> None:
         """Bytes of a later request: kept unparsed, and no more of them are read until it is their turn."""
-        self._tail.append(data)
-        self._pause_reading()
+        self._tail = self._tail + data if self._tail else data
+        self.pause_reading()
 
     def take_tail(self) -> None:
         """It is the turn of what was kept."""
-        tail = b"".join(self._tail)
-        self._tail.clear()
+        tail, self._tail = self._tail, b""
         self._waited_for_others = True
-        self._resume_reading()
+        self.resume_reading()
         self.data_received(tail)
-        if self._client_finished and not self._tail:
+        if self.client_finished and not self._tail:
             self.persistent = False
 
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and self.transport is not None and not self.transport.is_closing():
-            self._reading_paused = True
+    def pause_reading(self) -> None:
+        """Read nothing of the socket until `resume_reading()`."""
+        if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
+            self.reading_paused = True
             self.transport.pause_reading()
 
-    def _resume_reading(self) -> None:
-        if self._reading_paused:
-            self._reading_paused = False
+    def resume_reading(self) -> None:
+        """Read the socket again, if it was paused."""
+        if self.reading_paused:
+            self.reading_paused = False
             if self.transport is not None and not self.transport.is_closing():
                 self.transport.resume_reading()
 
@@ -219,7 +247,7 @@ class HttpConnection(ClosingConnection):
         task = self._task
         wakeup = self._wakeup
         if task is not None and wakeup.callback is not None and not wakeup.held:
-            loop = self._loop
+            loop = self.loop
             try:
                 _enter_task(loop, task)
             except RuntimeError:  # called from within another task
@@ -240,17 +268,17 @@ class HttpConnection(ClosingConnection):
             # Made with the first request: a connection that stays silent costs no task.
             self._new_task()
         elif wakeup.callback is not None:
-            self._loop.call_soon(wakeup.wake)
+            self.loop.call_soon(wakeup.wake)
 
     def go_on(self) -> None:
         """Process a request until it has to wait for something; then the rest is for the task to await."""
         writer = self.writer
-        writer.flushed_by_caller = True
+        writer.corked = True
         context = self._context.copy()
         try:
             rest = context.run(self.process_request, context)
         finally:
-            writer.flushed_by_caller = False
+            writer.corked = False
             if writer.due:
                 writer.flush()
         if rest is not None:
@@ -259,13 +287,11 @@ class HttpConnection(ClosingConnection):
             self._rest = rest
             self.request_waits()
 
-    def step(
-        self, request: RequestMessage | None, run: Callable[..., object], steps: Steps, error: BaseException | None
-    ) -> object:
+    def step(self, exchange: Exchange, run: Callable[..., object], steps: Steps, error: BaseException | None) -> object:
         """Make a step of a handler that has waited; what it has written is flushed behind it.
 
         Args:
-            request: its message.
+            exchange: whose handler it is.
             run: of its context.
             steps: the iterator.
             error: to be raised in it.
@@ -274,21 +300,21 @@ class HttpConnection(ClosingConnection):
             What it waits for; DONE at its end.
         """
         writer = self.writer
-        is_current = self.request is request and self._intake != RAW and self.transport is not None
+        is_current = writer.exchange is exchange and self._intake != RAW and self.transport is not None
         if is_current:
-            writer.flushed_by_caller = True
+            writer.corked = True
         try:
             waiting = run(next, steps, DONE) if error is None else run(steps.throw, error)
         except StopIteration:  # out of throw(), which has no default
             waiting = DONE
         except BaseException:
             if is_current:
-                writer.flushed_by_caller = False  # flushed when it is clear what comes of it: the head says it, perhaps
+                writer.corked = False  # flushed when it is clear what comes of it: the head says it, perhaps
             raise
         finally:
             error = None  # a frame and an exception that hold each other wait for the collector
         if is_current:
-            writer.flushed_by_caller = False
+            writer.corked = False
             if writer.due:
                 writer.flush()
             if waiting is not DONE:
@@ -301,10 +327,10 @@ class HttpConnection(ClosingConnection):
         """The handler of the current request waits for something; for gateways that want to know."""
 
     def _new_task(self) -> None:
-        self._task = self._loop.create_task(self.start(), context=self._context)
+        self._task = self.loop.create_task(self.start(), context=self._context)
         self._task.add_done_callback(self._task_is_done)
 
-    def _let_task_go(self) -> None:
+    def let_task_go(self) -> None:
         """The connection goes on without its task, which is in the rest of a request; the next one gets another."""
         if self._task is not None:
             self._task.remove_done_callback(self._task_is_done)
@@ -323,9 +349,9 @@ class HttpConnection(ClosingConnection):
         if self.outlives_cancellation and task.cancelled() and self.state is not ConnectionState.ACTIVE:
             early = False
         if isinstance(exc, Exception) or (exc is not None and task.cancelled() and not task.cancelling()):
-            self._log_error("Error in start()", exc=exc)
+            self.report_error("Error in start()", exc=exc)
         elif early and exc is None:
-            self._log_error("start() has returned while its connection was open")
+            self.report_error("start() has returned while its connection was open")
         if early or (exc is not None and self.state is ConnectionState.UPGRADED):
             self.abort()
             self.cancel_handler()  # a gateway's may not wait in the task
@@ -368,9 +394,8 @@ class HttpConnection(ClosingConnection):
         self.state = following(self.state, ConnectionEvent.UPGRADE)
         self._intake = RAW
         self._receiver = receiver
-        early = b"".join(self._tail)
-        self._tail.clear()
-        self._resume_reading()
+        early, self._tail = self._tail, b""
+        self.resume_reading()
         return early
 
     def eof_received(self) -> bool:
@@ -381,7 +406,7 @@ class HttpConnection(ClosingConnection):
         """
         if self._receiver is not None:
             return bool(self._receiver.eof_received())
-        self._client_finished = True
+        self.client_finished = True
         intake = self._intake
         if intake == BODY:
             self._payload.set_exception(ClientDisconnectedError("the request body was cut"))
@@ -403,7 +428,7 @@ class HttpConnection(ClosingConnection):
             self._give_up_later()
 
     def _give_up_later(self) -> None:
-        self._loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))
+        self.loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone (asyncio's call): the one teardown, from every exit."""
@@ -414,7 +439,7 @@ class HttpConnection(ClosingConnection):
         self._intake = DISCARD
         self.transport = None
         self._message = self._bad = None
-        self._tail.clear()
+        self._tail = b""
         self.connections.discard(self)
         self._payload.set_exception(ClientDisconnectedError("the client is gone"))
         self._payload = EMPTY_PAYLOAD
@@ -457,12 +482,12 @@ class HttpConnection(ClosingConnection):
 
     def pause_body(self) -> None:
         """The handler reads slower than the client sends."""
-        self._pause_reading()
+        self.pause_reading()
 
     def resume_body(self) -> None:
         """The handler has read."""
         if self._intake == BODY:
-            self._resume_reading()
+            self.resume_reading()
 
     def body_wanted(self) -> None:
         """The handler waits for the body: now the client may send it (RFC 9110 section 10.1.1)."""
@@ -510,19 +535,6 @@ class HttpConnection(ClosingConnection):
     def client_is(self, client: tuple[str, int] | None) -> None:
         """Take the address of the current request's client."""
         self._remote = client[0] if client is not None else "-"
-
-    # The response's questions.
-
-    def _may_keep_alive(self) -> bool:
-        """Whether the connection may stay open after the current request, as far as is known now."""
-        request = self.request
-        return (
-            self.persistent
-            and request is not None
-            and not request.should_close
-            and not self.continue_is_due
-            and not self.rest_may_be_long
-        )
 
 
 def _give_up(connection: ref[HttpConnection]) -> None:

@@ -212,7 +212,7 @@ def cut_in_time(connection: ref[ClosingConnection]) -> None:
         return
     left = protocol._marks.cut - time.monotonic()
     if left > 0:
-        protocol._loop.call_later(left, cut_in_time, connection)
+        protocol.loop.call_later(left, cut_in_time, connection)
         return
     try:
         protocol.cancel_slow_request()
@@ -222,7 +222,7 @@ def cut_in_time(connection: ref[ClosingConnection]) -> None:
 
 def _end(connection: ClosingConnection, text: str, exc: BaseException) -> None:
     """Abort a connection that has failed, whatever it does, so that the others get their turn."""
-    connection._log_error(text, exc=exc)
+    connection.report_error(text, exc=exc)
     with contextlib.suppress(Exception, asyncio.CancelledError):
         connection.abort()
 

@@ -21,23 +21,30 @@ from preforkd.workers.http.fields import (
     status_line,
 )
 from preforkd.workers.http.message import HttpVersion, HttpVersion11
+from preforkd.workers.http.persistence import may_stay_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from preforkd.workers.http.exchange import Exchange, Wire
     from preforkd.workers.http.filters import Compressor, Rechunker
-    from preforkd.workers.http.writer import ResponseWriter
 
 
 class ResponseHead:
     """What `Response` has for its head; see there.
+
+    Attributes:
+        lines: the fields set so far as they are sent, each checked, with its CR LF; without Content-Length.
+        content_length: its number; None: there is none.
+        length_line: its line.
+        exchange: that this answers; None: there was none when it was made.
 
     What every response reads is set in `__init__`, and one attribute says that the rest is as the class has it: reading
     an attribute of the class through an instance costs 16 ns, of the instance 5, and there were 20 a response.
     """
 
     # Every response sets these before it reads them, or reads them once.
-    _length_line = b""
+    length_line = b""
     _left: int | None = None
     head_is_due = False
     keeps = False
@@ -57,23 +64,20 @@ class ResponseHead:
 
     def __init__(
         self,
-        writer: ResponseWriter,
+        writer: Wire,
         status: int,
         http_version: HttpVersion = HttpVersion11,
         close: bool = False,
         reason: str | None = None,
     ) -> None:
         self._writer = writer
-        try:
-            self._request = writer.connection.request  # type: ignore[union-attr]  # see below
-        except AttributeError:  # the client is gone
-            self._request = None
+        self.exchange: Exchange | None = writer.exchange
         self.status = self.sent_status = status
         self._first_line = PLAIN_LINES.get(status, b"")
         self._version = http_version
         self._close = close
-        self._lines: list[bytes] = []
-        self._length: int | None = None
+        self.lines: list[bytes] = []
+        self.content_length: int | None = None
         self._plain = self._takes_fields = True
         self.headers_sent = self.ended = False
         if not self._first_line or reason is not None or type(status) is not int:
@@ -90,7 +94,7 @@ class ResponseHead:
         if code not in PLAIN_LINES:
             self._plain = False
         if before == 101 != code:  # it was changed, and what was taken from `Connection` is for 101 alone
-            self._lines = [line for line in self._lines if line[:11].lower() != b"connection:"]
+            self.lines = [line for line in self.lines if line[:11].lower() != b"connection:"]
 
     def add_header(self, name: str, value: str) -> None:
         """Add a field.
@@ -106,11 +110,11 @@ class ResponseHead:
             if field is not None:
                 line, length = field
                 if length is None:
-                    self._lines.append(line)
+                    self.lines.append(line)
                     return
-                if self._length is None:
-                    self._length = length
-                    self._length_line = line
+                if self.content_length is None:
+                    self.content_length = length
+                    self.length_line = line
                     return
         self._add_new_header(name, value)
 
@@ -127,7 +131,7 @@ class ResponseHead:
             self._own_headers.add(name, value)
         elif not meaning or self._interpret(name, meaning, value):
             line = field_line(name, value)
-            self._lines.append(line)
+            self.lines.append(line)
             remember(name, value, line)
 
     def add_headers(self, *pairs: tuple[str, str]) -> None:
@@ -141,11 +145,11 @@ class ResponseHead:
             if not (value.isascii() and value.isdigit()):
                 raise ValueError(f"invalid Content-Length: {value!r}")
             length = int(value)
-            if self._length is not None and self._length != length:
+            if self.content_length is not None and self.content_length != length:
                 raise ValueError("Content-Length was set to another value already")
-            self._length = length
-            self._length_line = length_line(length)
-            remember(name, value, self._length_line, length)
+            self.content_length = length
+            self.length_line = length_line(length)
+            remember(name, value, self.length_line, length)
             return False  # written by send_headers(), which knows whether it applies
         if meaning == "transfer-encoding":
             if value.strip().lower() != "chunked":
@@ -170,6 +174,23 @@ class ResponseHead:
             self._plain = False
         return True
 
+    def replace_reason(self, reason: str) -> None:
+        """Have another phrase behind the status, which was checked."""
+        self._reason = reason
+        self._first_line = status_line(self.sent_status, reason)
+
+    def has_own(self, *, date: bool = False, server: bool = False, request_id: bool = False) -> None:
+        """Some of `lines` are fields that are added to every other head."""
+        self._plain = False
+        self._has_date |= date
+        self._has_server |= server
+        self._has_id |= request_id
+
+    def set_length(self, length: int) -> None:
+        """Say how long the body is, when it is known before the head goes out; for a head that does not say it."""
+        self.content_length = length
+        self.length_line = length_line(length)
+
     def _chunk(self) -> None:
         self._chunked = True
         self._plain = False
@@ -186,10 +207,10 @@ class ResponseHead:
         return self._own_headers
 
     def _copy_headers(self) -> CIMultiDict[str]:
-        pairs = [line[:-2].decode("utf-8", "surrogateescape").split(": ", 1) for line in self._lines]
+        pairs = [line[:-2].decode("utf-8", "surrogateescape").split(": ", 1) for line in self.lines]
         headers = CIMultiDict((name, value) for name, value in pairs)
-        if self._length is not None:
-            headers["Content-Length"] = str(self._length)
+        if self.content_length is not None:
+            headers["Content-Length"] = str(self.content_length)
         if self._chunked:
             headers["Transfer-Encoding"] = "chunked"
         return headers
@@ -198,8 +219,8 @@ class ResponseHead:
         """The multidict was handed out and may have been changed: read it back, with the same checks."""
         headers, self._own_headers = self._own_headers, None
         self._takes_fields = True
-        self._lines.clear()
-        self._length = None
+        self.lines.clear()
+        self.content_length = None
         self._chunked = self._has_date = self._has_server = self._has_id = False
         for name, value in (headers or {}).items():
             self.add_header(name, value)
@@ -212,33 +233,38 @@ class ResponseHead:
         """Whether the connection may stay open after this response; `self.keep_alive(True)` makes it so."""
         if self.headers_sent and not self.head_is_due:
             return self.keeps
-        connection = self._writer.connection
-        return not self._close and connection is not None and connection._may_keep_alive()
+        connection, exchange = self._writer.connection, self.exchange
+        if self._close or connection is None or exchange is None or exchange is not self._writer.exchange:
+            return False
+        return may_stay_open(connection, exchange)
 
     def render(self, body: Iterable[bytes]) -> bytes:
         """Make the bytes of the head and what comes behind it; here it is decided whether the connection stays open."""
         self.head_is_due = False
-        connection = self._writer.connection
-        # connection._may_keep_alive(), without the call.
-        request = connection.request if connection is not None else None
-        keeps = self.keeps = bool(
-            connection is not None
-            and connection.keep_alive_wish
-            and not self._close
-            and connection.persistent
-            and request is not None
-            and not request.should_close
-            and not connection.continue_is_due
-            and not connection.rest_may_be_long
-        )
+        connection, exchange = self._writer.connection, self.exchange
+        if exchange is None or connection is None:
+            keeps = self.keeps = False
+            id_line = b""
+        else:
+            request = exchange.request
+            # may_stay_open(), without the call.
+            keeps = self.keeps = bool(
+                exchange.keep_alive
+                and not self._close
+                and connection.persistent
+                and request is not None
+                and not request.should_close
+                and not connection.continue_is_due
+                and not connection.rest_may_be_long
+            )
+            id_line = request.id_line if request is not None else b""
         fields = clock.keep_alive_fields if keeps else clock.close_fields
-        id_line = request.id_line if request is not None else b""
         if not self._plain:
             if self._has_date or self._has_server or self.sent_status == 101:
                 fields = self._unusual_fields(keeps)
             if self._has_id:
                 id_line = b""
-        return b"".join([self._first_line, *self._lines, id_line, fields, *body])
+        return b"".join([self._first_line, *self.lines, id_line, fields, *body])
 
     def _unusual_fields(self, keeps: bool) -> bytes:
         """The default fields of a head that has some of them already, and the empty line."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.message import RequestMessage
 
 _END = b"\r\n\r\n"
+_NO_PARTS: list[bytes] = []  # of connections that have had no body: nothing is added to it
 
 
 class RequestParser:
@@ -62,7 +63,7 @@ class RequestParser:
         self._usual_head = compiled.usual_head
         # A head up to here is within both limits of its size.
         self._short = min(size for size in (limits.limit_header_size, limits.limit_request_line, 1 << 30) if size)
-        self.body: list[bytes] = []
+        self.body = _NO_PARTS
         self.partial: bytearray | None = None
         self.consumed = 0
         self.in_body = False
@@ -169,6 +170,8 @@ class RequestParser:
         Raises:
             BadRequestError: 400 for invalid chunks, 413 past the limit, 431 for trailers.
         """
+        if self.body is _NO_PARTS:
+            self.body = []
         chunked = self._chunked
         if chunked is not None:
             self.consumed = chunked.feed(data, self.body)

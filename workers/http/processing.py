@@ -13,12 +13,13 @@ from preforkd.workers import offspring
 from preforkd.workers.http.access_log_format import NOT_SENT
 from preforkd.workers.http.closing import BODY, DISCARD, HEAD, HOLD
 from preforkd.workers.http.connection import HttpConnection
+from preforkd.workers.http.done import DONE
 from preforkd.workers.http.error_page import FINAL_STATUSES
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError, overloaded
+from preforkd.workers.http.exchange import Exchange
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Deferred, Ending, Rest, raising
-from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
     import logging
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 # How a request gets into the access log. LINE and TIMED_LINE are what log_access() does, without its call.
 NO_LOG, LINE, TIMED_LINE, CALL = range(4)
 
-_NOTHING_SAID: bool | None = None  # with a type that tells mypy that the handler may change it
-
 # An override of a log method that fails must not reach the client, nor end the connection. It does not wait, so a
 # CancelledError out of it is its own.
 LOG_MAY_FAIL = contextlib.suppress(Exception, asyncio.CancelledError)
@@ -49,12 +48,10 @@ class ProcessingConnection(HttpConnection):
 
     Attributes:
         access_log, allowed_methods: see `ServerHttpProtocol`.
-        access_was_logged: the current request needs no line of the access log any more.
     """
 
     __slots__ = (
-        "_count_request", "_last_request", "_logging", "_request_expired", "_times_requests", "access_log",
-        "access_was_logged", "allowed_methods",
+        "_count_request", "_last_request", "_logging", "_times_requests", "access_log", "allowed_methods",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +68,7 @@ class ProcessingConnection(HttpConnection):
         self.access_log = access_log
         self._last_request = limits.keep_alive_requests
         self._logging = NO_LOG
-        self._request_expired = self.access_was_logged = self._times_requests = False
+        self._times_requests = False
         self._count_request: Callable[[str, int, float], None] | None = None
 
     # What `protocol.py` adds.
@@ -92,8 +89,8 @@ class ProcessingConnection(HttpConnection):
         """Answer with an error."""
         raise NotImplementedError
 
-    def _log_request(self, message: RequestMessage | None, response: Response | None, seconds: float) -> None:
-        """Write a line to the access log, if there is one."""
+    def _log_request(self, exchange: Exchange, response: Response | None) -> None:
+        """Write a line to the access log, if there is one and it has not been written."""
         raise NotImplementedError
 
     def log_debug(self, *args: object) -> None:
@@ -103,6 +100,18 @@ class ProcessingConnection(HttpConnection):
     def _log_failure(self, text: str) -> None:
         """Log with the traceback of the current exception."""
         raise NotImplementedError
+
+    @property
+    def access_was_logged(self) -> bool:
+        """Whether the current request needs no line of the access log any more; set by overrides of `log_access()`."""
+        exchange = self.writer.exchange
+        return exchange is not None and exchange.is_logged
+
+    @access_was_logged.setter
+    def access_was_logged(self, value: bool) -> None:
+        exchange = self.writer.exchange
+        if exchange is not None:
+            exchange.is_logged = value
 
     # The requests.
 
@@ -134,16 +143,13 @@ class ProcessingConnection(HttpConnection):
                     await asyncio.sleep(0)  # a pipeline must not keep the loop from the other connections
             elif self._intake >= DISCARD:
                 return
-            else:
-                await self._wait_for_request()
-
-    async def _wait_for_request(self) -> None:
-        try:
-            await self._wakeup
-        except asyncio.CancelledError as exc:
-            if not isinstance(self._rest, Rest):
-                raise
-            self._rest.error = exc  # a request has begun meanwhile: it is the one that is cancelled
+            else:  # not in a coroutine of its own, whose frame each idle connection would keep
+                try:
+                    await self._wakeup
+                except asyncio.CancelledError as exc:
+                    if not isinstance(self._rest, Rest):
+                        raise
+                    self._rest.error = exc  # a request has begun meanwhile: it is the one that is cancelled
 
     def process_request(self, context: Context) -> Rest | None:
         """Process the request that has come, or answer what is wrong with it, until it is over or has to wait.
@@ -161,47 +167,47 @@ class ProcessingConnection(HttpConnection):
             return None
         self.state = ACTIVE
         self._message = None
-        self.request = message
-        self.keep_alive_wish = _NOTHING_SAID
+        payload = self._payload
+        writer = self.writer
+        exchange = writer.exchange = Exchange()
+        exchange.request = message  # type: ignore[assignment]  # None is refused below
+        exchange.body = payload
+        exchange.wire = writer
         self.requests += 1
         if self.requests == self._last_request:
             self.persistent = False
-        started = 0.0
         if self._times_requests:
-            started = self.request_began = monotonic()
-        payload = self._payload
+            exchange.began = monotonic()
         try:
             if message is None or payload is not EMPTY_PAYLOAD or self.allowed_methods or self._has_guard:
                 if message is None and self._bad is not None:
-                    message = self.request = self._bad.request
+                    message = exchange.request = self._bad.request  # type: ignore[assignment]  # as above
                 self._check_request(message, payload)
             handling = self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
             if handling is not DONE:
                 if handling.__class__ is CoroutineType:
                     steps = handling.__await__()
                 elif isinstance(handling, Deferred):
-                    self._defer(handling, started)
+                    exchange.deferred = handling
+                    self.connections.active += 1
                     return None
                 else:
                     steps = _awaited(handling).__await__()
                 waiting = next(steps, DONE)
                 if waiting is not DONE:
-                    then = partial(self._after_handler, message, payload, started)
-                    return Rest(self, message, steps, waiting, context, then)
+                    return Rest(self, exchange, steps, waiting, context, partial(self._after_handler, exchange))
         except BaseException as exc:  # noqa: BLE001 -- raised again there if it is for the loop
-            return self._begun(message, self._after_handler(message, payload, started, exc), context)
-        return self._begun(message, self._after_handler(message, payload, started, None), context)
+            return self._begun(exchange, self._after_handler(exchange, exc), context)
+        return self._begun(exchange, self._after_handler(exchange, None), context)
 
-    def _begun(self, message: RequestMessage | None, steps: Steps | None, context: Context) -> Rest | None:
+    def _begun(self, exchange: Exchange, steps: Steps | None, context: Context) -> Rest | None:
         """Make the first of these steps, in the current context, which is `context`; return what is left then."""
         if steps is None:
             return None
         waiting = next(steps, DONE)
-        return None if waiting is DONE else Rest(self, message, steps, waiting, context)
+        return None if waiting is DONE else Rest(self, exchange, steps, waiting, context)
 
-    def _after_handler(
-        self, message: RequestMessage | None, payload: PayloadStream, started: float, exc: BaseException | None
-    ) -> Steps | None:
+    def _after_handler(self, exchange: Exchange, exc: BaseException | None) -> Steps | None:
         """The handler has returned, or raised `exc`: end its request.
 
         Returns:
@@ -212,82 +218,75 @@ class ProcessingConnection(HttpConnection):
         """
         if offspring.strayed:
             offspring.end(exc)
+        writer = self.writer
         if exc is not None:
-            if self.request is not message or self._is_for_the_loop(exc, message, started):
+            if writer.exchange is not exchange or self._is_for_the_loop(exc, exchange):
                 try:
                     raise exc
                 finally:
                     del exc  # a frame and an exception that hold each other wait for the collector
-            return self._finish_failed(exc, message, payload, started).__await__()
-        if self.request is not message:  # the connection has gone on without this handler
+            return self._finish_failed(exc, exchange).__await__()
+        if writer.exchange is not exchange:  # the connection has gone on without this handler
             return None
-        writer = self.writer
         response = writer.response
         if writer.due:
             writer.flush()
         if (
             response is None
-            or not (response.ended and response.keeps and self.keep_alive_wish)
+            or not (response.ended and response.keeps and exchange.keep_alive)
             or self._intake != HOLD
-            or self._client_finished
+            or self.client_finished
             or not self.persistent
             or writer.paused
         ):
-            return self._finish_request(message, payload, started).__await__()
+            return self._finish_request(exchange).__await__()
         # A complete response on a connection that stays open: the same as _finish_request() does, in less.
         if response.sent_status >= 300:
             self.connections.count_other(response.sent_status)
         count = self._count_request
         if count is not None:
-            count(message.method, response.sent_status, monotonic() - started)  # type: ignore[union-attr]  # without one there is no keep-alive
+            count(exchange.request.method, response.sent_status, monotonic() - exchange.began)
         logging_way = self._logging
         if logging_way == NO_LOG:
             pass
-        elif logging_way == CALL or self.access_was_logged:
-            self._log_request(message, response, monotonic() - started)
+        elif logging_way == CALL or exchange.is_logged:
+            self._log_request(exchange, response)
         else:
-            seconds = monotonic() - started if logging_way == TIMED_LINE else 0.0
+            seconds = monotonic() - exchange.began if logging_way == TIMED_LINE else 0.0
             log: Any = self.access_log
             try:
-                log.log(message, response, None, seconds, self._remote or self.remote)
+                log.log(exchange.request, response, None, seconds, self._remote or self.remote)
             except Exception:  # noqa: BLE001 -- a broken log must not reach the client
                 self._log_failure("Error in the access log")
-        writer.response = self.request = None
+        writer.response = writer.exchange = None
         self.state = IDLE
         self._intake = HEAD
-        if payload is not EMPTY_PAYLOAD:
+        if exchange.body is not EMPTY_PAYLOAD:
             self._payload = EMPTY_PAYLOAD
         if self._tail:
             self.take_tail()
         return None
 
-    async def _finish_failed(
-        self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream, started: float
-    ) -> None:
+    async def _finish_failed(self, exc: BaseException, exchange: Exchange) -> None:
         """End a request whose handler has raised."""
         traceback = exc.__traceback__
         try:
             raise exc  # noqa: TRY301 -- an override of handle_error() may want to know what is being handled
         except BaseException:  # noqa: BLE001 -- as above
             exc.__traceback__ = traceback  # without this frame
-            answered = await self._answer_failure(exc, message, payload)
+            answered = await self._answer_failure(exc, exchange)
         finally:
             del exc, traceback  # a frame and an exception that hold each other wait for the collector
         if not answered:
             self._count(self.writer.response)
-            self.log_abandoned(message, started)
-        if not answered or self.request is not message:
+            self.log_abandoned(exchange)
+        if not answered or self.writer.exchange is not exchange:
             return
         if self.writer.due:
             self.writer.flush()
-        await self._finish_request(message, payload, started)
+        await self._finish_request(exchange)
 
     # A request that goes on without the task.
-
-    def _defer(self, handling: Deferred, started: float) -> None:
-        handling.started = started
-        self.deferred = handling
-        self.connections.active += 1
 
     def end_deferred(self, error: BaseException | None) -> None:
         """What `handle_request()` has returned instead of a coroutine has come to its end.
@@ -295,28 +294,32 @@ class ProcessingConnection(HttpConnection):
         Args:
             error: what it has raised; None: nothing.
         """
-        deferred, self.deferred = self.deferred, None
-        if deferred is None:
+        exchange = self.writer.exchange
+        if exchange is None or exchange.deferred is None:
             raise AssertionError("there is no deferred request")
+        exchange.deferred = None
         self.connections.active -= 1
         try:
-            steps = self._after_handler(self.request, self._payload, deferred.started, error)
+            steps = self._after_handler(exchange, error)
         except BaseException as exc:  # noqa: BLE001 -- raised again where the task's own exceptions are
             self._rest = raising(exc)
         else:
             if steps is None:
                 return
-            self._rest = Ending(self, self.request, steps, None, self._context.copy())
+            self._rest = Ending(self, exchange, steps, None, self._context.copy())
         self._wakeup.wake()
 
     def cancel_handler(self) -> None:
         """Cancel the handler of the current request, if there is one."""
-        deferred, self.deferred = self.deferred, None
-        if deferred is not None:  # the task has to wait for it like for any other, to be cancelled
+        exchange = self.writer.exchange
+        deferred = exchange.deferred if exchange is not None else None
+        if exchange is not None and deferred is not None:
+            # The task has to wait for it like for any other, to be cancelled.
+            exchange.deferred = None
             self.connections.active -= 1
-            then = partial(self._after_handler, self.request, self._payload, deferred.started)
+            then = partial(self._after_handler, exchange)
             steps = deferred.__await__()
-            self._rest = Rest(self, self.request, steps, next(steps), self._context.copy(), then)
+            self._rest = Rest(self, exchange, steps, next(steps), self._context.copy(), then)
             deferred.abandon()  # the task may be cancelled before it waits for it
             self._wakeup.wake()
         super().cancel_handler()
@@ -347,66 +350,72 @@ class ProcessingConnection(HttpConnection):
         if self.connections.counters is not None:
             self.connections.counters.rejected(status)
 
-    def _is_for_the_loop(self, exc: BaseException, message: RequestMessage | None, started: float) -> bool:
+    def _is_for_the_loop(self, exc: BaseException, exchange: Exchange) -> bool:
         """Whether an exception of a handler ends the connection's task: the loop's own cancellation, KeyboardInterrupt.
 
         Nothing is raised here: a frame and an exception that hold each other wait for the collector.
         """
         if isinstance(exc, asyncio.CancelledError):
-            if self.transport is None or self.state is not ConnectionState.ACTIVE or self._request_expired:
+            if self.transport is None or self.state is not ConnectionState.ACTIVE or exchange.has_expired:
                 return False
             if self._task is None or not self._task.cancelling():
                 return False
         elif isinstance(exc, Exception):
             return False
         self._count(self.writer.response)
-        self.log_abandoned(message, started)
+        self.log_abandoned(exchange)
         self.abort()
         return True
 
-    async def _answer_failure(self, exc: BaseException, message: RequestMessage | None, payload: PayloadStream) -> bool:
+    async def _answer_failure(self, exc: BaseException, exchange: Exchange) -> bool:
         """Answer what a handler raised; false: there is nobody to answer."""
         if self.state is ConnectionState.UPGRADED:
             if not isinstance(exc, ClientDisconnectedError | asyncio.CancelledError):
-                self._log_error("Error in the handler that has taken over the connection of %s", message, exc=exc)
+                self.report_error(
+                    "Error in the handler that has taken over the connection of %s", exchange.request, exc=exc
+                )
             self.abort()
             return True
         if self.transport is None or self.state is not ConnectionState.ACTIVE:
             return False
-        if self._request_expired and isinstance(exc, asyncio.CancelledError) and self._task is not None:
+        if exchange.has_expired and isinstance(exc, asyncio.CancelledError) and self._task is not None:
             self._task.uncancel()
             exc = HttpProcessingError(503, "The request took too long")
         if isinstance(exc, ClientDisconnectedError):
             with LOG_MAY_FAIL:
                 self.log_debug("The client is gone: %s", exc)
         elif isinstance(exc, HttpProcessingError) and exc.code in FINAL_STATUSES:
-            await self._handle_error(exc.code, message, payload, exc, exc.headers, exc.message or None)
+            await self._handle_error(exchange, exc.code, exc, exc.headers, exc.message or None)
         else:
-            await self._handle_error(500, message, payload, exc)
+            await self._handle_error(exchange, 500, exc)
         return True
 
-    async def _handle_error(self, *args: object) -> None:
+    async def _handle_error(self, exchange: Exchange, status: int, *args: object) -> None:
         """Call `handle_error()`, which a subclass may have overridden and which may fail in turn."""
-        self.keep_alive_wish = False  # said in a head that is still to be written, whatever the override waits for
+        exchange.keep_alive = False  # said in a head that is still to be written, whatever the override waits for
         try:
-            await self.handle_error(*args)  # type: ignore[arg-type]  # passed on as they came
+            await self.handle_error(status, exchange.request, exchange.body, *args)  # type: ignore[arg-type]  # passed on as they came
         except Exception:  # noqa: BLE001 -- a subclass's own: the connection closes whatever it did
             self._log_failure("Error in handle_error()")
         except asyncio.CancelledError:
             if self._task is None or self._task.cancelling():
                 raise
             self._log_failure("Error in handle_error()")
-        self.keep_alive_wish = False
+        exchange.keep_alive = False
 
-    async def _answer_nothing(self, message: RequestMessage | None, payload: PayloadStream) -> Response | None:
+    async def _answer_nothing(self, exchange: Exchange) -> Response | None:
         """The handler left without a complete response."""
         response = self.writer.response
-        if response is None and self.transport is not None and payload.exception() is None:
-            await self._handle_error(500, message, payload, ResponseError("the handler has not answered"))
+        if exchange.needs_no_answer:
+            if response is None:
+                return None
+            exchange.keep_alive = False
+        if response is None and self.transport is not None and exchange.body.exception() is None:
+            await self._handle_error(exchange, 500, ResponseError("the handler has not answered"))
             self.writer.flush()
             response = self.writer.response
-        elif response is not None and self.keep_alive_wish is not False:
-            self._log_error("The handler has not finished its response to %s", message)
+        elif response is not None and exchange.keep_alive is not False:
+            self.report_error("The handler has not finished its response to %s", exchange.request)
         if response is not None and not response.is_complete:
             response.fail()
         self._count(response)
@@ -420,16 +429,16 @@ class ProcessingConnection(HttpConnection):
             method = "" if self.request is None else self.request.method
             self._count_request(method, 0 if response is None else status, monotonic() - self.request_began)
 
-    async def _finish_request(self, message: RequestMessage | None, payload: PayloadStream, started: float) -> None:
+    async def _finish_request(self, exchange: Exchange) -> None:
         """End a request, whatever has become of it."""
         response = self.writer.response
         if response is None or not response.is_complete:
-            response = await self._answer_nothing(message, payload)
+            response = await self._answer_nothing(exchange)
         else:
             self._count(response)
             if self.writer.paused:
                 await self._wait_until_read(response)
-        self._end_request(message, response, started)
+        self._end_request(exchange, response)
 
     async def _wait_until_read(self, response: Response) -> None:
         """The next request has to wait: a client that sends and does not read must not fill the memory.
@@ -445,14 +454,10 @@ class ProcessingConnection(HttpConnection):
             if self.transport is not None:
                 self.abort()  # and the task ends, as it was told to
 
-    def log_abandoned(self, message: RequestMessage | None, started: float) -> None:
+    def log_abandoned(self, exchange: Exchange) -> None:
         """Write the line of a request that ends without the rest of its response: its client has left, or it was cut.
 
         Whatever is done with the request later, it has had its line.
-
-        Args:
-            message: the request.
-            started: when it began, seconds of the monotonic clock; 0.0 when no line needs it.
         """
         writer = self.writer
         response = writer.response
@@ -461,16 +466,16 @@ class ProcessingConnection(HttpConnection):
         if response is not None and (writer.paused or not response.is_complete):
             response.cut_short(writer.lost or writer.unsent())
         if self._logging != NO_LOG:
-            self._log_request(message, response, monotonic() - started)
-            self.access_was_logged = True
+            self._log_request(exchange, response)
+            exchange.is_logged = True
 
-    def _end_request(self, message: RequestMessage | None, response: Response | None, started: float) -> None:
+    def _end_request(self, exchange: Exchange, response: Response | None) -> None:
         """Go on to the next request, or close; what was to be sent has been written."""
         if response is not None and not response.is_complete:
             response.cut = True
         if self._logging != NO_LOG:
-            self._log_request(message, response, monotonic() - started)
-        self.writer.response = self.request = None
+            self._log_request(exchange, response)
+        self.writer.response = self.writer.exchange = None
         if self.state is not ConnectionState.ACTIVE:  # closed meanwhile, or taken over by another protocol
             return
         if response is not None and response.is_complete:
@@ -481,9 +486,10 @@ class ProcessingConnection(HttpConnection):
         if response is not None and response.ends_with_connection and not response.is_complete:
             self.reset()
             return
-        is_over = self._intake == DISCARD or (self._client_finished and not self._tail)
-        if is_over or response is None or not (response.keeps and response.is_complete and self.keep_alive_wish):
+        is_over = self._intake == DISCARD or (self.client_finished and not self._tail)
+        if is_over or response is None or not (response.keeps and response.is_complete and exchange.keep_alive):
             # Lingering costs a turn more: not when the client has said that it sends nothing more, and has not.
+            message = exchange.request
             self.close(linger=self._intake != HOLD or bool(self._tail) or message is None or not message.should_close)
             return
         self.state = following(self.state, ConnectionEvent.KEPT)
@@ -497,11 +503,25 @@ class ProcessingConnection(HttpConnection):
         if self._marks.cut:
             self.close_when_idle()  # closing() came when the head had already said keep-alive
 
+    def is_handed_over(self) -> bool:
+        """Whether the connection's task has taken what is left of the current handler, if that waits."""
+        return self._rest is None
+
+    def detach(self) -> None:
+        """End the current exchange, whose response is complete: its handler goes on in its task without it."""
+        self.let_task_go()
+        exchange, response = self.writer.exchange, self.writer.response
+        if exchange is not None:
+            self._count(response)
+            self._end_request(exchange, response)
+
     def expire_request(self) -> None:
         """The request takes too long: cancel the handler and answer 503; abort when it does not end even then."""
-        if self._request_expired:
-            self.cut()
-        self._request_expired = True
+        exchange = self.writer.exchange
+        if exchange is not None:
+            if exchange.has_expired:
+                self.cut()
+            exchange.has_expired = True
         self.persistent = False  # also when the handler answers in spite of its cancellation
         self.cancel_handler()
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from preforkd.workers.http.access_log import AccessLog
@@ -20,6 +21,7 @@ from preforkd.workers.http.response import Response
 from preforkd.workers.http.tls_info import TlsInfo, info_of
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.exchange import Exchange
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
 
@@ -96,7 +98,9 @@ class ServerHttpProtocol(ProcessingConnection):
 
     def keep_alive(self, val: bool) -> None:
         """Say whether the connection stays open after the current request; it does not when nothing is said."""
-        self.keep_alive_wish = val
+        exchange = self.writer.exchange
+        if exchange is not None:
+            exchange.keep_alive = val
 
     async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:  # noqa: ARG002
         """Answer a request; to be overridden. This one answers 404.
@@ -136,7 +140,7 @@ class ServerHttpProtocol(ProcessingConnection):
         self.keep_alive(False)
         status = int(status) if isinstance(status, int) and status in FINAL_STATUSES else 500
         if status == 500:
-            self._log_error("Error handling request %s", message, exc=exc or sys.exception())
+            self.report_error("Error handling request %s", message, exc=exc or sys.exception())
         if self.transport is None or (self.writer.response is not None):
             return
         page = page_of(status, reason, exc if self.debug else None)
@@ -176,15 +180,13 @@ class ServerHttpProtocol(ProcessingConnection):
         except Exception:  # noqa: BLE001 -- a broken log must not reach the client
             self._log_failure("Error in the access log")
 
-    def _log_request(self, message: RequestMessage | None, response: Response | None, seconds: float) -> None:
-        if self.access_was_logged:
-            self.access_was_logged = False
+    def _log_request(self, exchange: Exchange, response: Response | None) -> None:
+        if exchange.is_logged:
             return
         try:
-            self.log_access(message, None, response, seconds)
+            self.log_access(exchange.request, None, response, monotonic() - exchange.began)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
             self._log_failure("Error in log_access()")
-        self.access_was_logged = False
 
     def log_debug(self, *args: object) -> None:
         """Log for debugging when `debug` is on; arguments as for `logging.Logger.debug`."""
@@ -202,6 +204,7 @@ class ServerHttpProtocol(ProcessingConnection):
         with LOG_MAY_FAIL:
             self.log_exception(text)
 
-    def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
+    def report_error(self, *args: object, exc: BaseException | None = None) -> None:
+        """Log an error of the app, or ours, whatever becomes of the log; arguments as for `logging.Logger.error`."""
         with contextlib.suppress(Exception):
             self.logger.error(*args, exc_info=exc)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
+from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError, ResponseError
 from preforkd.workers.http.fields import BODILESS, field_line
 from preforkd.workers.http.filters import Compressor, Rechunker
 from preforkd.workers.http.head import ResponseHead, length_line
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.states import ConnectionState
-from preforkd.workers.http.writer import DONE
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.persistence import PersistentConnection
 
 
 _ACTIVE = ConnectionState.ACTIVE
@@ -75,6 +75,35 @@ class Response(ResponseHead):
             self._plain = False
         self._filters.append(body_filter)
 
+    def send_whole(self, body: bytes) -> bool:
+        """Send head and body of the most usual response; false: it is another one, and nothing has been done.
+
+        The usual case, flat: the rules are in `send_headers()`, `write()` and `write_eof()`.
+        """
+        writer, exchange, size = self._writer, self.exchange, self.content_length
+        if (
+            body.__class__ is not bytes
+            or (size is not None and size != len(body))
+            or exchange is not writer.exchange
+            or exchange is None
+            or exchange.request.method == "HEAD"
+            or self.status in BODILESS
+            or not writer.corked
+            or writer.paused
+            or writer.due
+            or writer.response is not None
+        ):
+            return False
+        if size is None:
+            self.set_length(len(body))
+        self._left = 0
+        self.lines.append(self.length_line)
+        self.headers_sent = self.head_is_due = self.ended = writer.due = True
+        writer.response = self
+        if body:
+            writer.parts.append(body)
+        return True
+
     def send_headers(self) -> None:
         """Fix the headers and the framing of the body.
 
@@ -90,17 +119,18 @@ class Response(ResponseHead):
         connection = writer.connection
         if connection is None:
             raise ClientDisconnectedError("the client is gone")
-        request = connection.request
-        if request is not self._request or connection.state is not _ACTIVE:
+        exchange = self.exchange
+        if exchange is None or exchange is not writer.exchange or connection.state is not _ACTIVE:
             self._refuse_to_send(connection)
+        request = exchange.request
         if writer.due:
             writer.flush()  # an interim response, which comes before this head
         if self.status is not self.sent_status:
             self._take_status()
-        if self._plain and self._length is not None and request is not None and request.method != "HEAD":
+        if self._plain and self.content_length is not None and request is not None and request.method != "HEAD":
             # The usual case, flat; the rules are in _choose_framing().
-            self._left = self._length
-            self._lines.append(self._length_line)
+            self._left = self.content_length
+            self.lines.append(self.length_line)
         else:
             self._prepare_unusual(request)
         self.headers_sent = True
@@ -109,11 +139,11 @@ class Response(ResponseHead):
             return
         self.head_is_due = writer.due = True
         writer.response = self
-        if not writer.flushed_by_caller:
+        if not writer.corked:
             writer.flush_soon()
 
-    def _refuse_to_send(self, connection: HttpConnection) -> NoReturn:
-        if connection.request is self._request and connection.state in (
+    def _refuse_to_send(self, connection: PersistentConnection) -> NoReturn:
+        if self.exchange is self._writer.exchange and connection.state in (
             ConnectionState.CLOSING,
             ConnectionState.CLOSED,
         ):
@@ -130,39 +160,39 @@ class Response(ResponseHead):
     def _announce_filters(self) -> None:
         for body_filter in self._filters or ():
             if isinstance(body_filter, Compressor):
-                self._length = None  # of the handler's bytes, not of what is sent
-                if not any(line[:17].lower() == b"content-encoding:" for line in self._lines):
-                    self._lines.append(field_line("Content-Encoding", body_filter.encoding))
+                self.content_length = None  # of the handler's bytes, not of what is sent
+                if not any(line[:17].lower() == b"content-encoding:" for line in self.lines):
+                    self.lines.append(field_line("Content-Encoding", body_filter.encoding))
 
     def _choose_framing(self, request: RequestMessage | None) -> None:
         """Decide how the client finds the end of the body (RFC 9112 section 6.3)."""
         status = self.sent_status
         if status < 200 or status == 204:
             self._have_no_body()
-            self._length = None
+            self.content_length = None
             self._chunked = False
             if status < 200 and status != 101:
                 self.ended = True
                 if request is None or request.version >= HttpVersion11:  # 1.0 knows none (RFC 9110 section 15.2)
-                    self._writer.write(b"".join([self._first_line, *self._lines, b"\r\n"]))
+                    self._writer.write(b"".join([self._first_line, *self.lines, b"\r\n"]))
             return
         if status in BODILESS or (request is not None and request.method == "HEAD"):
             self._have_no_body()
         if status == 205:  # the one that has no body and says so (RFC 9110 section 15.3.6)
             self._chunked = False
-            self._length, self._length_line = 0, length_line(0)
+            self.content_length, self.length_line = 0, length_line(0)
         if self._version < HttpVersion11 or (request is not None and request.version < HttpVersion11):
             self._chunked = False
-            if self._length is None and not self._no_body:
+            if self.content_length is None and not self._no_body:
                 self._close = True
-        elif self._length is None and status != 304:
+        elif self.content_length is None and status != 304 and self._writer.chunks:
             self._chunk()
         if self._chunked and status != 304:
-            self._length = None
-            self._lines.append(b"Transfer-Encoding: chunked\r\n")
-        elif self._length is not None:
-            self._lines.append(self._length_line)
-            self._left = self._length
+            self.content_length = None
+            self.lines.append(b"Transfer-Encoding: chunked\r\n")
+        elif self.content_length is not None:
+            self.lines.append(self.length_line)
+            self._left = self.content_length
 
     def _have_no_body(self) -> None:
         self._no_body = True
@@ -186,7 +216,7 @@ class Response(ResponseHead):
             if left >= 0:
                 self._left = left
                 writer = self._writer
-                if writer.flushed_by_caller:
+                if writer.corked:
                     writer.parts.append(chunk)
                     writer.due = True
                 else:
@@ -218,7 +248,7 @@ class Response(ResponseHead):
                 self._writer.write(data[:left])
                 self._left = 0
                 self.fail()
-                raise ResponseError(f"more than the {self._length} bytes of Content-Length were written")
+                raise ResponseError(f"more than the {self.content_length} bytes of Content-Length were written")
             self._left = left - size
         self._unframed += size
         if not self._chunked:
@@ -249,16 +279,24 @@ class Response(ResponseHead):
             self.ended = True
         elif not self.ended:
             self._finish()
-        connection = writer.connection
-        if (
-            connection is not None
-            and not writer.paused
-            and (writer.flushed_by_caller or connection.keep_alive_wish is None)
-        ):
+        exchange = self.exchange
+        if exchange is not None and not writer.paused and (writer.corked or exchange.keep_alive is None):
             return DONE  # kept back for this turn: the handler has a say in the head until it returns or waits
         return writer.drain()
 
-    def _finish(self) -> None:
+    def end(self, trailers: bytes = b"") -> None:
+        """End the response, without waiting for the client.
+
+        Args:
+            trailers: lines of fields behind the body; without chunks there is no place for them.
+
+        Raises:
+            ResponseError: before `send_headers()`, or less than Content-Length was written.
+        """
+        if not self.ended:
+            self._finish(trailers)
+
+    def _finish(self, trailers: bytes = b"") -> None:
         if not self.headers_sent:
             raise ResponseError("write_eof() is for after send_headers()")
         for number, body_filter in enumerate(self._filters or ()):
@@ -267,16 +305,35 @@ class Response(ResponseHead):
                     self._emit(out)
         if self._left and not self._no_body:
             self.fail()
-            raise ResponseError(f"{self._left} of the {self._length} bytes of Content-Length were not written")
+            raise ResponseError(f"{self._left} of the {self.content_length} bytes of Content-Length were not written")
         self.ended = True
         if self._chunked and not self._no_body:
-            self._writer.write(b"0\r\n\r\n")
+            self._writer.write(b"0\r\n" + trailers + b"\r\n")
+
+    def body_left(self) -> int | None:
+        """Bytes of Content-Length that have not been written; None: there is no Content-Length."""
+        return self._left
+
+    def takes_body(self) -> bool:
+        """Whether body bytes are sent at all: not after HEAD, with 204, 205 or 304; known once the headers are sent."""
+        return not self._no_body
+
+    def count_sent(self, size: int) -> None:
+        """Account for bytes of a body with Content-Length that went to the socket without `write()`."""
+        if self._left is not None:
+            self._left -= size
+        self._unframed += size
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body goes out in chunks; known once the headers are sent."""
+        return self._chunked and not self._no_body
 
     @property
     def output_length(self) -> int:
         """Bytes of the body written, behind a compression filter, without the framing of chunks."""
-        if self._left is not None and self._length is not None:
-            return self._length - self._left if not self._no_body else 0
+        if self._left is not None and self.content_length is not None:
+            return self.content_length - self._left if not self._no_body else 0
         return self._unframed
 
     @property
@@ -296,8 +353,8 @@ class Response(ResponseHead):
             unsent: bytes that had been written and have not gone out.
         """
         self.cut = True
-        if self._left is not None and self._length is not None:
-            self._left = min(self._left + unsent, self._length)
+        if self._left is not None and self.content_length is not None:
+            self._left = min(self._left + unsent, self.content_length)
         else:
             self._unframed = max(self._unframed - unsent, 0)
 
@@ -305,8 +362,8 @@ class Response(ResponseHead):
         """The response will not be complete: the connection ends without a last chunk, so that the client sees it."""
         self._close = True
         self.keeps = False
-        if self._writer.connection is not None:
-            self._writer.connection.keep_alive_wish = False
+        if self.exchange is not None:
+            self.exchange.keep_alive = False
 
 
 def _as_bytes(chunk: object) -> bytes:

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from preforkd.workers.http.writer import DONE
+from preforkd.workers.http.done import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from contextvars import Context
     from types import FrameType
 
-    from preforkd.workers.http.connection import HttpConnection
-    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.exchange import Exchange
 
     Steps = Generator[Any, Any, None]
     """What an awaitable's `__await__()` gives: each step ends with what is to be waited for."""
+
+
+class Stepping(Protocol):
+    """Makes the steps of a handler that has waited."""
+
+    def step(self, exchange: Exchange, run: Callable[..., object], steps: Steps, error: BaseException | None) -> object:
+        """Make a step; return what it waits for, DONE at the end.
+
+        Args:
+            exchange: whose handler it is.
+            run: of its context.
+            steps: the iterator.
+            error: to be raised in it.
+        """
 
 
 class Wakeup:
@@ -33,7 +46,7 @@ class Wakeup:
             in the loop's next turn.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "callback", "held")
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_has_begun", "_loop", "callback", "held")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -41,11 +54,22 @@ class Wakeup:
         self.callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
         self._cancelled: str | None = None
+        self._has_begun = False
         self.held = False
 
     def __await__(self) -> Generator[Wakeup, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
+        """Return the iterator, which is this object: a generator would be kept by each idle connection."""
+        self._has_begun = False
+        return self  # type: ignore[return-value]  # an iterator is all that `await` needs
+
+    def __iter__(self) -> Iterator[Wakeup]:
+        return self
+
+    def __next__(self) -> Wakeup:
+        if self._has_begun:
+            raise StopIteration
+        self._has_begun = self._asyncio_future_blocking = True
+        return self
 
     def wake(self) -> None:
         """Resume the task that waits, if one does."""
@@ -105,16 +129,13 @@ class Deferred(Wakeup):
 
     The request takes no step of the connection's task then, and no coroutine: `protocol.end_deferred()` ends it. Only
     when it is to be cancelled the task waits for it: then `wake()` ends it, and `result()` raises its error.
-
-    Attributes:
-        started: when the request began, seconds of the monotonic clock; 0.0 when nobody wants to know.
     """
 
-    __slots__ = ("started",)
+    __slots__ = ()
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self.started = 0.0
+    def __await__(self) -> Generator[Wakeup, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
 
     def abandon(self) -> None:
         """Nobody waits for this any more: the client is gone, or the request took too long."""
@@ -136,8 +157,8 @@ class Rest:
     in it inherit it, as ever.
 
     Attributes:
-        connection: makes the steps (`HttpConnection.step()`).
-        request: the message of the request.
+        connection: makes the steps.
+        exchange: the request.
         steps: the iterator that an awaitable's `__await__()` gives.
         waiting: what its last step waits for.
         context: to run its steps in.
@@ -145,19 +166,19 @@ class Rest:
         error: to be raised in the steps instead of waiting.
     """
 
-    __slots__ = ("connection", "context", "error", "request", "steps", "then", "waiting")
+    __slots__ = ("connection", "context", "error", "exchange", "steps", "then", "waiting")
 
     def __init__(
         self,
-        connection: HttpConnection,
-        request: RequestMessage | None,
+        connection: Stepping,
+        exchange: Exchange,
         steps: Steps,
         waiting: object,
         context: Context,
         then: Callable[[BaseException | None], Steps | None] | None = None,
     ) -> None:
         self.connection = connection
-        self.request = request
+        self.exchange = exchange
         self.steps = steps
         self.waiting = waiting
         self.context = context
@@ -172,7 +193,7 @@ class Rest:
                 self.context.run(self.then, GeneratorExit())
 
     def __await__(self) -> Steps:
-        step, request, run, steps, then = self.connection.step, self.request, self.context.run, self.steps, self.then
+        step, exchange, run, steps, then = self.connection.step, self.exchange, self.context.run, self.steps, self.then
         waiting, error = self.waiting, self.error
         self.error = self.then = None
         while True:
@@ -182,7 +203,7 @@ class Rest:
                 except BaseException as exc:  # noqa: BLE001 -- handed on: a cancellation for instance
                     error = exc
             try:
-                waiting = step(request, run, steps, error)
+                waiting = step(exchange, run, steps, error)
             except BaseException as exc:
                 if then is None:
                     raise
@@ -201,7 +222,7 @@ class Rest:
             if following is None:
                 return
             steps, then = following, None
-            waiting = step(request, run, steps, None)
+            waiting = step(exchange, run, steps, None)
             if waiting is DONE:
                 return
 
@@ -214,7 +235,7 @@ class Ending(Rest):
     def __await__(self) -> Steps:
         error, self.error = self.error, None
         try:
-            self.waiting = self.connection.step(self.request, self.context.run, self.steps, None)
+            self.waiting = self.connection.step(self.exchange, self.context.run, self.steps, None)
             if self.waiting is not DONE:
                 self.error = error
                 yield from super().__await__()

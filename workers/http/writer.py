@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
+from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable
 
-    from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.exchange import Exchange
+    from preforkd.workers.http.persistence import PersistentConnection
     from preforkd.workers.http.response import Response
 
 _JOIN_BELOW = 32768  # joining costs a copy, a second write a call: they break even at about this size
@@ -27,63 +28,40 @@ _FLUSH_ABOVE = 1 << 20  # no more than this is kept back within a turn of the lo
 _WRITELINES_PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
 
 
-class _Done(Coroutine[None, None, None]):
-    """An awaitable that is done: what is returned when there is nothing to wait for, without a coroutine.
-
-    It passes for a coroutine with those who insist on one, as `asyncio.create_task()` does.
-    """
-
-    __slots__ = ()
-
-    # An empty iterator serves `await` as well, and this one is made without a call of Python code.
-    __await__: Callable[[], Generator[None, None, None]] = ().__iter__  # type: ignore[assignment]
-
-    def send(self, value: None) -> NoReturn:  # noqa: ARG002 -- a coroutine's signature
-        """End at once."""
-        raise StopIteration
-
-    def throw(self, *args: Any) -> NoReturn:
-        """End with an exception, as a coroutine that has not begun."""
-        exc = args[1] if len(args) > 1 and args[1] is not None else args[0]
-        raise exc
-
-    def close(self) -> None:
-        """Nothing is left to be done."""
-
-
-DONE = _Done()
-
-
 class ResponseWriter:
-    """Collects what a response writes and gives it to the transport in as few calls as possible.
+    """The `Wire` of HTTP/1.1: gives what responses write to the transport in as few calls as possible.
 
     What is written is kept back for the rest of the loop's turn at most. So a complete response is one write, and
     whether the connection stays open is decided when the handler has had its chance to call `keep_alive()`.
 
     Attributes:
         connection: the connection that this is the way out of; None when it is gone.
+        exchange: the request that is being handled, and its response; None between two.
         response: the response to the current request, from `send_headers()` on.
         sent: bytes given to the transport since the connection was made.
         parts, due: what is kept back, and whether anything is (the head of the response is not in `parts`).
         paused: the client has to read before more should be written.
         lost: bytes that the transport had not handed to the kernel when the connection was lost, as far as it is known:
             uvloop's forgets them when a client resets the connection, then it is what they were when last looked at.
-        flushed_by_caller: who called into the handler flushes when it returns; else the loop's next turn has to.
+        corked: who called into the handler flushes when it returns; else the loop's next turn has to.
     """
 
     __slots__ = (
         "_drained", "_flush_is_scheduled", "_held", "_held_at", "_loop", "_size", "_transport", "_turned_at",
-        "connection", "due", "flushed_by_caller", "lost", "parts", "paused", "response", "sent",
+        "connection", "corked", "due", "exchange", "lost", "parts", "paused", "response", "sent",
     )  # fmt: skip
 
+    chunks = True
+
     def __init__(
-        self, connection: HttpConnection, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
+        self, connection: PersistentConnection, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.connection: HttpConnection | None = connection
+        self.connection: PersistentConnection | None = connection
+        self.exchange: Exchange | None = None
         self.response: Response | None = None
         self.sent = self._turned_at = self._held = self._held_at = self.lost = 0
         self.due = False
-        self.flushed_by_caller = False
+        self.corked = False
         self._transport: asyncio.Transport | None = transport
         self._loop = loop
         self.parts: list[bytes] = []
@@ -91,11 +69,6 @@ class ResponseWriter:
         self.paused = False
         self._drained: asyncio.Future[None] | None = None
         self._flush_is_scheduled = False
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the connection is gone."""
-        return self._transport is None
 
     def write(self, data: bytes) -> None:
         """Write bytes behind what has been written.
@@ -107,7 +80,7 @@ class ResponseWriter:
             raise ClientDisconnectedError("the client is gone")
         self.parts.append(data)
         self.due = True
-        if not self.flushed_by_caller:
+        if not self.corked:
             self._size += len(data)
             if self._size > _FLUSH_ABOVE:
                 self.flush()
@@ -116,7 +89,7 @@ class ResponseWriter:
 
     def flush_soon(self) -> None:
         """Have what is kept back written before the loop's next turn."""
-        if not self.flushed_by_caller and not self._flush_is_scheduled:
+        if not self.corked and not self._flush_is_scheduled:
             self._flush_is_scheduled = True
             self._loop.call_soon(self._flush_scheduled)
 
@@ -176,12 +149,7 @@ class ResponseWriter:
             ClientDisconnectedError: the client is gone.
         """
         parts = self.parts
-        if (
-            self.flushed_by_caller
-            and not self.paused
-            and len(parts) < _HOLD_PARTS
-            and sum(map(len, parts)) < _HOLD_BELOW
-        ):
+        if self.corked and not self.paused and len(parts) < _HOLD_PARTS and sum(map(len, parts)) < _HOLD_BELOW:
             return DONE  # so little can wait for the end of the turn
         self.flush()
         transport = self._transport

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from preforkd.workers.gateways.asgi_draining import DrainingEvent
-from preforkd.workers.gateways.asgi_response import AsgiResponse
+from preforkd.workers.gateways.asgi.draining import DrainingEvent
+from preforkd.workers.gateways.asgi.response import AsgiResponse
+from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.streams import StreamDrain, Times, Told, is_event_stream, times_to_tell
-from preforkd.workers.gateways.wsgi_draining import DrainingFlag
+from preforkd.workers.gateways.wsgi.draining import DrainingFlag
 from preforkd.workers.http.writer import ResponseWriter
 
 
@@ -116,8 +119,9 @@ def test_all_are_told_together(loop: Loop) -> None:
     ],
 )
 def test_an_event_stream_is_known_by_its_type(pairs: list[tuple[bytes, bytes]], is_one: bool) -> None:
+    fields = HopByHopFields(logging.getLogger("tests"))
     response = AsgiResponse(ResponseWriter(None, None, None), 200)  # type: ignore[arg-type]  # nothing is written
-    response.add_pairs(pairs)
+    response.add_pairs(pairs, SimpleNamespace(gateway=SimpleNamespace(hop_by_hop=fields)))
     assert is_event_stream(response) == is_one
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preforkd.workers.gateways.wsgi_environ import add_fields
+from preforkd.workers.gateways.wsgi.environ import add_fields
 from preforkd.workers.http import compiled
 from preforkd.workers.http.limits import Limits
 from preforkd.workers.http.names import LOWER, MEANT, METHODS, NOTED, PLAIN, note_of, noted_with

@@ -35,7 +35,7 @@ class Deferring(ServerHttpProtocol):
     def handle_request(self, message: Any, payload: Any) -> Any:
         self.keep_alive(True)
         self.handled.append(message.path)
-        return Answered(self._loop)
+        return Answered(self.loop)
 
     def log_access(self, message: Any, environ: Any, response: Response | None, time: float) -> None:
         self.logged.append(response.sent_status if response is not None else 0)

@@ -44,7 +44,7 @@ class Beginning(Echo):
 @waits
 def test_the_head_of_a_handler_that_raises_says_that_the_connection_ends(waits: int, loop: str) -> None:
     class Raising(Beginning):
-        def _log_error(self, *args: object, exc: BaseException | None = None) -> None:
+        def report_error(self, *args: object, exc: BaseException | None = None) -> None:
             assert isinstance(exc, ValueError)
 
     handler = Raising()

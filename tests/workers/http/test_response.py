@@ -8,6 +8,7 @@ import gzip
 import inspect
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from preforkd.workers import ClientDisconnectedError, HttpVersion10, HttpVersion
 from tests.workers.http.wire import GET, Echo, Talk, talk
 
 Setup = Callable[[Response], Any]
+
+NOWHERE: Any = SimpleNamespace(exchange=None)  # a writer of no request
 
 
 def answer(setup: Setup, *, data: bytes = GET, status: int = 200, reason: str | None = None, **arguments: Any) -> Talk:
@@ -116,7 +119,7 @@ def test_status_and_reason() -> None:
     assert b"HTTP/1.1 299 \r\n" in answer(send, status=299).output
     for status in (99, 1000, "200", 200.5):
         with pytest.raises(ValueError, match="invalid status"):
-            Response(None, status)  # type: ignore[arg-type]  # that is the test
+            Response(NOWHERE, status)  # type: ignore[arg-type]  # that is the test
 
 
 def test_headers_can_be_read_and_changed_until_they_are_sent() -> None:
@@ -262,7 +265,7 @@ def test_a_compression_filter_compresses_and_says_so(encoding: str, own: bool) -
 
 def test_an_unknown_compression_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown compression"):
-        Response(None, 200).add_compression_filter("br")  # type: ignore[arg-type]  # no writer is needed for this
+        Response(NOWHERE, 200).add_compression_filter("br")
 
 
 def test_a_chunking_filter_makes_parts_of_one_size() -> None:
@@ -274,7 +277,7 @@ def test_a_chunking_filter_makes_parts_of_one_size() -> None:
     assert result.output.endswith(b"4\r\nabcd\r\n4\r\nefgh\r\n2\r\nij\r\n0\r\n\r\n")
     for size in (0, -1, 1.5):
         with pytest.raises(ValueError, match="positive"):
-            Response(None, 200).add_chunking_filter(size)  # type: ignore[arg-type]  # that is the test
+            Response(NOWHERE, 200).add_chunking_filter(size)  # type: ignore[arg-type]  # that is the test
 
 
 def test_filters_are_applied_in_the_order_they_were_added() -> None:

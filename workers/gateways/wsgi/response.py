@@ -1,0 +1,120 @@
+"""The response of a WSGI app, written in the event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from preforkd.workers.gateways.wsgi.headers import (
+    DATE,
+    HOP_BY_HOP,
+    REQUEST_ID,
+    SERVER,
+    check_field,
+    known_field,
+    known_status,
+    parse_status,
+)
+from preforkd.workers.http.fields import BODILESS
+from preforkd.workers.http.message import HttpVersion11
+from preforkd.workers.http.response import Response
+
+if TYPE_CHECKING:
+    from preforkd.workers.gateways.wsgi.gateway import WsgiProtocol
+    from preforkd.workers.gateways.wsgi.headers import Fields
+
+
+class WsgiResponse(Response):
+    """A `Response` as an app begins it with `start_response`; nothing is sent by that. It may be made in any thread.
+
+    Args:
+        protocol: the connection; its current request is answered.
+        status: code and reason.
+        headers: pairs of name and value.
+
+    Raises:
+        TypeError: something has not the type that PEP 3333 wants.
+        ValueError: something has a value that would break the response.
+    """
+
+    def __init__(self, protocol: WsgiProtocol, status: str, headers: Fields) -> None:
+        # Flat, with both memos: every request passes here.
+        code, reason = (known_status(status) if type(status) is str else None) or parse_status(status)
+        Response.__init__(self, protocol.writer, code)  # super() costs 0.05 us
+        self._protocol = protocol
+        if reason is not None:
+            self.replace_reason(reason)
+        if not isinstance(headers, list):
+            raise TypeError(f"the headers must be a list, not {type(headers).__name__}")
+        lines = self.lines
+        for field in headers:
+            try:
+                line, mark = known_field(field) or check_field(field)
+            except TypeError:
+                check_field(field)  # says better what is wrong than the dictionary that could not look it up
+                raise
+            if mark is None:
+                lines.append(line)
+            elif mark >= 0:
+                if self.content_length is not None and self.content_length != mark:
+                    raise ValueError("two different values of Content-Length")
+                self.content_length = mark
+                self.length_line = line
+            elif mark == HOP_BY_HOP:
+                self._take_hop_by_hop(*field, line)
+            else:
+                self.has_own(date=mark == DATE, server=mark == SERVER, request_id=mark == REQUEST_ID)
+                lines.append(line)
+
+    def _take_hop_by_hop(self, name: str, value: str, line: bytes) -> None:
+        fields, lower = self._protocol.gateway.hop_by_hop, name.lower()
+        if fields.is_sent(lower, self.status):
+            self.lines.append(line)
+        elif fields.asks_to_close(lower, value):
+            self.force_close()
+
+    @property
+    def length(self) -> int | None:
+        """Content-Length in bytes, None as long as there is none."""
+        return self.content_length
+
+    def send_body(self, body: bytes) -> None:
+        """Send head and body, where `send_whole()` cannot; a missing Content-Length is added.
+
+        Raises:
+            ResponseError: Content-Length is another one than the body's.
+            ClientDisconnectedError: the client is gone.
+        """
+        self.begin(len(body))
+        if body:
+            self.write(body)
+        self.end()
+
+    def begin(self, size: int | None) -> None:
+        """Send the head.
+
+        Args:
+            size: of the body in bytes, when all of it is known; a missing Content-Length is then added.
+        """
+        if size is not None:
+            self._add_length(size)
+        self.send_headers()
+
+    def _add_length(self, size: int) -> None:
+        """Add Content-Length for a body of `size` bytes, where there is none and there has to be one."""
+        if self.content_length is not None or self.status in BODILESS:
+            return
+        request = self._protocol.request
+        if size or request is None or request.method != "HEAD":
+            self.set_length(size)
+
+
+def send_hints(protocol: WsgiProtocol, fields: Fields) -> None:
+    """Send `103 Early Hints` (RFC 8297), unless the client speaks HTTP/1.0 or the response has begun."""
+    request = protocol.request
+    if request is None or request.version < HttpVersion11 or protocol.writer.response is not None:
+        return
+    hints = Response(protocol.writer, 103, http_version=request.version)
+    for name, value in fields:
+        hints.add_header(name, value)
+    hints.send_headers()
+    protocol.writer.flush()
