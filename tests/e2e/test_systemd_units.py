@@ -37,6 +37,8 @@ async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"VERSION 0"})
 """
+OWN_PYTHON = sys.base_prefix != "/usr"
+"""The interpreter is none of the system's: it may lie in a home, which the unit does not see."""
 # The limit of open files is what a sandbox may allow, the watchdog what a test can wait for.
 DROP_IN = "[Service]\nLimitNOFILE=4096\nWatchdogSec=2\n"
 
@@ -78,6 +80,8 @@ class Machine:
             (ROOT / "daemon", "lib/preforkd/daemon"),
             (ROOT / "workers", "lib/preforkd/workers"),
         ]
+        if OWN_PYTHON:
+            shown.append((sys.base_prefix, "python"))
         volumes = [f"--volume={source}:/opt/preforkd/{target}:ro" for source, target in shown]
         confined = ("--cap-add=all", "--cap-drop=sys_module,sys_time,sys_boot", "--security-opt=seccomp=unconfined")
         limits = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
@@ -105,7 +109,9 @@ class Machine:
             (units / f"{name}.d").mkdir()
             (units / f"{name}.d" / "test.conf").write_text(text)
         python = Path(sys.executable).resolve()
-        for folder in ("bin", "lib/preforkd/daemon", "lib/preforkd/workers", "site-packages"):
+        if OWN_PYTHON:
+            python = Path("/opt/preforkd/python") / python.relative_to(sys.base_prefix)
+        for folder in ("bin", "lib/preforkd/daemon", "lib/preforkd/workers", "site-packages", "python"):
             (self.root / "opt" / "preforkd" / folder).mkdir(parents=True)
         for name, module in (("preforkd", "cli"), ("preforkctl", "ctl")):
             program = self.root / "opt" / "preforkd" / "bin" / name
