@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
 
@@ -117,6 +118,7 @@ def profile(
     Returns:
         What was seen, as JSON has it; weights are microseconds.
     """
+    _wake_sharply()
     samples = Samples()
     main = _Main(loop, waits_in)
     began = last = time.monotonic()
@@ -145,6 +147,12 @@ def profile(
         "sampler_cpu": round(time.thread_time() - own, 6),
         **samples.found(),
     }
+
+
+def _wake_sharply() -> None:
+    """Have the system end the waits of this thread when they are over: it adds up to 50 us otherwise."""
+    with contextlib.suppress(OSError):  # no Linux, or a /proc that is read-only
+        Path(f"/proc/{threading.get_native_id()}/timerslack_ns").write_text("1")
 
 
 def _prompt_wait(wait: Callable[[float], bool], until: float) -> bool:
