@@ -40,6 +40,8 @@ ITSELF: Final = "(in the event loop itself)"
 CUT: Final = "(frames that are left out)"
 OTHER: Final = "(other stacks)"
 _Key = CodeType | str
+_interval: float | None = None
+"""What `sys.getswitchinterval()` is else, while a sample is waited for."""
 
 
 class Samples:
@@ -157,12 +159,20 @@ def _wake_sharply() -> None:
 
 def _prompt_wait(wait: Callable[[float], bool], until: float) -> bool:
     """Wait, and get the interpreter soon when it is over; it is this thread's then for as long as a look takes."""
-    before = sys.getswitchinterval()
+    global _interval
+    _interval = before = sys.getswitchinterval()
     sys.setswitchinterval(PROMPT)
     try:
         return wait(until)
     finally:
         sys.setswitchinterval(before)
+        _interval = None
+
+
+def forked() -> None:
+    """Undo, in a process that the app has forked, what the thread that was looking cannot undo there."""
+    if _interval is not None:
+        sys.setswitchinterval(_interval)
 
 
 def _take(samples: Samples, main: _Main, weight: int) -> None:

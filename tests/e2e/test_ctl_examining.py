@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from tests.e2e.watching import Admin, UnixConnection
 pytestmark = pytest.mark.parallel
 
 APP = """
+import os
+import sys
+import tracemalloc
 from pathlib import Path
 
 from preforkd.workers import Response, ServerHttpProtocol
@@ -35,6 +39,10 @@ def busy_here(go):
         sum(range(100))
 
 
+def how():
+    return f"{sys.getswitchinterval()} {tracemalloc.is_tracing()}"
+
+
 class Kept:
     def __init__(self):
         self.itself = self
@@ -45,6 +53,13 @@ class App(ServerHttpProtocol):
         self.keep_alive(True)
         if message.path.startswith("/busy"):
             busy_here(Path(message.path.removeprefix("/busy")))
+        elif message.path.startswith("/fork"):
+            parent = how()
+            pid = os.fork()
+            if not pid:
+                Path(message.path.removeprefix("/fork")).write_text(f"{parent} {how()}")
+                os._exit(0)
+            os.waitpid(pid, 0)
         elif message.path == "/leak":
             kept.append(bytearray(100_000))
             kept.append(Kept())
@@ -134,6 +149,23 @@ def test_the_death_of_a_worker_that_is_profiled_is_said(start: Start, tmp_path: 
     said = done.communicate(timeout=60)[1]
     assert (done.returncode, said) == (1, "failed: the worker has ended meanwhile; the log says why\n")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("verb", ["profile", "memory"])
+def test_a_process_that_the_app_forks_meanwhile_is_as_without(start: Start, tmp_path: Path, verb: str) -> None:
+    admin = Admin(start, tmp_path, workers=1, app=app_in(tmp_path))
+    assert admin.control(f"{verb}?slot=0&seconds=60")[0] == 202
+    admin.daemon.until(lambda: is_examined(admin), 10, "it is at work")
+    plain = f"{sys.getswitchinterval()} False"
+
+    def forks() -> bool:
+        assert client.get(admin.daemon.port, f"/fork{tmp_path}/found").status == 200
+        *parent, interval, traced = (tmp_path / "found").read_text().split()
+        assert f"{interval} {traced}" == plain
+        return " ".join(parent) != plain
+
+    for _ in range(3):
+        admin.daemon.until(forks, 10, "it was forked while it mattered")
 
 
 def test_what_cannot_be_profiled_or_written_is_one_line(start: Start, tmp_path: Path) -> None:
