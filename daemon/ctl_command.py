@@ -48,7 +48,7 @@ def _group(context: click.Context, admin: tuple[str, ...], pid: str) -> None:
     context.obj = Target(admin, pid, context.obj)
 
 
-@_group.command("health")
+@_group.command("health", epilog='Example: HEALTHCHECK CMD ["preforkctl", "health"]')
 @click.option("--live", is_flag=True, help="It is enough that the master lives, be it ready or not.")
 @click.option(
     "--timeout",
@@ -67,7 +67,7 @@ def _health(target: Target, live: bool, timeout: int) -> None:
     sys.exit(health.run(question))
 
 
-@_group.command("status")
+@_group.command("status", epilog="Examples: preforkctl status · preforkctl status --json | jq .reloads")
 @_json
 @on_target
 def _status(target: Target, as_json: bool) -> None:
@@ -76,7 +76,7 @@ def _status(target: Target, as_json: bool) -> None:
     click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else ctl_text.status(found))
 
 
-@_group.command("requests")
+@_group.command("requests", epilog="Example: preforkctl requests --json")
 @_json
 @on_target
 def _requests(target: Target, as_json: bool) -> None:
@@ -85,7 +85,7 @@ def _requests(target: Target, as_json: bool) -> None:
     click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else ctl_text.requests(found))
 
 
-@_group.command("reload")
+@_group.command("reload", epilog="Example: preforkctl reload --wait || exit 1")
 @_wait
 @on_target
 def _reload(target: Target, wait: bool) -> None:
@@ -93,7 +93,7 @@ def _reload(target: Target, wait: bool) -> None:
     report(target.control("reload", wait=wait))
 
 
-@_group.command("stop")
+@_group.command("stop", epilog="Examples: preforkctl stop --wait · preforkctl stop --now")
 @_wait
 @click.option("--now", is_flag=True, help="At once: requests in flight are cut, as by QUIT.")
 @on_target
@@ -102,7 +102,7 @@ def _stop(target: Target, wait: bool, now: bool) -> None:
     report(target.control("halt" if now else "stop", wait=wait))
 
 
-@_group.command("scale")
+@_group.command("scale", epilog="Example: preforkctl scale 8 --wait")
 @click.argument("workers", type=click.IntRange(1))
 @_wait
 @on_target
@@ -111,7 +111,7 @@ def _scale(target: Target, workers: int, wait: bool) -> None:
     report(target.control(f"scale?workers={workers}", wait=wait))
 
 
-@_group.command("restart")
+@_group.command("restart", epilog="Example: preforkctl restart 2 --wait")
 @slot_argument
 @_wait
 @on_target
@@ -120,7 +120,7 @@ def _restart(target: Target, slot: int, wait: bool) -> None:
     report(target.control(f"restart?slot={slot}", wait=wait))
 
 
-@_group.command("drain")
+@_group.command("drain", epilog="Example: preforkctl drain 2 --wait")
 @slot_argument
 @_wait
 @on_target
@@ -129,7 +129,7 @@ def _drain(target: Target, slot: int, wait: bool) -> None:
     report(target.control(f"drain?slot={slot}", wait=wait))
 
 
-@_group.command("stack")
+@_group.command("stack", epilog="Example: preforkctl stack 2")
 @slot_argument
 @on_target
 def _stack(target: Target, slot: int) -> None:
@@ -165,14 +165,14 @@ _group.add_command(ctl_examining.memory)
 _group.add_command(ctl_top.top)
 
 
-@_group.command("reopen")
+@_group.command("reopen", epilog="Example, for logrotate: postrotate preforkctl reopen")
 @on_target
 def _reopen(target: Target) -> None:
     """Open the log files anew, as by USR1, after logrotate has moved them."""
     report(target.control("reopen"))
 
 
-@_group.command("upgrade")
+@_group.command("upgrade", epilog="Example: preforkctl upgrade --wait || exit 1")
 @_wait
 @on_target
 def _upgrade(target: Target, wait: bool) -> None:

@@ -45,7 +45,7 @@ def profile(target: Target, slot: int, seconds: float, rate: int, form: str, out
     ending = "speedscope.json" if form == "speedscope" else "collapsed.txt"
     path = output or time.strftime(f"profile-slot{slot}-%Y%m%d-%H%M%S.{ending}")
     check_writable(path)
-    found = examine(target, f"profile?slot={slot}&seconds={seconds:g}&rate={rate}")
+    found = examine(target, f"profile?slot={slot}&rate={rate}", seconds)
     text = profiles.speedscope(found, f"worker {slot}") if form == "speedscope" else profiles.collapsed(found)
     for line in profiles.summary(found):
         click.echo(printable(line), err=True)
@@ -71,7 +71,7 @@ def memory(target: Target, slot: int, seconds: float, top: int, as_json: bool) -
 
     It serves on meanwhile, slower: Python's tracemalloc is on for that time. Ctrl-C ends it and shows what there is.
     """
-    found = examine(target, f"memory?slot={slot}&seconds={seconds:g}")
+    found = examine(target, f"memory?slot={slot}", seconds)
     click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else memory_text(found, top))
 
 
@@ -90,17 +90,26 @@ def check_writable(path: str) -> None:
         Path(path).unlink()
 
 
-def examine(target: Target, verb: str) -> dict[str, Any]:
-    """Have a worker look at itself, and return what it has found; ends the command when nothing comes of it."""
-    answer = target.control(verb)
+def examine(target: Target, verb: str, seconds: float) -> dict[str, Any]:
+    """Have a worker look at itself, and return what it has found; ends the command when nothing comes of it.
+
+    Args:
+        target: the daemon.
+        verb: what to look for, with the slot.
+        seconds: for so long; a terminal is shown how many of them are over.
+    """
+    answer = target.control(f"{verb}&seconds={seconds:g}")
     if answer["result"] != "accepted":
         report(answer)
         sys.exit(FAILED)
     ident, cancelled = answer["examination"], False
+    shows, said = sys.stderr.isatty(), ""
     while True:
         try:
             time.sleep(POLL)
             state = _progress(target, ident)
+            if shows:
+                said = _rewritten(said, _so_far(state, seconds))
         except KeyboardInterrupt:
             if cancelled:
                 sys.exit(INTERRUPTED)
@@ -114,6 +123,24 @@ def examine(target: Target, verb: str) -> dict[str, Any]:
             with contextlib.suppress(UnreachableError):
                 target.ask("POST", f"/control/cancel?ident={ident}")
             report({"result": "failed", "text": state["text"]})
+
+
+def _so_far(state: Mapping[str, Any], seconds: float) -> str:
+    match state["state"]:
+        case "asked":
+            return "the worker is asked ..."
+        case "running" if state["seconds"] < seconds:
+            return f"{state['seconds']:.0f} of {seconds:g} s; Ctrl-C ends it"
+        case "running":
+            return "the worker sums it up ..."
+    return ""
+
+
+def _rewritten(before: str, text: str) -> str:
+    """Show a text on a terminal in the place of the one before; returns it."""
+    if text != before:
+        click.echo(f"\r{text.ljust(len(before))}" if text else f"\r{' ' * len(before)}\r", nl=False, err=True)
+    return text
 
 
 def _progress(target: Target, ident: int) -> Mapping[str, Any]:

@@ -61,6 +61,12 @@ def install(loop: asyncio.AbstractEventLoop, waits_in: CodeType, board: Scoreboa
     signal.signal(SIGNAL, begin)
 
 
+def forked() -> None:
+    """Undo what a thread of this was at, in a process that the app has forked meanwhile: it has no such thread."""
+    profiling.forked()
+    growth.forked()
+
+
 def _obey(area: Area, order: Order, examine: Examine) -> None:
     def wait(until: float) -> bool:
         while (left := until - time.monotonic()) > 0 and area.wanted(order.ident):

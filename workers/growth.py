@@ -23,6 +23,8 @@ MOST_TYPES: Final = 50
 LONGEST_SOURCE: Final = 120
 """Characters of a line of source."""
 _OWN: Final = (tracemalloc.__file__, __file__)
+_is_ours = False
+"""tracemalloc is on because of this, and not by the app."""
 _Lines = Mapping[tuple[str, int], tuple[int, int]]
 """Bytes and blocks by file and line."""
 
@@ -37,12 +39,14 @@ def growth(seconds: float, wait: Callable[[float], bool]) -> dict[str, Any]:
     Returns:
         What was found, as JSON has it; sizes are bytes.
     """
+    global _is_ours
     pauses = _Pauses()
     began = time.monotonic()
     resident = _resident()
     types = pauses.of(_types)
     traced_before = tracemalloc.is_tracing()  # by the app: that stays as it is
     if not traced_before:
+        _is_ours = True
         tracemalloc.start()
     try:
         first = _lines(pauses)
@@ -54,6 +58,7 @@ def growth(seconds: float, wait: Callable[[float], bool]) -> dict[str, Any]:
     finally:
         if not traced_before:
             tracemalloc.stop()
+            _is_ours = False
     ended = time.monotonic()
     resident_after, types_after = _resident(), pauses.of(_types)
     lines = compared(first, middle, last)
@@ -70,6 +75,12 @@ def growth(seconds: float, wait: Callable[[float], bool]) -> dict[str, Any]:
         "lines": [[*line, _source(line[0], line[1])] for line in lines[:MOST_LINES]],
         "types": more_of(types, types_after),
     }
+
+
+def forked() -> None:
+    """Undo, in a process that the app has forked, what the thread that was looking cannot undo there."""
+    if _is_ours:
+        tracemalloc.stop()
 
 
 class _Pauses:

@@ -366,6 +366,7 @@ class Worker:
     def _forked(self) -> None:
         """Leave the loop in a process that the app has forked: what comes back to it has come to its end."""
         asyncio._set_running_loop(None)
+        examination.forked()
         self._loop.call_soon(offspring.end)
         self._loop.call_soon_threadsafe = offspring.end_with  # type: ignore[method-assign]  # by a thread of the app's
         if self._tally is not None:

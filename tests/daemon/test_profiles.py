@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from pathlib import Path
+
+import pytest
 
 from preforkd.daemon.profiles import collapsed, speedscope, summary
 from preforkd.workers import profiling
@@ -59,6 +64,25 @@ def test_what_is_kept_is_bounded_and_no_time_is_lost() -> None:
     for number in range(profiling.MOST_THREADS + 5):
         samples.add(("other", number), "other", ["f1"], 1)
     assert len(samples.found()["threads"]) == profiling.MOST_THREADS
+
+
+@pytest.mark.skipif(not Path("/proc/self/timerslack_ns").exists(), reason="the system has no such setting")
+def test_only_the_thread_that_looks_has_its_waits_end_in_time() -> None:
+    slacks: list[str] = []
+
+    def wait(_until: float) -> bool:
+        slacks.append(Path(f"/proc/{threading.get_native_id()}/timerslack_ns").read_text())
+        return False
+
+    before = Path("/proc/self/timerslack_ns").read_text()
+    loop = asyncio.new_event_loop()
+    code = test_only_the_thread_that_looks_has_its_waits_end_in_time.__code__
+    thread = threading.Thread(target=profiling.profile, args=(1, 100, wait, loop, code))
+    thread.start()
+    thread.join()
+    loop.close()
+    assert slacks == ["1\n"]
+    assert Path("/proc/self/timerslack_ns").read_text() == before != "1\n"
 
 
 def test_what_grows_is_what_was_not_there_at_the_start() -> None:

@@ -155,10 +155,12 @@ def test_control_answers_when_it_is_done(start: Start, tmp_path: Path) -> None:
 
 def test_control_is_refused_over_tcp_and_for_what_there_is_not(start: Start, tmp_path: Path) -> None:
     admin = Admin(start, tmp_path)
-    with Connection(admin.port) as connection:
-        connection.ask("/control/stop", method="POST")
-        answer = connection.answer()
-    assert (answer.status, "control is for unix sockets" in answer.text) == (403, True)
+    asked = ["stop", "log-level?level=debug", "profile?slot=0", "memory?slot=0", "cancel?ident=1"]
+    for method, verb in (("GET", "examination"), *(("POST", verb) for verb in asked)):
+        with Connection(admin.port) as connection:
+            connection.ask(f"/control/{verb}", method=method)
+            answer = connection.answer()
+        assert (answer.status, "control is for unix sockets" in answer.text) == (403, True), verb
     status, said = admin.control("dance")
     assert (status, said["result"]) == (400, "wrong")
     assert admin.control("scale")[1]["text"] == "/control/scale needs a number: /control/scale?workers=2"
@@ -172,10 +174,13 @@ import os, sys
 from pathlib import Path
 os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
 from tests.e2e.watching import UnixConnection
-connection = UnixConnection(Path(sys.argv[1]))
-connection.request("POST", "/control/reload")
-response = connection.getresponse()
-print(response.status, response.read().decode())
+for method, verb in (("POST", "reload"), ("POST", "log-level?level=debug"), ("POST", "profile?slot=0"),
+                     ("POST", "memory?slot=0"), ("POST", "cancel?ident=1"), ("GET", "examination")):
+    connection = UnixConnection(Path(sys.argv[1]))
+    connection.request(method, f"/control/{verb}")
+    response = connection.getresponse()
+    print(response.status, response.read().decode().strip())
+    connection.close()
 """
 
 
@@ -194,8 +199,10 @@ def test_control_is_for_root_and_the_master_and_not_for_the_user_of_the_workers(
         code = ASK_AS_NOBODY.replace("os.setgid", "import tests.e2e.watching; os.setgid")
         command = [sys.executable, "-c", code, str(admin.path), str(NOBODY.pw_uid)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-        assert done.stdout.startswith("403 "), done
-        assert f"control is for user {os.getuid()} and root, not for user {NOBODY.pw_uid}" in done.stdout
+        refused = f"control is for user {os.getuid()} and root, not for user {NOBODY.pw_uid}"
+        lines = done.stdout.splitlines()
+        assert len(lines) == 6
+        assert all(line.startswith("403 ") and refused in line for line in lines), done
         assert admin.control("reopen")[0] == 202
         assert "process" in admin.daemon.wait_log(r"process \d+ of user 0 asks for: reopen")[0]
         assert admin.daemon.stop() == 0

@@ -182,6 +182,17 @@ def test_it_works_through_a_read_only_root(start: Start, tmp_path: Path) -> None
     done = ctl("--admin", f"unix:{admin.path}", "reload", "--wait", command=command)
     assert done.returncode == 0, done
     assert client.get(admin.daemon.port).status == 200
+    at = ("--admin", f"unix:{admin.path}")
+    assert ctl(*at, "log-level", "debug", command=command).stdout == "log level of all processes: debug\n"
+    assert "workers ready" in ctl(*at, "top", "--once", command=command).stdout
+    assert "not given back" in ctl(*at, "memory", "0", "--seconds", "0.2", command=command).stdout
+    arguments = (*at, "profile", "0", "--seconds", "0.2", "--format", "collapsed")
+    done = ctl(*arguments, "--output", "-", command=command)
+    assert (done.returncode, done.stdout.startswith("main thread;")) == (0, True), done
+    done = ctl(*arguments, "--output", str(tmp_path / "found"), command=command)
+    said = f"{tmp_path}/found cannot be written: Read-only file system;"
+    said += " give --output FILE, or --output - for standard output"
+    assert (done.returncode, done.stderr) == (1, f"failed: {said}\n")
 
 
 def test_every_command_has_its_help_and_the_shell_completes_it() -> None:
@@ -189,7 +200,10 @@ def test_every_command_has_its_help_and_the_shell_completes_it() -> None:
     names = [line.split()[0] for line in text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()]
     assert "health" in names
     for name in names:
-        assert f"Usage: preforkctl {name} " in ctl(name, "--help").stdout
+        said = ctl(name, "--help").stdout
+        assert f"Usage: preforkctl {name} " in said
+        assert "Example" in said, name
+        assert f"preforkctl {name}" in said.partition("Example")[2].replace('", "', " ").replace('["', ""), name
     completion = ctl(
         environment={"_PREFORKCTL_COMPLETE": "bash_complete", "COMP_WORDS": "preforkctl re", "COMP_CWORD": "1"}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,18 @@ import pytest
 from tests.e2e import client
 from tests.e2e.client import Connection
 from tests.e2e.conftest import Start
+from tests.e2e.deadline import until
 from tests.e2e.load import load
 from tests.e2e.test_ctl import ENVIRONMENT, SCRIPT, ctl
+from tests.e2e.test_ctl_top import Terminal
 from tests.e2e.watching import Admin, UnixConnection
 
 pytestmark = pytest.mark.parallel
 
 APP = """
+import os
+import sys
+import tracemalloc
 from pathlib import Path
 
 from preforkd.workers import Response, ServerHttpProtocol
@@ -33,6 +39,10 @@ def busy_here(go):
         sum(range(100))
 
 
+def how():
+    return f"{sys.getswitchinterval()} {tracemalloc.is_tracing()}"
+
+
 class Kept:
     def __init__(self):
         self.itself = self
@@ -43,6 +53,13 @@ class App(ServerHttpProtocol):
         self.keep_alive(True)
         if message.path.startswith("/busy"):
             busy_here(Path(message.path.removeprefix("/busy")))
+        elif message.path.startswith("/fork"):
+            parent = how()
+            pid = os.fork()
+            if not pid:
+                Path(message.path.removeprefix("/fork")).write_text(f"{parent} {how()}")
+                os._exit(0)
+            os.waitpid(pid, 0)
         elif message.path == "/leak":
             kept.append(bytearray(100_000))
             kept.append(Kept())
@@ -134,6 +151,23 @@ def test_the_death_of_a_worker_that_is_profiled_is_said(start: Start, tmp_path: 
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("verb", ["profile", "memory"])
+def test_a_process_that_the_app_forks_meanwhile_is_as_without(start: Start, tmp_path: Path, verb: str) -> None:
+    admin = Admin(start, tmp_path, workers=1, app=app_in(tmp_path))
+    assert admin.control(f"{verb}?slot=0&seconds=60")[0] == 202
+    admin.daemon.until(lambda: is_examined(admin), 10, "it is at work")
+    plain = f"{sys.getswitchinterval()} False"
+
+    def forks() -> bool:
+        assert client.get(admin.daemon.port, f"/fork{tmp_path}/found").status == 200
+        *parent, interval, traced = (tmp_path / "found").read_text().split()
+        assert f"{interval} {traced}" == plain
+        return " ".join(parent) != plain
+
+    for _ in range(3):
+        admin.daemon.until(forks, 10, "it was forked while it mattered")
+
+
 def test_what_cannot_be_profiled_or_written_is_one_line(start: Start, tmp_path: Path) -> None:
     admin = Admin(start, tmp_path, workers=1)
     at = ("--admin", f"unix:{admin.path}")
@@ -167,6 +201,52 @@ def test_memory_names_the_line_that_leaks_and_the_objects_that_become_more(start
     line = APP.splitlines().index("            kept.append(bytearray(100_000))") + 1
     assert f"app.py:{line}  kept.append(bytearray(100_000))" in first
     assert any(line.endswith(".Kept") for line in rest), done.stdout
+
+
+WSGI = """
+import time
+from pathlib import Path
+
+def waits_here(go):
+    while not go.exists():
+        time.sleep(0.01)
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] != "/":
+        waits_here(Path(environ["PATH_INFO"]))
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+"""
+
+
+def test_the_thread_of_a_wsgi_app_is_seen(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "site.py").write_text(WSGI)
+    admin = Admin(start, tmp_path, "--threads", "2", workers=1, app=f"{tmp_path}/site.py:app")
+    with Connection(admin.daemon.port) as busy:
+        busy.ask(f"{tmp_path}/go")
+        admin.daemon.until(lambda: admin.status()["requests"]["active"] == 1, 10, "the request is handled")
+        done = ctl(*(f"--admin unix:{admin.path} profile 0 --seconds 0.5 --format collapsed --output -".split()))
+        (tmp_path / "go").touch()
+        assert busy.answer().status == 200
+    (thread,) = {line.partition(";")[0] for line in done.stdout.splitlines() if ";waits_here (" in line}
+    assert thread != "main thread", done.stdout
+    assert "\nmain thread;(event loop);(waits for events) " in f"\n{done.stdout}"
+    assert "\r" not in done.stderr, "progress is for terminals"
+
+
+def test_a_terminal_is_shown_how_far_it_is_and_ctrl_c_writes_what_there_is(start: Start, tmp_path: Path) -> None:
+    admin = Admin(start, tmp_path, workers=1)
+    arguments = ("profile", "0", "--seconds", "60", "--output", str(tmp_path / "found.json"))
+    terminal = Terminal(80, SCRIPT, "--admin", f"unix:{admin.path}", *arguments)
+    try:
+        until(lambda: terminal.shows(" of 60 s; Ctrl-C ends it"), 20, lambda: terminal.text)
+        terminal.process.send_signal(signal.SIGINT)
+        until(lambda: terminal.shows("written to"), 20, lambda: terminal.text)
+        assert terminal.process.wait(20) == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+    assert 0 < json.loads((tmp_path / "found.json").read_text())["profiles"][0]["endValue"] < 60_000_000
 
 
 def levels(admin: Admin) -> list[str]:

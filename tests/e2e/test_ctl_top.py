@@ -8,6 +8,7 @@ import os
 import pty
 import struct
 import subprocess
+import sys
 import termios
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_top_is_live_waits_for_a_daemon_that_is_gone_and_ends_by_q(start: Start,
         until(lambda: terminal.shows("waiting for the daemon ..."), 20, lambda: terminal.text)
         terminal.type(b"q")
         assert terminal.process.wait(20) == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
+def test_without_rich_it_says_in_one_line_what_to_install(start: Start, tmp_path: Path) -> None:
+    admin = Admin(start, tmp_path, workers=1)
+    code = "import sys; sys.modules['rich'] = None; from preforkd.daemon.ctl import main; sys.exit(main())"
+    terminal = Terminal(80, sys.executable, "-c", code, "--admin", f"unix:{admin.path}", "top")
+    try:
+        assert terminal.process.wait(20) == 1
+        until(lambda: terminal.shows("\n"), 5, lambda: terminal.text)
+        assert terminal.text == "failed: top needs rich: pip install 'preforkd[top]', or use --once\r\n"
     finally:
         terminal.process.kill()
         terminal.process.wait()
