@@ -39,8 +39,8 @@ async def app(scope, receive, send):
 """
 OWN_PYTHON = sys.base_prefix != "/usr"
 """The interpreter is none of the system's: it may lie in a home, which the unit does not see."""
-# The limit of open files is what a sandbox may allow, the watchdog what a test can wait for; an interpreter that was not
-# installed for the system finds its library where it is shown.
+# The limit of open files is what a sandbox may allow, the watchdog what a test can wait for; an interpreter that was
+# not installed for the system finds its library where it is shown.
 DROP_IN = "[Service]\nLimitNOFILE=4096\nWatchdogSec=2\nEnvironment=LD_LIBRARY_PATH=/opt/preforkd/python/lib\n"
 
 
