@@ -279,7 +279,9 @@ class Worker:
         self.leaves_for = ""
         """Why it drains, for the hooks; empty: it does not."""
         self._gateway = gateway_for(app, settings)
-        self._handler: type[ServerHttpProtocol] = self._gateway.handler if self._gateway is not None else app.app
+        self._handler: Callable[..., ServerHttpProtocol] = (
+            self._gateway.handler if self._gateway is not None else app.app
+        )
         self._listeners = listeners
         self._channel = channel
         self._board = board

@@ -24,7 +24,8 @@ def import_gateway(interface: str) -> None:
 def gateway_for(loaded: LoadedApp, settings: WorkerSettings) -> Gateway | None:
     """Return the gateway of an app; None for a protocol class, which needs none."""
     if loaded.interface == "asgi":
-        from preforkd.workers.gateways.asgi.gateway import AsgiGateway, AsgiOptions
+        from preforkd.workers.gateways.asgi.gateway import AsgiGateway
+        from preforkd.workers.gateways.asgi.options import AsgiOptions
 
         return AsgiGateway(loaded.app, AsgiOptions.from_settings(settings), log.LOGGER)
     if loaded.interface == "wsgi":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from preforkd.workers.http.protocol import ServerHttpProtocol
 
 
@@ -25,8 +27,8 @@ class Gateway(Protocol):
     """What a worker asks of a gateway, in the order in which it asks."""
 
     @property
-    def handler(self) -> type[ServerHttpProtocol]:
-        """The protocol class that serves the app."""
+    def handler(self) -> Callable[..., ServerHttpProtocol]:
+        """Makes a connection whose requests the app answers; takes the arguments of `ServerHttpProtocol`."""
 
     async def startup(self) -> None:
         """Start the app; called before anything is accepted.

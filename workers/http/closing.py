@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from preforkd.workers.edge import Edge
     from preforkd.workers.http.connections import Connections
+    from preforkd.workers.http.exchange import Service
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.parser import RequestParser
     from preforkd.workers.http.waiter import Rest, Wakeup
@@ -86,6 +87,7 @@ class ClosingConnection(asyncio.Protocol):
         proxy_header: what a PROXY header has said of the connection; None: there was none.
         peer_is_trusted: whether the peer's word on its clients counts; None: nobody has asked yet.
         speaks_for_others: the peer has spoken for a client of its own.
+        service: what serves the requests; None: the connection itself, by `handle_request()`.
     """
 
     # Slots: more than 30 attributes in an instance's dictionary make every one of them slower. Subclasses of
@@ -124,6 +126,7 @@ class ClosingConnection(asyncio.Protocol):
         "reading_paused",
         "requests",
         "rest_may_be_long",
+        "service",
         "speaks_for_others",
         "state",
         "transport",
@@ -134,6 +137,7 @@ class ClosingConnection(asyncio.Protocol):
     writer: ResponseWriter
     connections: Connections
     loop: asyncio.AbstractEventLoop
+    service: Service | None
     _wakeup: Wakeup
     _context: Context
 
@@ -142,6 +146,7 @@ class ClosingConnection(asyncio.Protocol):
         self._allowed = allowed
         self.limits = limits
         self.state = ConnectionState.NEW
+        self.service = None
         self.transport: asyncio.Transport | None = None
         self.requests = 0
         self.persistent = True
@@ -177,7 +182,7 @@ class ClosingConnection(asyncio.Protocol):
         """Read the socket again."""
         raise NotImplementedError
 
-    def client_has_closed(self) -> None:
+    def client_has_closed(self) -> bool:
         """The client will send nothing behind what it has sent by now: mostly it is gone."""
         raise NotImplementedError
 

@@ -26,7 +26,7 @@ from preforkd.workers.http.writer import ResponseWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from preforkd.workers.http.exchange import Exchange
+    from preforkd.workers.http.exchange import Exchange, Service
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.waiter import Deferred, Steps
 
@@ -35,19 +35,9 @@ LINGER_BYTES = 16 * 1024 * 1024  # bytes discarded in a lingering close
 
 
 class HttpConnection(ClosingConnection):
-    """The transport's side of `ServerHttpProtocol`.
-
-    Attributes:
-        decodes_bodies: whether a body with `Content-Encoding: gzip` or `deflate` reaches the handler decoded. A class
-            attribute; a gateway whose interface wants the bytes of the wire sets it to False.
-        outlives_cancellation: whether a cancellation that hits the connection's task between two requests ends no more
-            than this task, and the next request gets another; else it ends the connection.
-    """
+    """The transport's side of `ServerHttpProtocol`."""
 
     __slots__ = ()
-
-    decodes_bodies = True
-    outlives_cancellation = False
 
     @property
     def request(self) -> RequestMessage | None:
@@ -79,6 +69,10 @@ class HttpConnection(ClosingConnection):
 
     # What `processing.py` adds.
 
+    def served_by(self) -> Service:
+        """Return what serves the requests."""
+        raise NotImplementedError
+
     async def start(self) -> None:
         """Process the requests."""
         raise NotImplementedError
@@ -96,7 +90,8 @@ class HttpConnection(ClosingConnection):
         self.reader = RequestParser(self.limits)
         self.writer = ResponseWriter(self, self.transport, loop)
         self._wakeup = Wakeup(loop)
-        self._context = copy_context()
+        context = self.served_by().context
+        self._context = copy_context() if context is None else context.copy()
         self._marks.head = monotonic()
         self.connections = connections_of(loop)
         self._edge = self.connections.edge
@@ -146,10 +141,10 @@ class HttpConnection(ClosingConnection):
                 self._expect_body(message)
         if parser.consumed != len(data):
             self.data_received(data[parser.consumed :])
-        self.serve()
+        self.proceed()
 
     def _decodes(self, message: RequestMessage) -> bool:
-        return message.compression is not None and self.decodes_bodies
+        return message.compression is not None and self.served_by().decodes_bodies
 
     def _expect_body(self, message: RequestMessage) -> None:
         self._intake = BODY
@@ -236,9 +231,9 @@ class HttpConnection(ClosingConnection):
         self._bad = exc.with_traceback(None)  # its frames would keep this connection alive
         self._intake = DISCARD
         self.persistent = False
-        self.serve()
+        self.proceed()
 
-    def serve(self) -> None:
+    def proceed(self) -> None:
         """A request is there: process it now, in the name of the connection's task, until it has to wait for something.
 
         Most requests never do. They cost no step of the task, which is 0.5 us: `asyncio.current_task()` is that task
@@ -285,7 +280,7 @@ class HttpConnection(ClosingConnection):
             if offspring.strayed:
                 offspring.end()
             self._rest = rest
-            self.request_waits()
+            self._handler_waits()
 
     def step(self, exchange: Exchange, run: Callable[..., object], steps: Steps, error: BaseException | None) -> object:
         """Make a step of a handler that has waited; what it has written is flushed behind it.
@@ -318,13 +313,16 @@ class HttpConnection(ClosingConnection):
             if writer.due:
                 writer.flush()
             if waiting is not DONE:
-                self.request_waits()
+                self._handler_waits()
         if offspring.strayed:
             offspring.end()
         return waiting
 
-    def request_waits(self) -> None:
-        """The handler of the current request waits for something; for gateways that want to know."""
+    def _handler_waits(self) -> None:
+        exchange = self.writer.exchange
+        if exchange is not None:
+            exchange.has_waited = True
+            exchange.observer.handler_waits()
 
     def _new_task(self) -> None:
         self._task = self.loop.create_task(self.start(), context=self._context)
@@ -346,7 +344,7 @@ class HttpConnection(ClosingConnection):
         early = self.transport is not None and self.state in (
             ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
         )  # fmt: skip
-        if self.outlives_cancellation and task.cancelled() and self.state is not ConnectionState.ACTIVE:
+        if self.served_by().outlives_cancellation and task.cancelled() and self.state is not ConnectionState.ACTIVE:
             early = False
         if isinstance(exc, Exception) or (exc is not None and task.cancelled() and not task.cancelling()):
             self.report_error("Error in start()", exc=exc)
@@ -362,11 +360,12 @@ class HttpConnection(ClosingConnection):
         if self.transport is None:
             self._release()
         elif self._message is not None or self._bad is not None:
-            self.serve()  # it came meanwhile, in a pipeline for instance
+            self.proceed()  # it came meanwhile, in a pipeline for instance
 
     def _release(self) -> None:
         """Nothing happens any more: undo the cycle of references, so that the connection is freed here and now."""
         self.writer.connection = None
+        self.service = None
 
     def take_over(self, receiver: asyncio.Protocol) -> bytes:
         """Hand the connection over to another protocol: the way out of HTTP for a gateway (WebSocket).
@@ -413,7 +412,8 @@ class HttpConnection(ClosingConnection):
             self._intake = DISCARD
         if not self._tail:
             self.persistent = False
-        self.client_has_closed()
+        if not self.client_has_closed():
+            return False
         if self.state is ConnectionState.ACTIVE or self._message is not None or self._bad is not None:
             # A half-close; asyncio's TLS transports cannot keep one open and warn when they are asked to.
             return self.transport is not None and self.transport.can_write_eof()
@@ -422,10 +422,17 @@ class HttpConnection(ClosingConnection):
             return self.transport is not None and self.transport.can_write_eof()
         return False
 
-    def client_has_closed(self) -> None:
-        """The client will send nothing behind what it has sent by now: mostly it is gone."""
+    def client_has_closed(self) -> bool:
+        """The client will send nothing behind what it has sent by now: mostly it is gone.
+
+        Returns:
+            Whether what it has asked for can still be answered: it may have closed its side only (RFC 9112 section
+            9.6).
+        """
         if self.limits.disconnect_timeout:
             self._give_up_later()
+        exchange = self.writer.exchange
+        return exchange is None or exchange.observer.client_has_finished()
 
     def _give_up_later(self) -> None:
         self.loop.call_later(self.limits.disconnect_timeout, _give_up, ref(self))
@@ -444,27 +451,25 @@ class HttpConnection(ClosingConnection):
         self._payload.set_exception(ClientDisconnectedError("the client is gone"))
         self._payload = EMPTY_PAYLOAD
         self.writer.lose()
+        exchange = self.writer.exchange
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.connection_lost(exc)
-            if self._task is None:
-                self._release()
-            return  # what becomes of the session's task is the receiver's business
         if self._task is None:
             self._release()
-        elif (
+        if (exchange is not None and exchange.observer.client_is_gone()) or receiver is not None:
+            return  # what becomes of the handler's task is their business
+        if self._task is None:
+            return
+        if (
             was is ConnectionState.ACTIVE
             or self._wakeup.callback is None
             or self._wakeup.held
             or self.deferred is not None  # aborted by us: not ACTIVE any more, and yet in a request
         ):
-            self.lose_handler()
+            self.cancel_handler()
         else:
             self._wakeup.wake()
-
-    def lose_handler(self) -> None:
-        """The client is gone while its request is handled: cancel the handler. A gateway may tell its app instead."""
-        self.cancel_handler()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write (asyncio's call)."""
@@ -477,6 +482,8 @@ class HttpConnection(ClosingConnection):
         self.writer.resume()
         if self._receiver is not None:
             self._receiver.resume_writing()
+        elif self.writer.exchange is not None:
+            self.writer.exchange.observer.can_write()
 
     # The payload's calls.
 

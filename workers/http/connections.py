@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from preforkd.workers.edge import Edge
     from preforkd.workers.http.closing import ClosingConnection
     from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.exchange import Exchange
     from preforkd.workers.http.queue_time import QueueTime
     from preforkd.workers.http.slow import SlowRequests
 
@@ -85,6 +86,13 @@ class Connections:
 
     def __contains__(self, connection: object) -> bool:
         return connection in self._live
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """The exchanges that go on now."""
+        for connection in list(self._live):
+            exchange = connection.writer.exchange
+            if exchange is not None:
+                yield exchange
 
     @property
     def requests(self) -> int:

@@ -21,7 +21,6 @@ from preforkd.workers.http.fields import (
     status_line,
 )
 from preforkd.workers.http.message import HttpVersion, HttpVersion11
-from preforkd.workers.http.persistence import may_stay_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -233,30 +232,21 @@ class ResponseHead:
         """Whether the connection may stay open after this response; `self.keep_alive(True)` makes it so."""
         if self.headers_sent and not self.head_is_due:
             return self.keeps
-        connection, exchange = self._writer.connection, self.exchange
-        if self._close or connection is None or exchange is None or exchange is not self._writer.exchange:
+        exchange, writer = self.exchange, self._writer
+        if self._close or exchange is None or exchange is not writer.exchange:
             return False
-        return may_stay_open(connection, exchange)
+        return writer.may_stay_open(exchange)
 
     def render(self, body: Iterable[bytes]) -> bytes:
         """Make the bytes of the head and what comes behind it; here it is decided whether the connection stays open."""
         self.head_is_due = False
-        connection, exchange = self._writer.connection, self.exchange
-        if exchange is None or connection is None:
+        exchange = self.exchange
+        if exchange is None:
             keeps = self.keeps = False
             id_line = b""
         else:
+            keeps = self.keeps = bool(exchange.keep_alive and not self._close and self._writer.may_stay_open(exchange))
             request = exchange.request
-            # may_stay_open(), without the call.
-            keeps = self.keeps = bool(
-                exchange.keep_alive
-                and not self._close
-                and connection.persistent
-                and request is not None
-                and not request.should_close
-                and not connection.continue_is_due
-                and not connection.rest_may_be_long
-            )
             id_line = request.id_line if request is not None else b""
         fields = clock.keep_alive_fields if keeps else clock.close_fields
         if not self._plain:

@@ -19,6 +19,7 @@ from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessing
 from preforkd.workers.http.exchange import Exchange
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
+from preforkd.workers.http.tunnel import ConnectionTunnel
 from preforkd.workers.http.waiter import Deferred, Ending, Rest, raising
 
 if TYPE_CHECKING:
@@ -71,9 +72,11 @@ class ProcessingConnection(HttpConnection):
         self._times_requests = False
         self._count_request: Callable[[str, int, float], None] | None = None
 
+    logger: logging.Logger
+
     # What `protocol.py` adds.
 
-    def handle_request(self, message: RequestMessage, payload: PayloadStream) -> Awaitable[None]:
+    def serve(self, exchange: Exchange) -> Awaitable[None]:
         """Answer a request."""
         raise NotImplementedError
 
@@ -173,6 +176,7 @@ class ProcessingConnection(HttpConnection):
         exchange.request = message  # type: ignore[assignment]  # None is refused below
         exchange.body = payload
         exchange.wire = writer
+        exchange.carrier = self
         self.requests += 1
         if self.requests == self._last_request:
             self.persistent = False
@@ -183,7 +187,8 @@ class ProcessingConnection(HttpConnection):
                 if message is None and self._bad is not None:
                     message = exchange.request = self._bad.request  # type: ignore[assignment]  # as above
                 self._check_request(message, payload)
-            handling = self.handle_request(message, payload)  # type: ignore[arg-type]  # None was refused above
+            service = self.service
+            handling = self.serve(exchange) if service is None else service.serve(exchange)
             if handling is not DONE:
                 if handling.__class__ is CoroutineType:
                     steps = handling.__await__()
@@ -228,6 +233,8 @@ class ProcessingConnection(HttpConnection):
             return self._finish_failed(exc, exchange).__await__()
         if writer.exchange is not exchange:  # the connection has gone on without this handler
             return None
+        if exchange.has_waited and exchange.keeps_task and self.transport is not None:
+            self.let_task_go()  # what knows it, as a timer that cancels it, has nothing to do with the next request
         response = writer.response
         if writer.due:
             writer.flush()
@@ -279,8 +286,10 @@ class ProcessingConnection(HttpConnection):
             del exc, traceback  # a frame and an exception that hold each other wait for the collector
         if not answered:
             self._count(self.writer.response)
-            self.log_abandoned(exchange)
-        if not answered or self.writer.exchange is not exchange:
+            self.abandon(exchange)
+            if self.writer.exchange is exchange:
+                self.writer.exchange = None
+        if self.writer.exchange is not exchange:
             return
         if self.writer.due:
             self.writer.flush()
@@ -288,14 +297,14 @@ class ProcessingConnection(HttpConnection):
 
     # A request that goes on without the task.
 
-    def end_deferred(self, error: BaseException | None) -> None:
-        """What `handle_request()` has returned instead of a coroutine has come to its end.
+    def end_deferred(self, exchange: Exchange, error: BaseException | None) -> None:
+        """What a service has returned instead of a coroutine has come to its end.
 
         Args:
+            exchange: what it answers.
             error: what it has raised; None: nothing.
         """
-        exchange = self.writer.exchange
-        if exchange is None or exchange.deferred is None:
+        if exchange is not self.writer.exchange or exchange.deferred is None:
             raise AssertionError("there is no deferred request")
         exchange.deferred = None
         self.connections.active -= 1
@@ -363,8 +372,9 @@ class ProcessingConnection(HttpConnection):
         elif isinstance(exc, Exception):
             return False
         self._count(self.writer.response)
-        self.log_abandoned(exchange)
+        self.abandon(exchange)
         self.abort()
+        self.writer.exchange = None  # nobody will end it
         return True
 
     async def _answer_failure(self, exc: BaseException, exchange: Exchange) -> bool:
@@ -454,12 +464,14 @@ class ProcessingConnection(HttpConnection):
             if self.transport is not None:
                 self.abort()  # and the task ends, as it was told to
 
-    def log_abandoned(self, exchange: Exchange) -> None:
+    def abandon(self, exchange: Exchange) -> None:
         """Write the line of a request that ends without the rest of its response: its client has left, or it was cut.
 
         Whatever is done with the request later, it has had its line.
         """
         writer = self.writer
+        if writer.exchange is not exchange:
+            return
         response = writer.response
         if response is not None and response.head_is_due:
             response = writer.response = None  # it has not been sent, and will not be
@@ -503,17 +515,28 @@ class ProcessingConnection(HttpConnection):
         if self._marks.cut:
             self.close_when_idle()  # closing() came when the head had already said keep-alive
 
-    def is_handed_over(self) -> bool:
-        """Whether the connection's task has taken what is left of the current handler, if that waits."""
-        return self._rest is None
+    def detach(self, exchange: Exchange) -> bool:
+        """End an exchange whose response is complete: its handler goes on in its task without it.
 
-    def detach(self) -> None:
-        """End the current exchange, whose response is complete: its handler goes on in its task without it."""
+        Returns:
+            False: it cannot be ended yet, for the task has not taken over what the handler waits for.
+        """
+        if self._rest is not None or self.writer.exchange is not exchange:
+            return False
         self.let_task_go()
-        exchange, response = self.writer.exchange, self.writer.response
-        if exchange is not None:
-            self._count(response)
-            self._end_request(exchange, response)
+        response = self.writer.response
+        self._count(response)
+        self._end_request(exchange, response)
+        return True
+
+    def expire(self, exchange: Exchange) -> None:
+        """An exchange takes too long, by its service's own clock."""
+        if exchange is self.writer.exchange:
+            self.expire_request()
+
+    def tunnel(self, exchange: Exchange) -> ConnectionTunnel:  # noqa: ARG002 -- HTTP/2 would have one for each
+        """Return the way past HTTP; closed until it is opened."""
+        return ConnectionTunnel(self)
 
     def expire_request(self) -> None:
         """The request takes too long: cancel the handler and answer 503; abort when it does not end even then."""

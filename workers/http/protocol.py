@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_format
@@ -21,7 +21,10 @@ from preforkd.workers.http.response import Response
 from preforkd.workers.http.tls_info import TlsInfo, info_of
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.exchange import Exchange
+    from collections.abc import Awaitable, Callable
+    from contextvars import Context
+
+    from preforkd.workers.http.exchange import Exchange, Service
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
 
@@ -35,6 +38,11 @@ class ServerHttpProtocol(ProcessingConnection):
     """
 
     __slots__ = ("_keep_alive_timeout", "access_log_format", "debug", "host", "logger", "port")
+
+    # As a `Service`: of its own requests, unless it was given another one.
+    decodes_bodies = True
+    outlives_cancellation = False
+    context: Context | None = None
 
     def __init__(
         self,
@@ -101,6 +109,14 @@ class ServerHttpProtocol(ProcessingConnection):
         exchange = self.writer.exchange
         if exchange is not None:
             exchange.keep_alive = val
+
+    def served_by(self) -> Service:
+        """Return what serves the requests."""
+        return self if self.service is None else self.service
+
+    def serve(self, exchange: Exchange) -> Awaitable[None]:
+        """Answer a request by `handle_request()`."""
+        return self.handle_request(exchange.request, exchange.body)
 
     async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:  # noqa: ARG002
         """Answer a request; to be overridden. This one answers 404.
@@ -208,3 +224,14 @@ class ServerHttpProtocol(ProcessingConnection):
         """Log an error of the app, or ours, whatever becomes of the log; arguments as for `logging.Logger.error`."""
         with contextlib.suppress(Exception):
             self.logger.error(*args, exc_info=exc)
+
+
+def connections_for(service: Service) -> Callable[..., ServerHttpProtocol]:
+    """Return what makes connections whose requests a service answers; takes the arguments of `ServerHttpProtocol`."""
+
+    def make(**arguments: Any) -> ServerHttpProtocol:
+        connection = ServerHttpProtocol(**arguments)
+        connection.service = service
+        return connection
+
+    return make

@@ -14,11 +14,12 @@ from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.exchange import Exchange
     from preforkd.workers.http.message import RequestMessage
-    from preforkd.workers.http.persistence import PersistentConnection
 
 
 _ACTIVE = ConnectionState.ACTIVE
+_CLOSING = ConnectionState.CLOSING
 _JOIN_CHUNK_BELOW = 16384  # a copy up to here costs less than two more parts
 
 
@@ -116,12 +117,9 @@ class Response(ResponseHead):
         writer = self._writer
         if self.headers_sent or writer.response is not None:
             raise ResponseError("there is one response to a request, and its headers have been sent")
-        connection = writer.connection
-        if connection is None:
-            raise ClientDisconnectedError("the client is gone")
         exchange = self.exchange
-        if exchange is None or exchange is not writer.exchange or connection.state is not _ACTIVE:
-            self._refuse_to_send(connection)
+        if exchange is None or exchange is not writer.exchange or exchange.carrier.state is not _ACTIVE:
+            self._refuse_to_send(exchange)
         request = exchange.request
         if writer.due:
             writer.flush()  # an interim response, which comes before this head
@@ -142,11 +140,10 @@ class Response(ResponseHead):
         if not writer.corked:
             writer.flush_soon()
 
-    def _refuse_to_send(self, connection: PersistentConnection) -> NoReturn:
-        if self.exchange is self._writer.exchange and connection.state in (
-            ConnectionState.CLOSING,
-            ConnectionState.CLOSED,
-        ):
+    def _refuse_to_send(self, exchange: Exchange | None) -> NoReturn:
+        if self._writer.is_lost:
+            raise ClientDisconnectedError("the client is gone")
+        if exchange is not None and exchange is self._writer.exchange and exchange.carrier.state is _CLOSING:
             raise ClientDisconnectedError("the connection is closed")
         raise ResponseError("a response is sent during the request that it was made for, and at no other time")
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError
+from preforkd.workers.http.sendfile import send_by_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from preforkd.workers.http.exchange import Exchange
-    from preforkd.workers.http.persistence import PersistentConnection
     from preforkd.workers.http.response import Response
 
 _JOIN_BELOW = 32768  # joining costs a copy, a second write a call: they break even at about this size
@@ -26,6 +26,20 @@ _FLUSH_ABOVE = 1 << 20  # no more than this is kept back within a turn of the lo
 # asyncio's writelines() in 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 never calls pause_writing(): a client that does not read
 # would fill the memory (CVE-2024-12254).
 _WRITELINES_PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
+
+
+class PersistentConnection(Protocol):
+    """A connection of HTTP/1.1 as it matters where a response is written: the facts that keep it open.
+
+    Attributes:
+        persistent: it may stay open at all; not any more when it drains.
+        continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
+        rest_may_be_long: more of the current body is still to come than would be read for the next request.
+    """
+
+    persistent: bool
+    continue_is_due: bool
+    rest_may_be_long: bool
 
 
 class ResponseWriter:
@@ -44,11 +58,12 @@ class ResponseWriter:
         lost: bytes that the transport had not handed to the kernel when the connection was lost, as far as it is known:
             uvloop's forgets them when a client resets the connection, then it is what they were when last looked at.
         corked: who called into the handler flushes when it returns; else the loop's next turn has to.
+        prepared: what the service has made for all exchanges of the connection with its first; None: nothing.
     """
 
     __slots__ = (
         "_drained", "_flush_is_scheduled", "_held", "_held_at", "_loop", "_size", "_transport", "_turned_at",
-        "connection", "corked", "due", "exchange", "lost", "parts", "paused", "response", "sent",
+        "connection", "corked", "due", "exchange", "lost", "parts", "paused", "prepared", "response", "sent",
     )  # fmt: skip
 
     chunks = True
@@ -59,6 +74,7 @@ class ResponseWriter:
         self.connection: PersistentConnection | None = connection
         self.exchange: Exchange | None = None
         self.response: Response | None = None
+        self.prepared: Any = None
         self.sent = self._turned_at = self._held = self._held_at = self.lost = 0
         self.due = False
         self.corked = False
@@ -69,6 +85,23 @@ class ResponseWriter:
         self.paused = False
         self._drained: asyncio.Future[None] | None = None
         self._flush_is_scheduled = False
+
+    @property
+    def is_lost(self) -> bool:
+        """The client is gone."""
+        return self._transport is None
+
+    def may_stay_open(self, exchange: Exchange) -> bool:
+        """Whether the connection may stay open behind an exchange, as far as is known, its handler's word aside."""
+        connection, request = self.connection, exchange.request
+        return (
+            connection is not None
+            and connection.persistent
+            and request is not None
+            and not request.should_close
+            and not connection.continue_is_due
+            and not connection.rest_may_be_long
+        )
 
     def write(self, data: bytes) -> None:
         """Write bytes behind what has been written.
@@ -177,6 +210,16 @@ class ResponseWriter:
             self._drained = self._loop.create_future()
         # Shielded: several tasks may wait, and one that is cancelled must not cancel the others.
         await asyncio.shield(self._drained)
+
+    # Files.
+
+    def takes_files(self) -> bool:
+        """Whether the kernel can write to this client: not through TLS."""
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is None
+
+    def send_file(self, response: Response, descriptor: int, offset: int) -> Awaitable[None]:
+        """Have the kernel send what the response's Content-Length still wants of a file; see `sendfile.py`."""
+        return send_by_kernel(response, self, self._transport, descriptor, offset)
 
     # The connection's side.
 

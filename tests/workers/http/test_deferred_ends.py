@@ -55,7 +55,7 @@ def test_a_client_that_leaves_behind_its_response_leaves_its_line_and_its_count(
 
         def end() -> None:
             protocol.answer(404)
-            protocol.end_deferred(None)
+            protocol.end_deferred(protocol.writer.exchange, None)  # type: ignore[arg-type]  # there is one
             protocol.connection_lost(None)  # in the same turn
 
         if within_task:

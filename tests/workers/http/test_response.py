@@ -91,8 +91,8 @@ def test_what_is_written_goes_out_when_the_handler_waits() -> None:
         response.write(b"first")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        connection: Any = response._writer.connection
-        output_while_waiting = bytes(connection.transport.output)
+        connection: Any = response._writer
+        output_while_waiting = bytes(connection._transport.output)
         await response.write_eof()
 
     answer(setup)
@@ -413,8 +413,8 @@ def test_output_length_counts_the_body_on_the_wire() -> None:
 def test_writing_to_a_client_that_is_gone_raises() -> None:
     async def setup(response: Response) -> None:
         response.send_headers()
-        connection: Any = response._writer.connection
-        connection.transport.abort()
+        connection: Any = response._writer
+        connection._transport.abort()
         for _ in range(3):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)

@@ -7,19 +7,19 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from preforkd.workers.gateways.sendfile import measured, send_file
+from preforkd.workers.http.sendfile import measured, send_file
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi.response import AsgiResponse
-    from preforkd.workers.http.protocol import ServerHttpProtocol
+    from preforkd.workers.http.exchange import Wire
 
 
-async def send_path(response: AsgiResponse, protocol: ServerHttpProtocol, path: str | bytes) -> None:
+async def send_path(response: AsgiResponse, wire: Wire, path: str | bytes) -> None:
     """Send the head of a response and a file as its body; the caller ends it.
 
     Args:
         response: nothing of it has been sent yet. Without Content-Length it gets the file's size, if that can be told.
-        protocol: the connection.
+        wire: the way out.
         path: of a regular file.
 
     Raises:
@@ -34,7 +34,7 @@ async def send_path(response: AsgiResponse, protocol: ServerHttpProtocol, path: 
             response.set_length(size)
         response.send_headers()
         if response.takes_body():
-            await send_file(response, protocol, file.fileno(), 0)
+            await send_file(response, wire, file.fileno(), 0)
     finally:
         file.close()
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from preforkd.workers.gateways.asgi.errors import AsgiProtocolError
 from preforkd.workers.gateways.asgi.file import send_path
@@ -24,16 +24,21 @@ from preforkd.workers.gateways.asgi.response import AsgiResponse, as_bytes, pair
 from preforkd.workers.gateways.streams import comes_back, is_event_stream
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
+from preforkd.workers.http.exchange import ANSWERED, Observer
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Awaitable
+    from contextvars import Context
 
-    from preforkd.workers.gateways.asgi.gateway import AsgiProtocol
-    from preforkd.workers.gateways.asgi.scope import Message
-    from preforkd.workers.http.message import RequestMessage
-    from preforkd.workers.http.payload import PayloadStream
+    from preforkd.workers.gateways.asgi.draining import DrainingEvent
+    from preforkd.workers.gateways.asgi.options import AsgiOptions
+    from preforkd.workers.gateways.asgi.scope import AsgiApp, Message
+    from preforkd.workers.gateways.hop_by_hop import HopByHopFields
+    from preforkd.workers.gateways.streams import StreamDrain
+    from preforkd.workers.http.exchange import Exchange
 
 HEAD, BODY, FILE, TRAILERS, COMPLETE = range(5)
 _EXPECTED = (
@@ -45,10 +50,29 @@ _EXPECTED = (
 )
 
 
-class HttpExchange:
+class Gateway(Protocol):
+    """What a call, or a WebSocket, wants to know of its gateway; see `AsgiGateway`."""
+
+    app: AsgiApp
+    options: AsgiOptions
+    websockets: set[Any]
+    hop_by_hop: HopByHopFields
+    streams: StreamDrain
+    draining: DrainingEvent
+    drained_by: float | None
+    context: Context | None
+    logger: logging.Logger
+
+    def keep(self, task: asyncio.Task[Any] | None) -> None:
+        """Hold on to a task that has outlived its response or its connection."""
+
+
+class HttpCall(Observer):
     """The `receive` and `send` of one request; it may outlive its connection and its response.
 
     Attributes:
+        gateway: the app's.
+        exchange: what it answers.
         message, payload: the request.
         response: None until the app has sent `http.response.start`.
         phase: what the app has to send next.
@@ -56,13 +80,11 @@ class HttpExchange:
         leaves: the app has been told to end its stream, for the worker leaves.
         is_disconnected: `receive()` says `http.disconnect` from now on.
         was_told: it has said so.
-        has_waited: the app was not done in its first step: the rest of it is awaited by the connection's task.
         listener: what the app waits for in `receive()`, or has; None: it has not asked for `http.disconnect`.
         is_detached: the response is complete, the app went on, and the connection went on without it.
     """
 
     # Class attributes until a request needs another value: making an exchange costs less.
-    has_waited = False
     is_detached = False
     leaves = False
     is_disconnected = False
@@ -71,10 +93,11 @@ class HttpExchange:
     _sent_when_told = 0
     listener: asyncio.Event | None = None
 
-    def __init__(self, protocol: AsgiProtocol, message: RequestMessage, payload: PayloadStream) -> None:
-        self._protocol = protocol
-        self.message = message
-        self.payload = payload
+    def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.message = exchange.request
+        self.payload = exchange.body
         self.response: AsgiResponse | None = None
         self.phase = HEAD
         self.is_gone = False
@@ -136,8 +159,8 @@ class HttpExchange:
             status = message["status"]
             if status.__class__ is not int or not 200 <= status <= 999:
                 self._refuse_status(status)
-            response = AsgiResponse(self._protocol.writer, status, self.message.version)
-            response.add_pairs(message.get("headers", ()), self._protocol)
+            response = AsgiResponse(self.exchange.wire, status, self.message.version)
+            response.add_pairs(message.get("headers", ()), self.gateway.hop_by_hop)
             if message.get("trailers", False):
                 self._wants_trailers = True
             self.response = response
@@ -193,7 +216,7 @@ class HttpExchange:
 
     async def _discard(self, *, is_first: bool) -> None:
         """A part of a body that is not sent, as with HEAD, is not the last one: see to what writing it would do."""
-        if self._protocol.client_finished and not is_first:
+        if self.exchange.carrier.client_finished and not is_first:
             raise ClientDisconnectedError("the client has got all that it gets, and has closed its side")
         await asyncio.sleep(0)
         if self.is_gone:
@@ -227,7 +250,7 @@ class HttpExchange:
         name = os.fspath(path)  # type: ignore[call-overload]  # refuses an integer, which open() takes for a descriptor
         self.phase = FILE
         try:
-            await send_path(response, self._protocol, name)
+            await send_path(response, self.exchange.wire, name)
         finally:
             if not response.headers_sent:
                 self.phase = BODY  # it could not be read: the app may send something else
@@ -239,10 +262,11 @@ class HttpExchange:
         """An interim response 103 (RFC 8297); not to HTTP/1.0, and not behind the head: there it comes too late."""
         if self.message.version < HttpVersion11 or (self.response is not None and self.response.headers_sent):
             return
-        hint = AsgiResponse(self._protocol.writer, 103)
-        hint.add_pairs([(b"Link", link) for link in links], self._protocol)
+        wire = self.exchange.wire
+        hint = AsgiResponse(wire, 103)
+        hint.add_pairs([(b"Link", link) for link in links], self.gateway.hop_by_hop)
         hint.send_headers()
-        self._protocol.writer.flush()
+        wire.flush()
 
     def _gone(self) -> ClientDisconnectedError:
         return ClientDisconnectedError("the worker leaves" if self.leaves else "the client is gone")
@@ -259,9 +283,61 @@ class HttpExchange:
         """The app has sent all; it goes on when the client has read enough of it, and so may the connection."""
         self.phase = COMPLETE
         await waiting
-        self._protocol.response_is_complete(self)
+        self._response_is_complete()
 
-    # What the connection calls.
+    # An app that goes on after its response.
+
+    def _response_is_complete(self) -> None:
+        """The app has sent all of its response. Mostly it returns right then; else the connection goes on alone."""
+        exchange = self.exchange
+        if not exchange.wire.corked:  # else handler_waits() will be called, or it returns
+            exchange.carrier.loop.call_soon(self._look_whether_app_goes_on, context=self.gateway.context)
+
+    def _look_whether_app_goes_on(self) -> None:
+        exchange = self.exchange
+        if exchange.observer is not self or exchange.wire.exchange is not exchange or exchange.wire.paused:
+            return  # the app has returned; or the client has to read first
+        task = exchange.carrier.handler_task
+        if not exchange.carrier.detach(exchange):
+            self._response_is_complete()
+            return
+        self.is_detached = True
+        exchange.observer = ANSWERED
+        self.end()
+        self.gateway.keep(task)
+
+    # As an `Observer`.
+
+    def handler_waits(self) -> None:
+        """The app waits for something; behind its response, perhaps."""
+        if self.phase == COMPLETE:
+            self._response_is_complete()
+
+    def can_write(self) -> None:
+        """The client has read what was too much for it."""
+        if self.phase == COMPLETE:
+            self._response_is_complete()
+
+    def client_has_finished(self) -> bool:
+        """The app is told. Mostly the client is gone; if it is not, it still gets what the app sends (as with Go's)."""
+        self.disconnect()
+        return True
+
+    def client_is_gone(self) -> bool:
+        """The app is told, and is cancelled only after `disconnect_timeout`."""
+        exchange = self.exchange
+        carrier = exchange.carrier
+        exchange.keep_alive = False  # nobody is to blame for an unfinished response
+        carrier.abandon(exchange)  # now: the app may go on for as long as it likes
+        self.lose()
+        task = carrier.handler_task
+        if task is not None:
+            self.gateway.keep(task)
+            if carrier.limits.disconnect_timeout and self.phase != COMPLETE:
+                carrier.loop.call_later(carrier.limits.disconnect_timeout, task.cancel)
+        return True
+
+    # What the gateway calls.
 
     @property
     def payload_fault(self) -> HttpProcessingError | None:
@@ -278,7 +354,7 @@ class HttpExchange:
     def is_to_leave(self) -> bool:
         """Whether it streams, and streams of its kind are told that the worker leaves."""
         response = self.response
-        return response is not None and self._protocol.gateway.streams.tells(self.message, response)
+        return response is not None and self.gateway.streams.tells(self.message, response)
 
     def leave(self) -> None:
         """The worker leaves: tell the app to end its stream.
@@ -307,7 +383,7 @@ class HttpExchange:
             and response.output_length == self._sent_when_told
             and not response.has_length()
             and not is_event_stream(response)
-            and not self._protocol.gateway.draining.is_used  # who asks for it means its ends
+            and not self.gateway.draining.is_used  # who asks for it means its ends
         )
 
     def end_stream(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.hop_by_hop import ASGI_NAMES
 from preforkd.workers.http.fields import meaning_of
@@ -36,33 +36,17 @@ _NO_TRAILERS = frozenset(
 )
 
 
-class Gateway(Protocol):
-    """What a response wants to know of its gateway."""
-
-    @property
-    def hop_by_hop(self) -> HopByHopFields:
-        """What is done with fields that are the server's."""
-
-
-class Connection(Protocol):
-    """What a response wants to know of its connection."""
-
-    @property
-    def gateway(self) -> Gateway:
-        """The app's."""
-
-
 class AsgiResponse(Response):
     """A `Response` that takes its fields as ASGI has them."""
 
     _trailers: bytes = b""
 
-    def add_pairs(self, pairs: Iterable[tuple[bytes, bytes]], connection: Connection) -> None:
+    def add_pairs(self, pairs: Iterable[tuple[bytes, bytes]], hop_by_hop: HopByHopFields) -> None:
         """Add the fields of `http.response.start`.
 
         Args:
             pairs: of name and value.
-            connection: knows what is done with those that are the server's.
+            hop_by_hop: what is done with those that are the server's.
 
         Raises:
             TypeError: a name or a value is not bytes.
@@ -75,7 +59,7 @@ class AsgiResponse(Response):
             except TypeError:
                 field = None  # a bytearray, say: refused below
             if field is None:
-                self._add_pair(*pair, connection)
+                self._add_pair(*pair, hop_by_hop)
                 continue
             line, length = field
             if length is None:
@@ -84,13 +68,13 @@ class AsgiResponse(Response):
                 self.content_length = length
                 self.length_line = line
             else:
-                self._add_pair(*pair, connection)
+                self._add_pair(*pair, hop_by_hop)
 
-    def _add_pair(self, name: bytes, value: bytes, connection: Connection) -> None:
+    def _add_pair(self, name: bytes, value: bytes, hop_by_hop: HopByHopFields) -> None:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise TypeError(f"header names and values are bytes in ASGI, not {name!r}: {value!r}")
         lower = name.lower()
-        if lower in ASGI_NAMES and not self._takes_hop_by_hop(lower, value, connection.gateway.hop_by_hop):
+        if lower in ASGI_NAMES and not self._takes_hop_by_hop(lower, value, hop_by_hop):
             return
         if not value.isascii():
             self._add_opaque(name, value)

@@ -15,12 +15,11 @@ from websockets.protocol import State
 
 from preforkd.workers.gateways.asgi.errors import AsgiProtocolError
 from preforkd.workers.gateways.websocket.frames import INVALID_DATA, PROTOCOL_ERROR
-from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from preforkd.workers.gateways.websocket.wire import Wire
+    from preforkd.workers.gateways.websocket.outbound import Outbound
 
 CLOSE_TIMEOUT = 10.0  # seconds that the client gets to answer a Close
 CLOSE_TIMEOUT_DRAINING = 3.0  # when the worker leaves: silence must not hold it up
@@ -30,14 +29,16 @@ class ClosingHandshake:
     """How one WebSocket ends.
 
     Args:
-        wire: its way out.
+        outbound: its way out.
+        is_draining: whether the worker leaves.
         ended: called when nothing more will come from the client; perhaps more than once.
     """
 
-    __slots__ = ("_client_was_first", "_ended", "_loop", "_received", "_timer", "_wire")
+    __slots__ = ("_client_was_first", "_ended", "_is_draining", "_loop", "_outbound", "_received", "_timer")
 
-    def __init__(self, wire: Wire, ended: Callable[[], None]) -> None:
-        self._wire = wire
+    def __init__(self, outbound: Outbound, is_draining: Callable[[], bool], ended: Callable[[], None]) -> None:
+        self._outbound = outbound
+        self._is_draining = is_draining
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -47,7 +48,7 @@ class ClosingHandshake:
     @property
     def outcome(self) -> Close:
         """Code and reason of the end: who closed first has its say; nobody: 1006 (RFC 6455 section 7.1.5)."""
-        received, sent = self._received, self._wire.server.close_sent
+        received, sent = self._received, self._outbound.server.close_sent
         if received is not None and (sent is None or self._client_was_first):
             return received
         return sent or Close(1006, "")
@@ -63,10 +64,10 @@ class ClosingHandshake:
             AsgiProtocolError: a Close cannot have this code or reason.
         """
         try:
-            self._wire.server.send_close(code, reason)
+            self._outbound.server.send_close(code, reason)
         except ProtocolError as exc:
             raise AsgiProtocolError(f"websocket.close cannot have this code or reason: {exc}") from None
-        self._wire.flush()
+        self._outbound.flush()
         self._wait(self._miss_close)
 
     def take(self, payload: bytes) -> None:
@@ -77,7 +78,7 @@ class ClosingHandshake:
         Args:
             payload: of the frame.
         """
-        server = self._wire.server
+        server = self._outbound.server
         try:
             close = Close.parse(payload)
         except ProtocolError as exc:
@@ -90,7 +91,7 @@ class ClosingHandshake:
         if server.state is State.OPEN:
             self._client_was_first = True
             server.send_close(*((close.code, close.reason) if payload else ()))
-        self._wire.flush()
+        self._outbound.flush()
         self.end(linger=True)
 
     def fail(self, code: int, reason: str, *, linger: bool = True) -> None:
@@ -100,9 +101,9 @@ class ClosingHandshake:
             code, reason: as for `begin()`.
             linger: as for `end()`.
         """
-        if self._wire.server.state is State.OPEN:
-            self._wire.server.send_close(code, reason)
-        self._wire.flush()
+        if self._outbound.server.state is State.OPEN:
+            self._outbound.server.send_close(code, reason)
+        self._outbound.flush()
         self.end(linger=linger)
 
     def end(self, *, linger: bool) -> None:
@@ -113,18 +114,18 @@ class ClosingHandshake:
         """
         self.stop()
         self._ended()
-        connection = self._wire.connection
-        connection.close(linger=linger)
-        if connection.transport is not None:
-            self._wait(connection.cut)
+        tunnel = self._outbound.tunnel
+        tunnel.close(linger=linger)
+        if not tunnel.is_lost:
+            self._wait(tunnel.cut)
 
     def hurry(self) -> None:
         """The worker leaves: what is waited for gets the time that it has then, from now on."""
-        connection = self._wire.connection
-        if connection.state is ConnectionState.UPGRADED:
+        tunnel = self._outbound.tunnel
+        if tunnel.is_open:
             self._wait(self._miss_close)
         elif self._timer is not None:
-            self._wait(connection.cut)
+            self._wait(tunnel.cut)
 
     def stop(self) -> None:
         """Wait for nothing any more."""
@@ -134,12 +135,11 @@ class ClosingHandshake:
 
     def _wait(self, give_up: Callable[[], None]) -> None:
         self.stop()
-        is_draining = self._wire.connection.gateway.drained_by is not None
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT_DRAINING if is_draining else CLOSE_TIMEOUT, give_up)
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_DRAINING if self._is_draining() else CLOSE_TIMEOUT, give_up)
 
     def _miss_close(self) -> None:
-        connection = self._wire.connection
-        if connection.gateway.drained_by is not None and connection.untaken():
-            connection.cut()  # it has not even read that it is to close
+        tunnel = self._outbound.tunnel
+        if self._is_draining() and tunnel.untaken():
+            tunnel.cut()  # it has not even read that it is to close
         else:
             self.end(linger=False)

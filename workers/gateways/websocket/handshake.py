@@ -9,8 +9,9 @@ from preforkd.workers.http.errors import HttpProcessingError
 from preforkd.workers.http.message import HttpVersion11
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.asgi.gateway import AsgiProtocol
+    from preforkd.workers.gateways.asgi.http_call import Gateway
     from preforkd.workers.gateways.websocket.session import WebSocket
+    from preforkd.workers.http.exchange import Exchange
     from preforkd.workers.http.message import RequestMessage
 
 _MISSING = "WebSocket needs the library websockets, which is not installed: pip install 'preforkd[websocket]'"
@@ -35,16 +36,16 @@ def _tokens(message: RequestMessage, name: str) -> list[str]:
     return [token.strip(" \t") for value in message.headers.getall(name, []) for token in value.lower().split(",")]
 
 
-async def serve_websocket(protocol: AsgiProtocol, message: RequestMessage, scope: dict[str, Any]) -> None:
+async def serve_websocket(gateway: Gateway, exchange: Exchange, scope: dict[str, Any]) -> None:
     """Have the app serve a WebSocket, from its handshake to its end.
 
     Raises:
         HttpProcessingError: the handshake is refused, or cannot be served: 400, 426 or 501.
     """
-    protocol.keep_alive(False)  # whatever the answer is, the connection does not come back to HTTP
-    websocket = protocol.websocket = _open(protocol, message)
+    exchange.keep_alive = False  # whatever the answer is, the connection does not come back to HTTP
+    websocket = exchange.observer = _open(gateway, exchange)
     try:
-        await protocol.gateway.app(scope, websocket.receive, websocket.send)
+        await gateway.app(scope, websocket.receive, websocket.send)
     except BaseException as exc:
         error = error_of(exc)
         answer = websocket.app_has_failed(error)
@@ -58,12 +59,13 @@ async def serve_websocket(protocol: AsgiProtocol, message: RequestMessage, scope
         websocket.app_has_ended()
 
 
-def _open(protocol: AsgiProtocol, message: RequestMessage) -> WebSocket:
+def _open(gateway: Gateway, exchange: Exchange) -> WebSocket:
     """Check the handshake.
 
     Raises:
         HttpProcessingError: see `serve_websocket`.
     """
+    message = exchange.request
     if not message.upgrade:
         if message.headers.getall("Sec-WebSocket-Version", []) != ["13"]:
             # RFC 6455 section 4.4: says which version we speak.
@@ -75,6 +77,6 @@ def _open(protocol: AsgiProtocol, message: RequestMessage) -> WebSocket:
     except ImportError as exc:
         if not _told:
             _told.add(_MISSING)
-            protocol.logger.error("%s (%s)", _MISSING, exc)  # noqa: TRY400 -- one line is all that there is to say
+            exchange.carrier.logger.error("%s (%s)", _MISSING, exc)  # noqa: TRY400 -- one line is all that there is to say
         raise HttpProcessingError(501, "WebSocket is not available here") from None
-    return WebSocket(protocol, message)
+    return WebSocket(gateway, exchange)

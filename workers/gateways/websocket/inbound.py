@@ -20,7 +20,6 @@ from preforkd.workers.gateways.websocket.frames import CLOSE, PING, WebSocketFau
 from preforkd.workers.gateways.websocket.messages import disconnected, size_of
 from preforkd.workers.gateways.websocket.plain import plain_message, plain_size
 from preforkd.workers.gateways.websocket.reader import Control, MessageReader
-from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.http.waiter import Wakeup
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from preforkd.workers.gateways.asgi.scope import Message
     from preforkd.workers.gateways.websocket.closing import ClosingHandshake
     from preforkd.workers.gateways.websocket.keepalive import KeepAlive
-    from preforkd.workers.gateways.websocket.wire import Wire
+    from preforkd.workers.gateways.websocket.outbound import Outbound
 
 HIGH_WATER = 65536  # bytes of messages that wait for the app before the socket is not read any more
 LOW_WATER = 16384  # and before it is read again
@@ -44,11 +43,12 @@ class Inbound(asyncio.Protocol):
     """The `receive` of an app, and the receiver of its client's bytes.
 
     Args:
-        wire: the way out, for the Pongs.
+        outbound: the way out, for the Pongs.
         reader: makes messages of bytes.
         closing: ends the WebSocket when the client has closed it, or has broken the protocol.
         keepalive: gets the Pongs.
         ended: called when the connection is gone and all that had come by it is decoded.
+        lost: called when the connection is gone.
 
     Attributes:
         disconnect: the event behind all messages; None while there may be more of them.
@@ -56,24 +56,26 @@ class Inbound(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_closing", "_connection", "_end", "_ended", "_grace", "_held", "_held_from", "_is_over", "_keepalive", "_loop",
-        "_pongs", "_queue", "_reader", "_turn", "_wakeup", "_wire", "disconnect", "queued",
+        "_closing", "_end", "_ended", "_grace", "_held", "_held_from", "_is_over", "_keepalive", "_loop",
+        "_lost", "_outbound", "_pongs", "_queue", "_reader", "_tunnel", "_turn", "_wakeup", "disconnect", "queued",
     )  # fmt: skip
 
     def __init__(
         self,
-        wire: Wire,
+        outbound: Outbound,
         reader: MessageReader,
         closing: ClosingHandshake,
         keepalive: KeepAlive,
         ended: Callable[[], None],
+        lost: Callable[[], None],
     ) -> None:
-        self._wire = wire
-        self._connection = wire.connection
+        self._outbound = outbound
+        self._tunnel = outbound.tunnel
         self._reader = reader
         self._closing = closing
         self._keepalive = keepalive
         self._ended = ended
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._wakeup = Wakeup(self._loop)
         # Messages, and what they count for.
@@ -110,8 +112,8 @@ class Inbound(asyncio.Protocol):
             await self._wakeup
         message, cost = queue.popleft()
         self.queued -= cost
-        connection = self._connection
-        if connection.reading_paused and self.queued <= LOW_WATER and not connection.writer.paused:
+        tunnel = self._tunnel
+        if tunnel.reading_paused and self.queued <= LOW_WATER and not tunnel.paused:
             self._go_on_reading()
         return message
 
@@ -127,7 +129,7 @@ class Inbound(asyncio.Protocol):
                 self._put(message, len(data))
                 self._wakeup.wake()
                 if self.queued > HIGH_WATER:  # the app does not wait for it
-                    self._connection.pause_reading()
+                    self._tunnel.pause_reading()
                 return
         if self._is_over:
             return
@@ -140,9 +142,13 @@ class Inbound(asyncio.Protocol):
         """The client ends without a Close: 1006."""
         return False
 
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        """The connection is gone."""
+        self._lost()
+
     def pause_writing(self) -> None:
         """The client does not read: its next messages would only make more for it to read."""
-        self._connection.pause_reading()
+        self._tunnel.pause_reading()
 
     def resume_writing(self) -> None:
         """The client has read."""
@@ -196,12 +202,12 @@ class Inbound(asyncio.Protocol):
     def _decode(self) -> None:
         all_read = self._decode_held()
         if self._pongs:
-            self._wire.write(bytes(self._pongs))
+            self._tunnel.write(bytes(self._pongs))
             self._pongs.clear()
         if all_read:
             self._read_on()
         else:
-            self._connection.pause_reading()
+            self._tunnel.pause_reading()
             if self.queued <= HIGH_WATER:
                 self._decode_soon()
         if self._queue:
@@ -255,17 +261,17 @@ class Inbound(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """All that has come is decoded: it has ended with it, or more may come."""
-        connection = self._connection
-        is_lost = connection.transport is None
+        tunnel = self._tunnel
+        is_lost = tunnel.is_lost
         if self._end is not None:
-            if self._queue and self.disconnect is None and not is_lost and self._wire.server.state is State.OPEN:
+            if self._queue and self.disconnect is None and not is_lost and self._outbound.server.state is State.OPEN:
                 self._grace = self._loop.call_later(ANSWER_GRACE, self.conclude)
             else:
                 self.conclude()
         elif self.queued > HIGH_WATER:
-            connection.pause_reading()
-        elif connection.reading_paused and not connection.writer.paused:
-            connection.resume_reading()
+            tunnel.pause_reading()
+        elif tunnel.reading_paused and not tunnel.paused:
+            tunnel.resume_reading()
         if is_lost:
             self._ended()
 
@@ -281,5 +287,5 @@ class Inbound(asyncio.Protocol):
         """The app keeps up, and the client reads."""
         if self._held:
             self._decode_soon()
-        elif self._connection.state is ConnectionState.UPGRADED:  # before that, the socket is not ours
-            self._connection.resume_reading()
+        elif self._tunnel.is_open:  # before that, the socket is not ours
+            self._tunnel.resume_reading()

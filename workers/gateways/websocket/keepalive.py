@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.websocket.closing import ClosingHandshake
-    from preforkd.workers.gateways.websocket.wire import Wire
+    from preforkd.workers.gateways.websocket.outbound import Outbound
 
 
 class KeepAlive:
     """The Pings of one WebSocket while it is open.
 
     Args:
-        wire: its way out.
+        outbound: its way out.
         closing: ends it.
         interval: seconds from a Pong to the next Ping; 0: there are no Pings.
         timeout: seconds that the client gets for a Pong; 0: for ever.
     """
 
-    __slots__ = ("_awaited", "_closing", "_interval", "_loop", "_timeout", "_timer", "_wire")
+    __slots__ = ("_awaited", "_closing", "_interval", "_loop", "_outbound", "_timeout", "_timer")
 
-    def __init__(self, wire: Wire, closing: ClosingHandshake, interval: float, timeout: float) -> None:
-        self._wire = wire
+    def __init__(self, outbound: Outbound, closing: ClosingHandshake, interval: float, timeout: float) -> None:
+        self._outbound = outbound
         self._closing = closing
         self._interval = interval
         self._timeout = timeout
@@ -55,8 +55,8 @@ class KeepAlive:
 
     def _send_ping(self) -> None:
         self._awaited = os.urandom(4)
-        self._wire.server.send_ping(self._awaited)
-        self._wire.flush()
+        self._outbound.server.send_ping(self._awaited)
+        self._outbound.flush()
         if self._timeout:
             self._wait_for_pong()
         else:
@@ -66,7 +66,7 @@ class KeepAlive:
         self._timer = self._loop.call_later(self._timeout, self._miss_pong)
 
     def _miss_pong(self) -> None:
-        if self._wire.connection.reading_paused:
+        if self._outbound.tunnel.reading_paused:
             self._wait_for_pong()  # it is we who do not read: the Pong may have come
         else:
             self._closing.fail(1011, "keepalive ping timeout", linger=False)

@@ -21,8 +21,10 @@ from preforkd.workers.http.errors import HttpProcessingError
 if TYPE_CHECKING:
     from websockets.http11 import Response as HandshakeResponse
 
-    from preforkd.workers.gateways.asgi.gateway import AsgiOptions, AsgiProtocol
+    from preforkd.workers.gateways.asgi.options import AsgiOptions
     from preforkd.workers.gateways.asgi.scope import Message
+    from preforkd.workers.gateways.hop_by_hop import HopByHopFields
+    from preforkd.workers.http.exchange import Wire
     from preforkd.workers.http.message import RequestMessage
 
 _OURS = frozenset(
@@ -79,23 +81,25 @@ def compression_of(server: ServerProtocol) -> tuple[Deflater, Inflater] | None:
 
 
 def response_to(
-    connection: AsgiProtocol,
+    wire: Wire,
     message: RequestMessage,
     answer: HandshakeResponse,
     accept: Message,
+    hop_by_hop: HopByHopFields,
 ) -> AsgiResponse:
     """Return the 101 response: the library's answer, and what the app has chosen.
 
     Args:
-        connection: that the handshake has come by.
+        wire: the way out.
         message: the handshake.
         answer: of the library.
         accept: the app's message: a subprotocol, of those that the client knows, and headers.
+        hop_by_hop: what is done with headers that are the server's.
 
     Raises:
         AsgiProtocolError: the app has chosen what it must not.
     """
-    response = AsgiResponse(connection.writer, 101)
+    response = AsgiResponse(wire, 101)
     for name, value in answer.headers.raw_items():
         if name != "Date":
             response.add_header(name, value)
@@ -109,5 +113,5 @@ def response_to(
     for field, _ in pairs:
         if field.lower() in _OURS:
             raise AsgiProtocolError(f"the header {field!r} of websocket.accept is the server's to send")
-    response.add_pairs(pairs, connection)
+    response.add_pairs(pairs, hop_by_hop)
     return response

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from websockets.frames import Close, CloseCode
 
 from preforkd.workers.gateways.asgi.failures import is_disconnect
-from preforkd.workers.gateways.asgi.http_call import HttpExchange
+from preforkd.workers.gateways.asgi.http_call import HttpCall
 from preforkd.workers.gateways.websocket import opening as websocket_opening
 from preforkd.workers.gateways.websocket.closing import ClosingHandshake
 from preforkd.workers.gateways.websocket.inbound import Inbound
 from preforkd.workers.gateways.websocket.keepalive import KeepAlive
 from preforkd.workers.gateways.websocket.messages import close_of, disconnected, payload_of
+from preforkd.workers.gateways.websocket.outbound import Outbound
 from preforkd.workers.gateways.websocket.reader import MessageReader
 from preforkd.workers.gateways.websocket.states import (
     Command,
@@ -25,29 +26,28 @@ from preforkd.workers.gateways.websocket.states import (
     command_for,
     following,
 )
-from preforkd.workers.gateways.websocket.wire import Wire
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError
-from preforkd.workers.http.payload import EMPTY_PAYLOAD
+from preforkd.workers.http.exchange import ANSWERED, Observer
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.asgi.gateway import AsgiProtocol
+    from preforkd.workers.gateways.asgi.http_call import Gateway
     from preforkd.workers.gateways.asgi.scope import Message
-    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.exchange import Exchange
 
 _OPEN = WebSocketState.OPEN
 _HANDSHAKE = WebSocketState.HANDSHAKE
 _RESTART = Close(CloseCode.SERVICE_RESTART, "service restart")
 
 
-class WebSocket:
+class WebSocket(Observer):
     """A WebSocket: the `receive` and `send` of its app, and what its gateway asks of it.
 
     Args:
-        connection: the HTTP connection that it comes by.
-        message: the handshake, valid but for the value of its key.
+        gateway: the app's.
+        exchange: the handshake, valid but for the value of its key.
 
     Attributes:
-        connection: as given.
+        tunnel: the bytes of its connection.
         inbound: what the client sends.
         receive: of the app; see `Inbound.receive()`.
         state: where it is in its life.
@@ -57,30 +57,32 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_answer", "_closing", "_counted", "_denial", "_keepalive", "_last_call", "_message", "_wire", "connection",
-        "inbound", "receive", "state",
+        "_answer", "_closing", "_denial", "_exchange", "_gateway", "_keepalive", "_last_call", "_message",
+        "_outbound", "inbound", "receive", "state", "tunnel",
     )  # fmt: skip
 
-    def __init__(self, connection: AsgiProtocol, message: RequestMessage) -> None:
-        options = connection.gateway.options
+    def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
+        options = gateway.options
+        message = exchange.request
         server = websocket_opening.server_protocol(options)
         self._answer = websocket_opening.check(server, message)
         self._message = message
-        self._denial: HttpExchange | None = None
-        self._counted = False
-        self.connection = connection
+        self._denial: HttpCall | None = None
+        self._gateway = gateway
+        self._exchange = exchange
+        self.tunnel = tunnel = exchange.carrier.tunnel(exchange)
         self.state = WebSocketState.HANDSHAKE
         compression = websocket_opening.compression_of(server)
         deflater, inflater = compression or (None, None)
-        self._wire = wire = Wire(connection, server, deflater)
-        self._closing = closing = ClosingHandshake(wire, self._end)
-        self._keepalive = KeepAlive(wire, closing, options.websocket_ping, options.websocket_ping_timeout)
+        self._outbound = outbound = Outbound(tunnel, server, deflater)
+        self._closing = closing = ClosingHandshake(outbound, lambda: gateway.drained_by is not None, self._end)
+        self._keepalive = KeepAlive(outbound, closing, options.websocket_ping, options.websocket_ping_timeout)
         reader = MessageReader(options.limit_websocket_message, inflater)
-        self.inbound = Inbound(wire, reader, closing, self._keepalive, self._end)
+        self.inbound = Inbound(outbound, reader, closing, self._keepalive, self._end, self.lose)
         self.receive = self.inbound.receive
         self._last_call: asyncio.TimerHandle | None = None  # for an app that has not answered the handshake in a drain
-        connection.gateway.websockets.add(self)
-        if connection.gateway.drained_by is not None:
+        gateway.websockets.add(self)
+        if gateway.drained_by is not None:
             asyncio.get_running_loop().call_soon(self.go_away)
 
     # What the app calls.
@@ -96,8 +98,8 @@ class WebSocket:
         kind = message["type"]
         if kind == "websocket.send" and self.state is _OPEN:  # not by the table: every message passes here
             payload, is_text = payload_of(message)
-            self._wire.send(payload, is_text)
-            await self.connection.writer.drain()
+            self._outbound.send(payload, is_text)
+            await self.tunnel.drain()
             return
         command = command_for(self.state, kind)
         if command is Command.CLOSE:
@@ -113,19 +115,17 @@ class WebSocket:
             await self._respond(message)
 
     async def _accept(self, message: Message) -> None:
-        connection = self.connection
-        response = websocket_opening.response_to(connection, self._message, self._answer, message)
+        gateway = self._gateway
+        response = websocket_opening.response_to(
+            self._exchange.wire, self._message, self._answer, message, gateway.hop_by_hop
+        )
         response.send_headers()
         await response.write_eof()
-        if connection.transport is None or self.state is WebSocketState.DISCONNECTED:
+        if self.tunnel.is_lost or self.state is WebSocketState.DISCONNECTED:
             raise ClientDisconnectedError("the client is gone")
         self._follow(WebSocketEvent.ACCEPTED)
-        gateway = connection.gateway
         self.inbound.begin()
-        connection.connections.active -= 1  # it may stay for days: it is no request that is being handled
-        self._counted = True
-        early = connection.take_over(self.inbound)
-        connection.writer.corked = False  # frames pass it by: drain() must not think that they are kept back
+        early = self.tunnel.open(self.inbound)
         self._keepalive.start()
         if gateway.drained_by is not None:
             asyncio.get_running_loop().call_soon(self.go_away)
@@ -135,7 +135,7 @@ class WebSocket:
     async def _respond(self, message: Message) -> None:
         """Answer the handshake with an ordinary response: the extension `websocket.http.response`."""
         if self._denial is None:
-            self._denial = HttpExchange(self.connection, self._message, EMPTY_PAYLOAD)
+            self._denial = HttpCall(self._gateway, self._exchange)
         await self._denial.send({**message, "type": message["type"].removeprefix("websocket.")})
         self._follow(WebSocketEvent.RESPONDED)
         if not message.get("more_body", False) and message["type"].endswith(".body"):
@@ -151,10 +151,8 @@ class WebSocket:
         if self.state in (_HANDSHAKE, WebSocketState.DENIAL):
             return exc
         # Whoever cuts a connection cancels its app: that says nothing of the app.
-        transport = self.connection.transport
-        is_cut = transport is None or transport.is_closing()
-        if not is_disconnect(exc) and (isinstance(exc, Exception) or not is_cut):
-            self.connection.report_error("Error in the app for the WebSocket %s", self._message, exc=exc)
+        if not is_disconnect(exc) and (isinstance(exc, Exception) or not self.tunnel.is_closing):
+            self._exchange.carrier.report_error("Error in the app for the WebSocket %s", self._message, exc=exc)
         self._close_for(1011)
         return None
 
@@ -170,9 +168,10 @@ class WebSocket:
 
     def app_has_ended(self) -> None:
         """The app has no more to do with this."""
-        if self._counted:
-            self._counted = False
-            self.connection.connections.active += 1  # start() counts it down again
+        self._exchange.observer = ANSWERED
+        self.tunnel.finish()
+        if not self.tunnel.was_opened:
+            self.lose()
 
     def go_away(self) -> None:
         """The worker leaves: close with 1012. What the client has sent until it knows is still received.
@@ -192,13 +191,34 @@ class WebSocket:
         if self._last_call is not None:
             self._last_call.cancel()
         loop = asyncio.get_running_loop()
-        drained_by = self.connection.gateway.drained_by
+        drained_by = self._gateway.drained_by
         left = max(drained_by - loop.time(), 0.0) if drained_by is not None else 0.0
         self._last_call = loop.call_later(left - min(2.0, left / 5), self._give_up)
 
     def _give_up(self) -> None:
-        if self.state is _HANDSHAKE and self.connection.gateway.drained_by is not None:
-            self.connection.expire_request()  # cancels the app, and answers 503
+        if self.state is _HANDSHAKE and self._gateway.drained_by is not None:
+            self._exchange.carrier.expire(self._exchange)  # cancels the app, and answers 503
+
+    # As an `Observer` of the exchange that has been its handshake.
+
+    def client_has_finished(self) -> bool:
+        """WebSocket has no half-close (RFC 6455 section 7.1.1): who ends before it has begun is gone."""
+        if self.tunnel.was_opened:
+            return True
+        self._exchange.needs_no_answer = True
+        self.lose()
+        return False
+
+    def client_is_gone(self) -> bool:
+        """The app is told, and is cancelled only after `disconnect_timeout`."""
+        self.lose()
+        carrier = self._exchange.carrier
+        task = carrier.handler_task
+        if task is not None:
+            self._gateway.keep(task)
+            if carrier.limits.disconnect_timeout:
+                carrier.loop.call_later(carrier.limits.disconnect_timeout, task.cancel)
+        return True
 
     def lose(self) -> None:
         """The connection is gone; what has come by it is still received."""
@@ -206,7 +226,7 @@ class WebSocket:
         self._keepalive.stop()
         if self._last_call is not None:
             self._last_call.cancel()
-        self.connection.gateway.websockets.discard(self)
+        self._gateway.websockets.discard(self)
         if self._denial is not None:
             self._denial.lose()
         self.inbound.lose()

@@ -5,56 +5,59 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from preforkd.workers.gateways.sendfile import send_file
 from preforkd.workers.gateways.wsgi.response import WsgiResponse, send_hints
 from preforkd.workers.http.errors import ClientDisconnectedError
+from preforkd.workers.http.exchange import Observer
+from preforkd.workers.http.sendfile import send_file
 from preforkd.workers.http.waiter import Deferred
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from preforkd.workers.gateways.wsgi.file import Range
-    from preforkd.workers.gateways.wsgi.gateway import WsgiProtocol
+    from preforkd.workers.gateways.wsgi.loop_call import Gateway
     from preforkd.workers.gateways.wsgi.thread_call import ThreadCall
     from preforkd.workers.gateways.wsgi.threads import ThreadPool
-    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.exchange import Exchange, Wire
     from preforkd.workers.http.payload import PayloadStream
 
 _FLUSH_FIRST = 32768  # bytes of a body above which it is looked at whether the client takes it before the request ends
 
 
-class Answer(Deferred):
+class Answer(Deferred, Observer):
     """What a connection's task waits for while a thread has its request; one object serves all its requests.
 
     The task is not resumed for each part of a body: what a thread posts is written by `take()`, as the pool's callback.
 
     Args:
-        protocol: the connection.
+        gateway: the app's.
+        wire: the way out.
         pool: where its calls run.
     """
 
     __slots__ = (
         "_call",
         "_error",
+        "_exchange",
         "_feeding",
         "_payload",
         "_response",
         "_tasks",
-        "_writer",
+        "_wire",
         "_written",
+        "gateway",
         "pool",
-        "protocol",
     )
 
-    def __init__(self, protocol: WsgiProtocol, pool: ThreadPool) -> None:
+    def __init__(self, gateway: Gateway, wire: Wire, pool: ThreadPool) -> None:
         super().__init__(pool.loop)
-        self.protocol = protocol
+        self.gateway = gateway
         self.pool = pool
-        self._writer = protocol.writer
+        self._wire = wire
         self._call: ThreadCall | None = None
+        self._exchange: Exchange | None = None
         self._payload: PayloadStream | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._response: WsgiResponse | None = None
@@ -70,6 +73,8 @@ class Answer(Deferred):
             payload: the body that it may still ask for.
         """
         self._call = call
+        self._exchange = call.exchange
+        call.exchange.observer = self
         self._payload = payload
         self._response = self._error = None
         self._written = 0
@@ -78,10 +83,10 @@ class Answer(Deferred):
 
     def _request_goes_on(self) -> None:
         """The call has ended, or will not: let its request go on."""
-        protocol = self.protocol
-        if protocol.deferred is self:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.deferred is self:
             error, self._error = self._error, None
-            protocol.end_deferred(error)
+            exchange.carrier.end_deferred(exchange, error)
         else:
             self.wake()
 
@@ -107,11 +112,6 @@ class Answer(Deferred):
         """Return where its thread is; none while it waits for one."""
         return [] if self._call is None else self.pool.frames_of(self._call)
 
-    def log_error(self, text: str, message: RequestMessage, error: BaseException) -> None:
-        """Log what can no longer be answered; called in a thread."""
-        with suppress(Exception):  # a broken log must not end the thread
-            self.protocol.logger.error(text, message, exc_info=error)
-
     # What the thread has posted.
 
     def take(self, call: ThreadCall) -> None:
@@ -127,8 +127,8 @@ class Answer(Deferred):
             if call.complete and call.file is not None:  # abandoned before it could be sent
                 self._finish_file(call, None)
             return
-        writer = self._writer
-        writer.corked = True
+        wire = self._wire
+        wire.corked = True
         try:
             body = call.body
             if body is not None and call.complete and not call.hints:
@@ -153,9 +153,9 @@ class Answer(Deferred):
             call.abandon()
             self._end(exc)
         finally:
-            writer.corked = False
-            if writer.due:
-                writer.flush()
+            wire.corked = False
+            if wire.due:
+                wire.flush()
 
     def _take_more(self, call: ThreadCall) -> None:
         """What is rarer than a body in one piece."""
@@ -164,7 +164,7 @@ class Answer(Deferred):
                 self._refuse_body(call)
             return
         while call.hints:
-            send_hints(self.protocol, call.hints.popleft())
+            send_hints(call.exchange, call.hints.popleft())
         if call.wants_body:
             payload = self._payload
             if payload is not None:
@@ -207,13 +207,13 @@ class Answer(Deferred):
             part = parts.popleft()
             self._written += len(part)
             response.write(part)
-        self._writer.flush()
-        self.resumed()
+        self._wire.flush()
+        self.can_write()
 
-    def resumed(self) -> None:
+    def can_write(self) -> None:
         """The client has read: the thread may go on."""
         call = self._call
-        if call is None or self._writer.paused:
+        if call is None or self._wire.paused:
             return
         if call.taken != self._written:
             call.taken = self._written
@@ -227,10 +227,10 @@ class Answer(Deferred):
         Returns:
             Whether one was ended.
         """
-        call, response, protocol = self._call, self._response, self.protocol
+        call, response = self._call, self._response
         if call is None or response is None or response.ended or response.length is not None:
             return False
-        if not protocol.stream_is_over(response):
+        if not self.gateway.stream_is_over(call.exchange, response):
             return False
         if call.parts:
             self._write_parts(call.parts, response)
@@ -241,8 +241,8 @@ class Answer(Deferred):
         return True
 
     def _end_when_read(self) -> None:
-        self._writer.flush()
-        if not self._writer.paused:
+        self._wire.flush()
+        if not self._wire.paused:
             self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
@@ -290,7 +290,7 @@ class Answer(Deferred):
             size = file.size if begun is None or begun.length is None else begun.length
             response = self._begin(call, size)
             if response.takes_body():
-                await send_file(response, self.protocol, file.descriptor, file.offset)
+                await send_file(response, self._wire, file.descriptor, file.offset)
             response.end()
         except Exception as exc:  # noqa: BLE001 -- it is the task's to answer
             self._finish_file(call, exc)
@@ -306,5 +306,5 @@ class Answer(Deferred):
         self.pool.submit_again(call)
         if call is self._call:
             self._end(error)
-            if self._writer.due:
-                self._writer.flush()
+            if self._wire.due:
+                self._wire.flush()

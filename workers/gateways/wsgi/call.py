@@ -12,7 +12,8 @@ from preforkd.workers.gateways.wsgi.response import WsgiResponse
 from preforkd.workers.http.errors import ResponseError
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.wsgi.gateway import WsgiProtocol
+    from preforkd.workers.gateways.hop_by_hop import HopByHopFields
+    from preforkd.workers.http.exchange import Exchange
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 Write = Callable[[bytes], None]
@@ -26,13 +27,15 @@ class Call:
 
     Attributes:
         app: what is called.
-        protocol: the connection that it came by.
+        exchange: what it answers.
+        hop_by_hop: what is done with headers that are the server's.
         begun: the response, as soon as the app has called `start_response`.
         committed: bytes of the response are on their way, so its headers are fixed.
     """
 
     app: WsgiApp
-    protocol: WsgiProtocol
+    exchange: Exchange
+    hop_by_hop: HopByHopFields
     begun: WsgiResponse | None = None
     committed = False
 
@@ -61,7 +64,7 @@ class Call:
                 exc_info = None  # no cycle through the traceback's frames
         elif self.begun is not None:
             raise ResponseError("start_response() was called again without exc_info")
-        self.begun = WsgiResponse(self.protocol, status, headers)
+        self.begun = WsgiResponse(self.exchange, self.hop_by_hop, status, headers)
         return self.write
 
     def write(self, data: bytes) -> None:

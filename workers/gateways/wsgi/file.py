@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import Any, NamedTuple
 
-from preforkd.workers.gateways.sendfile import measured
+from preforkd.workers.http.sendfile import measured
 
 
 class FileWrapper:

@@ -13,22 +13,22 @@ import tempfile
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections.abc import Awaitable, Callable, Iterator
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from preforkd.workers import offspring
-from preforkd.workers.gateways.sendfile import send_file
 from preforkd.workers.gateways.wsgi.call import Call, WsgiApp, iterate
 from preforkd.workers.gateways.wsgi.file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi.response import WsgiResponse, send_hints
 from preforkd.workers.gateways.wsgi.websocket import refuse_websocket
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.http.sendfile import send_file
 
 if TYPE_CHECKING:
+    from preforkd.workers.gateways.hop_by_hop import HopByHopFields
     from preforkd.workers.gateways.wsgi.environ import Environ
-    from preforkd.workers.gateways.wsgi.gateway import WsgiProtocol
     from preforkd.workers.gateways.wsgi.headers import Fields
-    from preforkd.workers.http.payload import PayloadStream
+    from preforkd.workers.http.exchange import Exchange
 
 T = TypeVar("T")
 
@@ -36,12 +36,22 @@ SPOOL_MAX = 1 << 20
 """Bytes of a body kept in memory; what is longer goes to a temporary file."""
 
 
+class Gateway(Protocol):
+    """What a call wants to know of its gateway, see `WsgiGateway`."""
+
+    app: WsgiApp
+    hop_by_hop: HopByHopFields
+
+    def stream_is_over(self, exchange: Exchange, response: WsgiResponse) -> bool:
+        """Whether a response is an event stream that has to end, for the worker leaves."""
+
+
 class LoopCall(Call):
     """One call of the app in the loop.
 
     Args:
-        app: what is called.
-        protocol: the connection.
+        gateway: the app's.
+        exchange: what it answers.
 
     Attributes:
         response: as soon as something of it was sent.
@@ -50,21 +60,21 @@ class LoopCall(Call):
         file: what the kernel is to send.
     """
 
-    protocol: WsgiProtocol
     response: WsgiResponse | None = None
     result: Any = None
     parts: Iterator[bytes] | None = None
     file: Range | None = None
 
-    def __init__(self, app: WsgiApp, protocol: WsgiProtocol) -> None:
-        self.app = app
-        self.protocol = protocol
+    def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
+        self.app = gateway.app
+        self.hop_by_hop = gateway.hop_by_hop
+        self.exchange = exchange
 
     def run(self, environ: Environ) -> bool:
         """Call the app and send what it has ready; true: there is more, as `parts` or `file`."""
         # Flat: every request passes here.
         if "HTTP_UPGRADE" in environ:
-            refuse_websocket(environ, self.protocol.logger)
+            refuse_websocket(environ, self.exchange.carrier.logger)
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
         kind = type(result)
@@ -103,7 +113,7 @@ class LoopCall(Call):
             self.response = begun
             if not begun.send_whole(part):
                 begun.send_body(part)
-            self.protocol.writer.flush()  # before the iteration goes on: the app may take its time
+            self.exchange.wire.flush()  # before the iteration goes on: the app may take its time
         if self.response is None:
             self.begin(0)
         return bool(self.response and self.response.ended)
@@ -112,7 +122,7 @@ class LoopCall(Call):
         """Write a part of the body; it goes out now, whatever the client can take."""
         response = self.response or self.begin(None)
         response.write(data)
-        self.protocol.writer.flush()
+        self.exchange.wire.flush()
 
     def begin(self, size: int | None) -> WsgiResponse:
         """Send the head; arguments as for `WsgiResponse.begin()`.
@@ -130,7 +140,7 @@ class LoopCall(Call):
 
     def send_hints(self, headers: Fields) -> None:
         """Write an interim response."""
-        send_hints(self.protocol, headers)
+        send_hints(self.exchange, headers)
 
     def close(self) -> None:
         """Close what the app has returned, once."""
@@ -140,27 +150,28 @@ class LoopCall(Call):
             return
         try:
             _guarded(close)
-        except Exception:
+        except Exception as exc:
             if self.response is None or not self.response.is_complete:
                 raise
-            self.protocol.log_exception("Error in close() of what the app has returned")
+            self.exchange.carrier.report_error("Error in close() of what the app has returned", exc=exc)
 
 
 def serve_now(
-    protocol: WsgiProtocol, app: WsgiApp, environ: Environ, loop: asyncio.AbstractEventLoop
+    gateway: Gateway, exchange: Exchange, environ: Environ, loop: asyncio.AbstractEventLoop
 ) -> Awaitable[None]:
     """Call the app; when what it returns is ready, as mostly, the response is written when this returns.
 
     Args:
-        protocol: the connection.
-        app, environ: what is called, and with what.
+        gateway: knows what is called.
+        exchange: what it answers.
+        environ: what it is called with.
         loop: the running one; asking for it costs as much as hiding it.
     """
-    call = LoopCall(app, protocol)
+    call = LoopCall(gateway, exchange)
     _set_running_loop(None)
     try:
         if call.run(environ):
-            return _send_more(call)
+            return _send_more(call, gateway)
     except BaseException as exc:
         offspring.end_if_strayed(exc)
         if call.result is not None:
@@ -172,10 +183,10 @@ def serve_now(
         _set_running_loop(loop)
     if call.result is not None:
         call.close()
-    writer = protocol.writer
-    if writer.corked and not writer.paused:
+    wire = exchange.wire
+    if wire.corked and not wire.paused:
         return DONE
-    return writer.drain()
+    return wire.drain()
 
 
 def _wrapped(exc: BaseException) -> RuntimeError:
@@ -199,21 +210,22 @@ def _guarded(function: Callable[..., T], *args: Any) -> T:
         _set_running_loop(loop)
 
 
-async def _send_more(call: LoopCall) -> None:
+async def _send_more(call: LoopCall, gateway: Gateway) -> None:
     """Send what is left, and let the loop turn after each part."""
-    protocol = call.protocol
+    exchange = call.exchange
+    wire = exchange.wire
     try:
         if call.file is not None:
             size = call.file.size if call.begun is None or call.begun.length is None else call.begun.length
             response = call.begin(size)
             if response.takes_body():
-                await send_file(response, protocol, call.file.descriptor, call.file.offset)
+                await send_file(response, wire, call.file.descriptor, call.file.offset)
         else:
             parts = call.parts
             while parts is not None:
-                await protocol.writer.drain()
+                await wire.drain()
                 await asyncio.sleep(0)  # also lets the end of the connection cancel this
-                if call.response is not None and protocol.stream_is_over(call.response):
+                if call.response is not None and gateway.stream_is_over(exchange, call.response):
                     break
                 part = _guarded(next, parts, None)
                 if part is None:
@@ -222,20 +234,21 @@ async def _send_more(call: LoopCall) -> None:
                 if part:
                     call.send(part)
         await (call.response or call.begin(0)).write_eof()
-        protocol.writer.flush()  # before close(): the app may take its time
+        wire.flush()  # before close(): the app may take its time
     finally:
         call.close()
 
 
-async def serve_buffered(protocol: WsgiProtocol, app: WsgiApp, environ: Environ, payload: PayloadStream) -> None:
+async def serve_buffered(gateway: Gateway, exchange: Exchange, environ: Environ) -> None:
     """Call the app when all of the request's body is there: it cannot be waited for in the loop."""
+    payload = exchange.body
     body = BytesIO()  # no list of parts: a client that dribbles would make a million objects of them
     while body.tell() <= SPOOL_MAX and not payload.at_eof():
         body.write(await payload.readany())
     if payload.at_eof():
         body.seek(0)
         environ["wsgi.input"] = body
-        await serve_now(protocol, app, environ, asyncio.get_running_loop())
+        await serve_now(gateway, exchange, environ, asyncio.get_running_loop())
         return
     with tempfile.TemporaryFile() as file:
         file.write(body.getbuffer())
@@ -244,4 +257,4 @@ async def serve_buffered(protocol: WsgiProtocol, app: WsgiApp, environ: Environ,
             file.write(part)
         file.seek(0)
         environ["wsgi.input"] = file
-        await serve_now(protocol, app, environ, asyncio.get_running_loop())
+        await serve_now(gateway, exchange, environ, asyncio.get_running_loop())

@@ -19,15 +19,17 @@ from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.response import Response
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.wsgi.gateway import WsgiProtocol
+    from preforkd.workers.gateways.hop_by_hop import HopByHopFields
     from preforkd.workers.gateways.wsgi.headers import Fields
+    from preforkd.workers.http.exchange import Exchange
 
 
 class WsgiResponse(Response):
     """A `Response` as an app begins it with `start_response`; nothing is sent by that. It may be made in any thread.
 
     Args:
-        protocol: the connection; its current request is answered.
+        exchange: what is answered.
+        hop_by_hop: what is done with headers that are the server's.
         status: code and reason.
         headers: pairs of name and value.
 
@@ -36,11 +38,10 @@ class WsgiResponse(Response):
         ValueError: something has a value that would break the response.
     """
 
-    def __init__(self, protocol: WsgiProtocol, status: str, headers: Fields) -> None:
+    def __init__(self, exchange: Exchange, hop_by_hop: HopByHopFields, status: str, headers: Fields) -> None:
         # Flat, with both memos: every request passes here.
         code, reason = (known_status(status) if type(status) is str else None) or parse_status(status)
-        Response.__init__(self, protocol.writer, code)  # super() costs 0.05 us
-        self._protocol = protocol
+        Response.__init__(self, exchange.wire, code)  # super() costs 0.05 us
         if reason is not None:
             self.replace_reason(reason)
         if not isinstance(headers, list):
@@ -60,13 +61,13 @@ class WsgiResponse(Response):
                 self.content_length = mark
                 self.length_line = line
             elif mark == HOP_BY_HOP:
-                self._take_hop_by_hop(*field, line)
+                self._take_hop_by_hop(*field, line, hop_by_hop)
             else:
                 self.has_own(date=mark == DATE, server=mark == SERVER, request_id=mark == REQUEST_ID)
                 lines.append(line)
 
-    def _take_hop_by_hop(self, name: str, value: str, line: bytes) -> None:
-        fields, lower = self._protocol.gateway.hop_by_hop, name.lower()
+    def _take_hop_by_hop(self, name: str, value: str, line: bytes, fields: HopByHopFields) -> None:
+        lower = name.lower()
         if fields.is_sent(lower, self.status):
             self.lines.append(line)
         elif fields.asks_to_close(lower, value):
@@ -103,18 +104,18 @@ class WsgiResponse(Response):
         """Add Content-Length for a body of `size` bytes, where there is none and there has to be one."""
         if self.content_length is not None or self.status in BODILESS:
             return
-        request = self._protocol.request
-        if size or request is None or request.method != "HEAD":
+        exchange = self.exchange
+        if size or exchange is None or exchange.request.method != "HEAD":
             self.set_length(size)
 
 
-def send_hints(protocol: WsgiProtocol, fields: Fields) -> None:
+def send_hints(exchange: Exchange, fields: Fields) -> None:
     """Send `103 Early Hints` (RFC 8297), unless the client speaks HTTP/1.0 or the response has begun."""
-    request = protocol.request
-    if request is None or request.version < HttpVersion11 or protocol.writer.response is not None:
+    request, wire = exchange.request, exchange.wire
+    if wire.exchange is not exchange or request.version < HttpVersion11 or wire.response is not None:
         return
-    hints = Response(protocol.writer, 103, http_version=request.version)
+    hints = Response(wire, 103, http_version=request.version)
     for name, value in fields:
         hints.add_header(name, value)
     hints.send_headers()
-    protocol.writer.flush()
+    wire.flush()

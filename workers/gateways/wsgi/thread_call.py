@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import Context
 from io import BytesIO
 from time import monotonic
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi.answer import Answer
     from preforkd.workers.gateways.wsgi.environ import EnvironSource
     from preforkd.workers.gateways.wsgi.headers import Fields
-    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.exchange import Exchange
 
 HIGH_WATER = 65536
 """Bytes that a thread may be ahead of the client's connection before it waits."""
@@ -47,7 +48,7 @@ class ThreadCall(Call):
     Args:
         app: what is called.
         environs: of the connection.
-        message: the request.
+        exchange: what it answers.
         answer: the loop's side.
 
     Attributes:
@@ -92,12 +93,12 @@ class ThreadCall(Call):
     _context: Context | None = None
     _ours: BaseException | None = None
 
-    def __init__(self, app: WsgiApp, environs: EnvironSource, message: RequestMessage, answer: Answer) -> None:
+    def __init__(self, app: WsgiApp, environs: EnvironSource, exchange: Exchange, answer: Answer) -> None:
         self.app = app
         self._environs = environs
-        self._message = message
+        self.exchange = exchange
         self._answer = answer
-        self.protocol = answer.protocol
+        self.hop_by_hop = answer.gateway.hop_by_hop
         self._post = answer.pool.post
 
     # The thread's side.
@@ -131,16 +132,25 @@ class ThreadCall(Call):
             wrapped.__cause__ = exc
             exc = wrapped
         if self.complete or (self.abandoned and not is_ours):
-            self._answer.log_error("Error in the app behind its response to %s", self._message, exc)
+            self._log_error(exc)
         if isinstance(exc, InputError) and exc.__cause__ is not None and is_ours:
             exc = exc.__cause__  # not caught by the app: answered as what it is, 408 for instance
         self.error = exc
 
+    def _log_error(self, error: BaseException) -> None:
+        """Log what can no longer be answered."""
+        with suppress(Exception):  # a broken log must not end the thread
+            exchange = self.exchange
+            exchange.carrier.logger.error(
+                "Error in the app behind its response to %s", exchange.request, exc_info=error
+            )
+
     def _call(self) -> None:
         # Flat: every request passes here.
-        environ = self._environs.environ(self._message)
+        exchange = self.exchange
+        environ = self._environs.environ(exchange.request)
         if "HTTP_UPGRADE" in environ:
-            refuse_websocket(environ, self.protocol.logger)
+            refuse_websocket(environ, exchange.carrier.logger)
         environ["wsgi.input"] = self.input or BytesIO()
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)

@@ -368,7 +368,7 @@ class Stream:
 
 
 def streams_begun(server: Any, number: int) -> bool:
-    return sum(exchange.response is not None for exchange in server.gateway.exchanges()) == number
+    return sum(call.response is not None for call in server.gateway.calls()) == number
 
 
 @pytest.mark.parametrize("drain_streams", ["all", "auto", "late"])
@@ -382,7 +382,7 @@ def test_streams_are_told_of_a_drain_whenever_they_begin(drain_streams: str) -> 
     ):
         before.ask()
         later.ask("/later")
-        server.until(lambda: streams_begun(server, 1) and len(list(server.gateway.exchanges())) == 2, "one streams")
+        server.until(lambda: streams_begun(server, 1) and len(list(server.gateway.calls())) == 2, "one streams")
         server.call(server.gateway.drain, server.loop.time() + 0.5)
         assert before.answer().text == "tickend"
         after.ask()

@@ -793,7 +793,7 @@ def test_what_is_remembered_of_fields_is_bounded() -> None:
         for _ in range(2):
             response().add_pairs(
                 [(b"x-%d" % number, b"a"), (b"x-long-%d" % number, b"a" * 1000), (b"x-one", b"%d" % number)],
-                SimpleNamespace(gateway=SimpleNamespace(hop_by_hop=HopByHopFields(logging.getLogger("tests")))),
+                HopByHopFields(logging.getLogger("tests")),
             )
     assert len(asgi_response._FIELDS) <= asgi_response._FIELDS_MAX
     assert len(asgi_response._LAST) <= asgi_response._LAST_MAX

@@ -256,7 +256,7 @@ def test_a_client_that_reads_nothing_holds_a_drain_for_a_moment_only(monkeypatch
     with serve(app) as server, server.connect() as mute:
         mute.ask(headers=HANDSHAKE)
         open_ones = server.gateway.websockets
-        server.until(lambda: any(one.connection.writer.paused for one in open_ones), "the app waits for the client")
+        server.until(lambda: any(one.tunnel.paused for one in open_ones), "the app waits for the client")
         server.call(server.gateway.drain, server.loop.time() + 0.4)
         began = time.monotonic()
         server.until(lambda: not len(connections_of(server.loop)), "it is cut")

@@ -299,7 +299,7 @@ def test_a_client_that_floods_with_pings_and_reads_nothing_is_not_read() -> None
             while sent < 50_000_000:
                 sent += mute.socket.send(ping)
         assert sent < 50_000_000, "it is stopped"
-        assert server.call(lambda: one.connection.writer.unsent()) < 1_000_000
+        assert server.call(lambda: one.tunnel._connection.writer.unsent()) < 1_000_000
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])

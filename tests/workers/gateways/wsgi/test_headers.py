@@ -13,12 +13,12 @@ from preforkd.workers.gateways.wsgi import headers as wsgi_headers
 from preforkd.workers.gateways.wsgi.headers import Fields, check_field, parse_status, wire_text
 from preforkd.workers.gateways.wsgi.response import WsgiResponse
 
-GATEWAY = SimpleNamespace(hop_by_hop=HopByHopFields(logging.getLogger("tests")))
-PROTOCOL: Any = SimpleNamespace(writer=SimpleNamespace(exchange=None), gateway=GATEWAY)
+HOP_BY_HOP = HopByHopFields(logging.getLogger("tests"))
+EXCHANGE: Any = SimpleNamespace(wire=SimpleNamespace(exchange=None))
 
 
 def begin(status: str, headers: Fields) -> WsgiResponse:
-    return WsgiResponse(PROTOCOL, status, headers)
+    return WsgiResponse(EXCHANGE, HOP_BY_HOP, status, headers)
 
 
 def test_a_head_is_what_the_app_has_said() -> None:

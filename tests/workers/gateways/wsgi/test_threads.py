@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,7 +157,7 @@ def test_a_thread_is_at_most_a_part_ahead_of_what_the_connection_takes() -> None
 
     class Answer:
         pool = Pool()
-        protocol = None
+        gateway = SimpleNamespace(hop_by_hop=None)
 
     call = ThreadCall(lambda environ, start: [], None, None, Answer())  # type: ignore[arg-type] # what send() needs of them
 

@@ -13,13 +13,39 @@ from typing import TYPE_CHECKING, Protocol
 from preforkd.workers.http.errors import ClientDisconnectedError, ResponseError
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.protocol import ServerHttpProtocol
-    from preforkd.workers.http.writer import ResponseWriter
+    from preforkd.workers.http.exchange import Wire
 
 PIECE = 1 << 19  # bytes that one sendfile() may take: the loop turns in between, and the file may not be in memory
 READ = 1 << 16  # bytes read at a time where there is no sendfile
 # What sendfile() says of a file that its file system cannot give it.
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class Socket(Protocol):
+    """The way out of a connection of HTTP/1.1, for who writes past it.
+
+    Attributes:
+        sent: bytes given to the client's connection.
+        paused: the client has to read before more should be written.
+    """
+
+    sent: int
+    paused: bool
+
+    def flush(self) -> None:
+        """Give everything to the transport now."""
+
+    def unsent(self) -> int:
+        """Bytes that the transport could not hand to the kernel yet."""
+
+    def pause(self) -> None:
+        """No more should be written."""
+
+    def resume(self) -> None:
+        """More may be written."""
+
+    def drain(self) -> Awaitable[None]:
+        """Wait until more may be written."""
 
 
 class FileResponse(Protocol):
@@ -50,18 +76,12 @@ def measured(status: os.stat_result) -> int | None:
     return size
 
 
-def can_send(protocol: ServerHttpProtocol) -> bool:
-    """Whether the kernel can write to this connection: not through TLS."""
-    transport = protocol.transport
-    return transport is not None and transport.get_extra_info("sslcontext") is None
-
-
-async def send_file(response: FileResponse, protocol: ServerHttpProtocol, descriptor: int, offset: int) -> None:
+async def send_file(response: FileResponse, wire: Wire, descriptor: int, offset: int) -> None:
     """Send what a response's Content-Length still wants of a file; without Content-Length, all to the end of the file.
 
     Args:
         response: its head has been written.
-        protocol: its connection.
+        wire: the way out.
         descriptor: of the file, which stays open meanwhile and can be read at any place.
         offset: where in the file to start.
 
@@ -70,10 +90,10 @@ async def send_file(response: FileResponse, protocol: ServerHttpProtocol, descri
         ClientDisconnectedError: the client is gone.
         OSError: the file cannot be read.
     """
-    if response.body_left() is None or not can_send(protocol):
+    if response.body_left() is None or not wire.takes_files():
         await _send_by_reading(response, descriptor, offset)
     else:
-        await _send_by_kernel(response, protocol, descriptor, offset)
+        await wire.send_file(response, descriptor, offset)
 
 
 async def _send_by_reading(response: FileResponse, descriptor: int, offset: int) -> None:
@@ -96,17 +116,26 @@ def _too_short(left: int) -> ResponseError:
     return ResponseError(f"the file ended {left} bytes before the end of Content-Length")
 
 
-async def _send_by_kernel(response: FileResponse, protocol: ServerHttpProtocol, descriptor: int, offset: int) -> None:
+async def send_by_kernel(
+    response: FileResponse, writer: Socket, transport: asyncio.Transport | None, descriptor: int, offset: int
+) -> None:
     """Past the transport, which has to be empty for that and stays so: nobody else writes meanwhile.
 
     uvloop has no `loop.sendfile()`, and its transports keep their descriptor to themselves, but a duplicate may be
     watched. It keeps the socket open: the end of the connection does not show in it, but in the writer. That a client
     does not read is the sweep's business, as with every response.
+
+    Args:
+        response, descriptor, offset: as for `send_file()`.
+        writer: what else is written by.
+        transport: what that writes to; None when the client is gone.
+
+    Raises:
+        ResponseError, ClientDisconnectedError, OSError: as for `send_file()`.
     """
     loop = asyncio.get_running_loop()
-    writer = protocol.writer
     writer.flush()
-    sock = protocol.transport.get_extra_info("socket") if protocol.transport is not None else None
+    sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None:
         raise ClientDisconnectedError("the client is gone")
     connection = os.dup(sock.fileno())
@@ -133,7 +162,7 @@ async def _send_by_kernel(response: FileResponse, protocol: ServerHttpProtocol, 
 
 
 async def _writable(
-    connection: int, writer: ResponseWriter, callback: Callable[[], None], loop: asyncio.AbstractEventLoop
+    connection: int, writer: Socket, callback: Callable[[], None], loop: asyncio.AbstractEventLoop
 ) -> None:
     """Have a callback called whenever the socket takes more, until it resumes the writer.
 
@@ -160,9 +189,7 @@ class _Sending:
 
     __slots__ = ("_connection", "_descriptor", "_response", "_writer", "ended", "error", "offset")
 
-    def __init__(
-        self, response: FileResponse, writer: ResponseWriter, connection: int, descriptor: int, offset: int
-    ) -> None:
+    def __init__(self, response: FileResponse, writer: Socket, connection: int, descriptor: int, offset: int) -> None:
         self._response = response
         self._writer = writer
         self._connection = connection

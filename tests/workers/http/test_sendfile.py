@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from preforkd.workers.gateways.sendfile import measured
+from preforkd.workers.http.sendfile import measured
 from tests.workers.gateways.wsgi.serving import MODES, Environ, StartResponse, serve
 
 CONTENT = os.urandom(500_000)

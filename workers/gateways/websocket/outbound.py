@@ -9,26 +9,26 @@ from preforkd.workers.gateways.websocket.plain import COMPRESSED, message_frame
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
 
-    from preforkd.workers.gateways.asgi.gateway import AsgiProtocol
     from preforkd.workers.gateways.websocket.deflate import Deflater
+    from preforkd.workers.http.exchange import Tunnel
 
 
-class Wire:
+class Outbound:
     """The way out of one WebSocket.
 
     Args:
-        connection: the HTTP connection that it comes by.
+        tunnel: the bytes of its connection.
         server: the library's protocol, which knows what may be sent.
         deflater: compresses messages; None: they are sent as they are.
 
     Attributes:
-        connection, server: as given.
+        tunnel, server: as given.
     """
 
-    __slots__ = ("_deflater", "connection", "server")
+    __slots__ = ("_deflater", "server", "tunnel")
 
-    def __init__(self, connection: AsgiProtocol, server: ServerProtocol, deflater: Deflater | None) -> None:
-        self.connection = connection
+    def __init__(self, tunnel: Tunnel, server: ServerProtocol, deflater: Deflater | None) -> None:
+        self.tunnel = tunnel
         self.server = server
         self._deflater = deflater
 
@@ -41,18 +41,10 @@ class Wire:
         """
         deflater = self._deflater
         if deflater is None:
-            self.write(message_frame(payload, is_text))
+            self.tunnel.write(message_frame(payload, is_text))
         else:
-            self.write(message_frame(deflater.deflate(payload), is_text, COMPRESSED))
+            self.tunnel.write(message_frame(deflater.deflate(payload), is_text, COMPRESSED))
 
     def flush(self) -> None:
         """Write what the library has to send."""
-        self.write(b"".join(self.server.data_to_send()))  # it marks the end by b""
-
-    def write(self, data: bytes) -> None:
-        """Write bytes of frames; to a client that is gone, nothing."""
-        connection = self.connection
-        transport = connection.transport
-        if data and transport is not None and not transport.is_closing():
-            connection.writer.sent += len(data)
-            transport.write(data)
+        self.tunnel.write(b"".join(self.server.data_to_send()))  # it marks the end by b""
