@@ -12,32 +12,19 @@ import struct
 import termios
 from array import array
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
-from preforkd.workers.http.connections import cut_in_time
-from preforkd.workers.http.deadlines import Allowance, Deadline, Marks, Sight, expired
+from preforkd.workers.http.deadlines import Allowance, Deadline, Observed, Times, expired
 from preforkd.workers.http.errors import BadRequestError
+from preforkd.workers.http.intake import DISCARD, KEEP, SKIP
 from preforkd.workers.http.leaving import Sign, sign_of
-from preforkd.workers.http.limits import Limits
-from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from contextvars import Context
-
-    from preforkd.workers.edge import Edge
-    from preforkd.workers.http.connections import Connections
-    from preforkd.workers.http.exchange import Service
-    from preforkd.workers.http.message import RequestMessage
-    from preforkd.workers.http.parser import RequestParser
-    from preforkd.workers.http.waiter import Rest, Wakeup
+    from preforkd.workers.http.intake import Intake
     from preforkd.workers.http.writer import ResponseWriter
-    from preforkd.workers.proxy_protocol import ProxyHeader
     from preforkd.workers.tls_connection import TlsConnection
-
-    Address = tuple[str, int]
 
 # Seconds for the rest of a head when the worker is about to exit; half of the time that is left, if that is less, so
 # that the answer does not fall into the moment of the exit.
@@ -57,144 +44,75 @@ LEFT_TO_KERNEL = 16384
 # Has the kernel keep bytes until the end that follows them: who sees them sees both.
 _WITH_THE_END = getattr(socket, "MSG_MORE", 0)
 
-# The intake: what is done with bytes that arrive, a detail within a state.
-HEAD = 0  # they belong to a request's head
-BODY = 1  # to its body
-HOLD = 2  # the request is complete and is being handled: they are a later one's, and are kept unparsed
-DRAIN = 3  # to the rest of a body that the handler did not read
-DISCARD = 4  # nothing will be answered any more
-RAW = 5  # to another protocol
 
-
-class ClosingConnection(asyncio.Protocol):
-    """The state of a connection and its end.
+class Closable(Protocol):
+    """What a closer asks of its connection.
 
     Attributes:
-        state: where the connection is in its life.
+        state: where it is in its life.
         transport: None when it is gone.
-        reader: the parser of requests.
-        writer: the way out.
-        connections: the table of the loop's connections that this one is in.
-        requests: how many there were, with the current one.
-        persistent: whether the connection may stay open after this request at all; not any more when it drains.
-        limits: what the client may cost.
         loop: the event loop.
-        rest_may_be_long: more of the current body is still to come than would be drained if the handler does not read
-            it, or nobody knows how much.
+        persistent: it may stay open behind the current request.
         client_finished: the client has closed its side.
-        reading_paused: the socket is not read for now.
-        continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
-        proxy_header: what a PROXY header has said of the connection; None: there was none.
-        peer_is_trusted: whether the peer's word on its clients counts; None: nobody has asked yet.
-        speaks_for_others: the peer has spoken for a client of its own.
-        service: what serves the requests; None: the connection itself, by `handle_request()`.
+        requests: how many there were, with the current one.
     """
 
-    # Slots: more than 30 attributes in an instance's dictionary make every one of them slower. Subclasses of
-    # ServerHttpProtocol get a dictionary as usual.
-    __slots__ = (
-        "__weakref__",
-        "_allowed",
-        "_bad",
-        "_client",
-        "_context",
-        "_discarded",
-        "_edge",
-        "_given_loop",
-        "_has_guard",
-        "_intake",
-        "_loop",
-        "_marks",
-        "_message",
-        "_payload",
-        "_receiver",
-        "_remote",
-        "_rest",
-        "_scheme",
-        "_tail",
-        "_task",
-        "_waited_for_others",
-        "_wakeup",
-        "client_finished",
-        "connections",
-        "continue_is_due",
-        "limits", "loop",
-        "peer_is_trusted",
-        "persistent",
-        "proxy_header",
-        "reader",
-        "reading_paused",
-        "requests",
-        "rest_may_be_long",
-        "service",
-        "speaks_for_others",
-        "state",
-        "transport",
-        "writer",
-    )  # fmt: skip
-
-    reader: RequestParser
-    writer: ResponseWriter
-    connections: Connections
+    state: ConnectionState
+    transport: asyncio.Transport | None
     loop: asyncio.AbstractEventLoop
-    service: Service | None
-    _wakeup: Wakeup
-    _context: Context
+    persistent: bool
+    client_finished: bool
+    requests: int
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None, limits: Limits, allowed: Allowance) -> None:
-        self._given_loop = loop
-        self._allowed = allowed
-        self.limits = limits
-        self.state = ConnectionState.NEW
-        self.service = None
-        self.transport: asyncio.Transport | None = None
-        self.requests = 0
-        self.persistent = True
-        self._intake = HEAD
-        self._tail = b""  # of later requests: came while another is being handled
-        self._message: RequestMessage | None = None
-        self._bad: BadRequestError | None = None
-        self._payload: PayloadStream = EMPTY_PAYLOAD
-        self._task: asyncio.Task[None] | None = None
-        self._rest: Rest | Coroutine[Any, Any, None] | None = None
-        self.reading_paused = self.client_finished = self.continue_is_due = False
-        self.rest_may_be_long = False
-        self._discarded = 0
-        self._remote: str | None = None
-        self._client: Address | None = None
-        self._edge: Edge | None = None
-        self._scheme = ""
-        self._has_guard = False  # requests may be refused because there are too many
-        self._waited_for_others = False  # of the client's own, in a pipeline
-        self.proxy_header: ProxyHeader | None = None
-        self.peer_is_trusted: bool | None = None
-        self.speaks_for_others = False
-        self._receiver: asyncio.Protocol | None = None
-        self._marks = Marks()
+    def proceed(self) -> None:
+        """Process what has come."""
 
-    # What the other half of the class adds.
+    def abort(self) -> None:
+        """Close at once, whatever was written."""
 
-    def _refuse(self, exc: BadRequestError, data: bytes = b"") -> None:
-        """Answer an error instead of a request."""
-        raise NotImplementedError
+    def closing(self, timeout: float) -> None:
+        """The worker is about to exit (the seed's contract)."""
 
-    def resume_reading(self) -> None:
-        """Read the socket again."""
-        raise NotImplementedError
+    def cancel_slow_request(self) -> None:
+        """Cancel the handler and close the transport (the seed's contract)."""
 
-    def client_has_closed(self) -> bool:
-        """The client will send nothing behind what it has sent by now: mostly it is gone."""
-        raise NotImplementedError
+    def cancel_handler(self) -> None:
+        """Cancel the handler of the current request, if there is one."""
 
     def expire_request(self) -> None:
         """The request takes longer than `request_timeout`."""
-        raise NotImplementedError
+
+    def client_has_closed(self) -> bool:
+        """The client will send nothing behind what it has sent by now: mostly it is gone."""
 
     def report_error(self, *args: object, exc: BaseException | None = None) -> None:
         """Log an error, whatever becomes of the log."""
-        raise NotImplementedError
 
-    # The end.
+
+class Closer:
+    """The end of one connection.
+
+    Args:
+        connection: what ends.
+        intake: its way in.
+        writer: its way out.
+        allowed: how long things may take.
+        times: those that its deadlines count from.
+
+    Attributes:
+        times: as given.
+    """
+
+    __slots__ = ("__weakref__", "_allowed", "_connection", "_intake", "_writer", "times")
+
+    def __init__(
+        self, connection: Closable, intake: Intake, writer: ResponseWriter, allowed: Allowance, times: Times
+    ) -> None:
+        self._connection = connection
+        self._intake = intake
+        self._writer = writer
+        self._allowed = allowed
+        self.times = times
 
     def close(self, linger: bool = True) -> None:
         """Close after what was written has gone out.
@@ -203,24 +121,22 @@ class ClosingConnection(asyncio.Protocol):
             linger: half-close first and discard what comes for a while, so that the response is not destroyed by a
                 reset (RFC 9112 section 9.6).
         """
-        if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+        connection = self._connection
+        if connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             return
-        self.writer.flush()
-        has_unread = self._intake != HOLD or bool(self._tail)
-        if self._marks.cut and not has_unread:
+        self._writer.flush()
+        has_unread = self._intake.phase is not KEEP or bool(self._intake.tail)
+        if self.times.cut and not has_unread:
             linger = False  # the worker is about to exit: what would be waited for is only the client's own close
-        self.state = following(self.state, ConnectionEvent.CLOSE)
-        self._intake = DISCARD
-        self._discarded = 0
-        self._tail = b""
-        self._message = self._bad = None
-        transport = self.transport
+        connection.state = following(connection.state, ConnectionEvent.CLOSE)
+        self._intake.stop()
+        transport = connection.transport
         if transport is None:
             return
         # asyncio's TLS transports cannot: there the client closes, or the time is over.
         half = transport.can_write_eof()
-        self._marks.linger = monotonic()
-        stays = (linger and not self.client_finished) or (half and self._may_leave_much())
+        self.times.linger = monotonic()
+        stays = (linger and not connection.client_finished) or (half and self.may_leave_much())
         if not stays or transport.is_closing() or not (half or has_unread):
             transport.close()  # with TLS it waits half a minute for the client's close_notify: the linger cuts that
             return
@@ -230,13 +146,13 @@ class ClosingConnection(asyncio.Protocol):
             except OSError:  # asyncio's own loop lets it out: the client has reset the connection meanwhile
                 transport.abort()
                 return
-        self.resume_reading()
-        if self._marks.cut and not has_unread:
+        self._intake.resume_reading()
+        if self.times.cut and not has_unread:
             self._look_later()
 
-    def _may_leave_much(self) -> bool:
+    def may_leave_much(self) -> bool:
         """Whether the kernel may have more of what was written than it should keep for us. Costs no system call."""
-        return self.writer.sent - self._marks.delivered > LEFT_TO_KERNEL
+        return self._writer.sent - self.times.delivered > LEFT_TO_KERNEL
 
     def cut(self) -> None:
         """End for a deadline, and leave nothing in the kernel for a client that does not read.
@@ -250,15 +166,15 @@ class ClosingConnection(asyncio.Protocol):
 
     def _cuts_response(self) -> bool:
         """Whether the client does not get all of the response by an end here and now, or does not take it."""
-        response = self.writer.response
+        response = self._writer.response
         if response is not None and response.ends_with_connection and not response.is_complete:
             return True
-        is_over = self.state in (ConnectionState.IDLE, ConnectionState.CLOSING)
-        return self.untaken() > 0 and (not is_over or self.writer.unsent() > 0 or self._marks.stalls(monotonic()))
+        is_over = self._connection.state in (ConnectionState.IDLE, ConnectionState.CLOSING)
+        return self.untaken() > 0 and (not is_over or self._writer.unsent() > 0 or self.times.stalls(monotonic()))
 
     def reset(self) -> None:
         """Close at once by a reset: the client sees that something is missing, and the kernel keeps nothing."""
-        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        sock = self._socket()
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -266,10 +182,11 @@ class ClosingConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, whatever was written."""
-        self.state = following(self.state, ConnectionEvent.CLOSE)
-        self._intake = DISCARD
-        if self.transport is not None:
-            self.transport.abort()
+        connection = self._connection
+        connection.state = following(connection.state, ConnectionEvent.CLOSE)
+        self._intake.phase = DISCARD
+        if connection.transport is not None:
+            connection.transport.abort()
 
     def closing(self, timeout: float = 15.0) -> None:
         """The worker is about to exit (the seed's contract).
@@ -280,27 +197,28 @@ class ClosingConnection(asyncio.Protocol):
         Args:
             timeout: seconds.
         """
-        self.persistent = False
-        idles = self.state in (ConnectionState.NEW, ConnectionState.IDLE)
-        if self.state is ConnectionState.CLOSED:
+        connection = self._connection
+        connection.persistent = False
+        idles = connection.state in (ConnectionState.NEW, ConnectionState.IDLE)
+        if connection.state is ConnectionState.CLOSED:
             return
-        if timeout > 0 and not self._marks.cut and self._has_half_a_record():
+        if timeout > 0 and not self.times.cut and self.has_half_a_record():
             self._cut_in(timeout)
-            self.loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _close_again, ref(self))
-        elif self._only_waits() if self.state is ConnectionState.CLOSING else idles and not self._has_unread():
+            connection.loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _close_again, ref(self))
+        elif self._only_waits() if connection.state is ConnectionState.CLOSING else idles and not self._has_unread():
             self._close_behind_last(timeout)
-        elif idles and self.reader.partial:
+        elif idles and self._intake.parser.partial:
             # Half a head: its sender gets a moment for the rest, but silence must not hold up a drain.
             self._cut_in(timeout)
             if timeout > 0:
-                self.loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _refuse_half_a_head, ref(self))
+                connection.loop.call_later(min(HALF_HEAD_GRACE, timeout / 2), _refuse_half_a_head, ref(self))
             else:
-                self._refuse_half_a_head()
+                self.refuse_half_a_head()
         else:
             self._cut_in(timeout)
             if timeout <= 0:
-                self.cancel_slow_request()
-            elif self._intake == DRAIN:
+                connection.cancel_slow_request()
+            elif self._intake.phase is SKIP:
                 self.close_when_idle()
 
     def _close_behind_last(self, timeout: float) -> None:
@@ -309,31 +227,33 @@ class ClosingConnection(asyncio.Protocol):
             # The close would come some turns of the loop behind the last byte, and the next request before it.
             self._cut_in(timeout)
             self._look_later()
-        elif self.state is not ConnectionState.CLOSING:
+        elif self._connection.state is not ConnectionState.CLOSING:
             self._cut_in(timeout)
             if self._finish_sending():
                 self.close(linger=False)
-        elif self.transport is not None:
-            self.transport.close()  # for the client's end, which may be long in coming: that must not hold up a drain
+        elif self._connection.transport is not None:
+            # For the client's end, which may be long in coming: that must not hold up a drain.
+            self._connection.transport.close()
 
     def _cut_in(self, timeout: float) -> None:
         """Have what is left cut in so many seconds, to the moment: drains are rare, a timer each is no cost."""
         at = monotonic() + timeout
         # A look at the same deadline again, or one that is later: the timer that runs sees to it.
-        if timeout > 0 and (not self._marks.cut or at < self._marks.cut - 0.001):
-            self.loop.call_later(timeout, cut_in_time, ref(self))
-        self._marks.cut = at
+        if timeout > 0 and (not self.times.cut or at < self.times.cut - 0.001):
+            self._connection.loop.call_later(timeout, _cut_in_time, ref(self))
+        self.times.cut = at
 
-    def _look_later(self) -> None:
-        self.loop.call_later(LOOK_AGAIN, _look_again, ref(self), LOOK_AGAIN)
+    def _look_later(self, waited: float = LOOK_AGAIN) -> None:
+        self._connection.loop.call_later(LOOK_AGAIN, _look_again, ref(self), waited)
 
     def close_when_idle(self) -> None:
         """The worker is about to exit, and a response is complete that has said keep-alive: close if nothing comes."""
-        left = self._marks.cut - monotonic()
+        connection = self._connection
+        left = self.times.cut - monotonic()
         if left > 0:
-            self.loop.call_later(min(NEXT_REQUEST_GRACE, left / 2), _look_again, ref(self), 0.0)
+            connection.loop.call_later(min(NEXT_REQUEST_GRACE, left / 2), _look_again, ref(self), 0.0)
         else:
-            self.closing(left)
+            connection.closing(left)
 
     def _finish_sending(self) -> bool:
         """Have the client see the end in the very moment in which no request of its has been seen.
@@ -343,8 +263,8 @@ class ClosingConnection(asyncio.Protocol):
         Returns:
             False: a request has come, and nothing was ended.
         """
-        transport = self.transport
-        if transport is None or not transport.can_write_eof() or self.writer.unsent():
+        transport = self._connection.transport
+        if transport is None or not transport.can_write_eof() or self._writer.unsent():
             return True  # the end comes behind the rest of the last response
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
@@ -359,91 +279,132 @@ class ClosingConnection(asyncio.Protocol):
                 duplicate.shutdown(socket.SHUT_WR)
         return True
 
-    def _refuse_half_a_head(self) -> None:
-        waits = self.state in (ConnectionState.NEW, ConnectionState.IDLE) and self.reader.partial
-        if waits and self._marks.cut:  # else the worker serves on
+    # What timers call, which hold no connection: it may have closed meanwhile, and the worker may serve on.
+
+    def look_again(self, waited: float) -> None:
+        """See whether the client has taken all of the last response; see `_look_again()`."""
+        connection, times = self._connection, self.times
+        if not times.cut or connection.state not in (ConnectionState.IDLE, ConnectionState.CLOSING):
+            return
+        if self.untaken():
+            waited = min(2 * (waited or LOOK_AGAIN), LOOK_AGAIN_MAX)
+            connection.loop.call_later(waited, _look_again, ref(self), waited)
+        elif waited:  # perhaps in this very moment: a timer of a loop that was busy is due at once
+            self._look_later(0.0)
+        else:
+            connection.closing(times.cut - monotonic())
+
+    def close_again(self) -> None:
+        """See whether the rest of a record of TLS has come."""
+        if self.times.cut and self.has_half_a_record():
+            self._connection.closing(self.times.cut - monotonic())
+
+    def cut_in_time(self) -> None:
+        """The time is over that `closing()` has given, unless it was given more since."""
+        connection, times = self._connection, self.times
+        if connection.state is ConnectionState.CLOSED or not times.cut:
+            return
+        left = times.cut - monotonic()
+        if left > 0:
+            connection.loop.call_later(left, _cut_in_time, ref(self))
+            return
+        try:
+            connection.cancel_slow_request()
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- a subclass's own
+            connection.report_error("Error in cancel_slow_request()", exc=exc)
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                connection.abort()
+
+    def refuse_half_a_head(self) -> None:
+        """Answer 408, if the rest of a head has not come."""
+        waits = self._connection.state in (ConnectionState.NEW, ConnectionState.IDLE) and self._intake.parser.partial
+        if waits and self.times.cut:  # else the worker serves on
             # The cut must not come between this and the answer, which is written some turns of the loop later.
-            self._cut_in(max(self._marks.cut - monotonic(), HALF_HEAD_GRACE))
-            self._marks.head = 0.0
-            self._refuse(BadRequestError("Request timeout", code=408))
+            self._cut_in(max(self.times.cut - monotonic(), HALF_HEAD_GRACE))
+            self.times.head = 0.0
+            self._intake.refuse(BadRequestError("Request timeout", code=408))
+            self._connection.proceed()
 
     def _only_waits(self) -> bool:
         """Whether a lingering connection is quiet: nothing comes whose arrival would cause a reset."""
-        return not self._discarded and not self._has_unread()
+        return not self._intake.discarded and not self._has_unread()
 
     def _has_unread(self) -> bool:
         """Whether bytes of a request have come, in the parser or still in the socket."""
-        if self._message is not None or self._bad is not None or self.reader.partial or self._tail:
+        if self._intake.has_request or self._intake.parser.partial or self._intake.tail:
             return True
         if (tls := self._tls()) is not None and tls.unread():
             return True
-        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        sock = self._socket()
         return sock is not None and sock.fileno() >= 0 and _is_readable(sock)
 
     def _tls(self) -> TlsConnection | None:
         """The TLS of the daemon, None for a plain connection and for one of asyncio's TLS."""
+        transport = self._connection.transport
         found: TlsConnection | None
-        found = self.transport.get_extra_info("tls_connection") if self.transport is not None else None
+        found = transport.get_extra_info("tls_connection") if transport is not None else None
         return found
 
-    def _has_half_a_record(self) -> bool:
+    def _socket(self) -> socket.socket | None:
+        """Its socket; None: it is gone, or has none that one can ask."""
+        transport = self._connection.transport
+        found: socket.socket | None
+        found = transport.get_extra_info("socket") if transport is not None else None
+        return found
+
+    def has_half_a_record(self) -> bool:
         """Whether a request may have come of which TLS cannot read anything yet."""
-        if self.state not in (ConnectionState.NEW, ConnectionState.IDLE):
+        if self._connection.state not in (ConnectionState.NEW, ConnectionState.IDLE):
             return False
         tls = self._tls()
         return tls is not None and tls.half_a_record()
 
     def cancel_slow_request(self) -> None:
         """Cancel the handler and close the transport (the seed's contract)."""
-        self.cancel_handler()
+        self._connection.cancel_handler()
         self.cut()
-
-    def cancel_handler(self) -> None:
-        """Cancel the handler of the current request, if there is one."""
-        if self._task is not None and (self._wakeup.callback is None or self._wakeup.held):
-            self._task.cancel()
 
     def check_deadlines(self, now: float) -> None:
         """Act on what has run out; called by the sweep."""
-        if self.reading_paused and self.state is ConnectionState.ACTIVE:
+        connection, intake = self._connection, self._intake
+        if intake.paused and connection.state is ConnectionState.ACTIVE:
             self._look_for_client()
         untaken = self.untaken()
-        waits_for_body = self._intake in (BODY, DRAIN) and not self.reading_paused and not self.continue_is_due
-        received = self.reader.body_received if waits_for_body else None
-        sight = Sight(self.state, self.requests, received, self.writer.sent - untaken, untaken)
-        deadline = expired(sight, self._marks, self._allowed, now)
+        received = intake.parser.body_received if intake.waits_for_body else None
+        observed = Observed(connection.state, connection.requests, received, self._writer.sent - untaken, untaken)
+        deadline = expired(observed, self.times, self._allowed, now)
         if deadline is not None:
             self._act_on(deadline)
 
     def may_have_left(self) -> bool:
         """Whether the client has closed its side, be it in what was read or behind it."""
-        return self.client_finished or self._marks.left == self.requests
+        return self._connection.client_finished or self.times.left == self._connection.requests
 
     def _look_for_client(self) -> None:
         """Notice that a client has left whose next requests, or whose body, are not read for now."""
-        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        sock = self._socket()
         if sock is None or sock.fileno() < 0:
             return
         sign = sign_of(sock)
-        if sign is Sign.GONE and self.transport is not None:
-            self.transport.abort()
-        elif sign is Sign.CLOSED_ITS_SIDE and self._marks.left != self.requests:
-            self._marks.left = self.requests
-            self.client_has_closed()
+        if sign is Sign.GONE and self._connection.transport is not None:
+            self._connection.transport.abort()
+        elif sign is Sign.CLOSED_ITS_SIDE and self.times.left != self._connection.requests:
+            self.times.left = self._connection.requests
+            self._connection.client_has_closed()
 
     def untaken(self) -> int:
         """Bytes written that the client's system has not acknowledged; costs a system call only if there may be any."""
-        sent = self.writer.sent
-        if sent == self._marks.delivered:
+        sent = self._writer.sent
+        if sent == self.times.delivered:
             return 0
-        untaken = self.writer.unsent() + self._in_flight()
+        untaken = self._writer.unsent() + self._in_flight()
         if not untaken:
-            self._marks.delivered = sent
+            self.times.delivered = sent
         return untaken
 
     def _in_flight(self) -> int:
         """Bytes that the kernel has and the client's has not."""
-        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        sock = self._socket()
         if sock is None or sock.fileno() < 0:
             return 0
         size = array("i", [0])
@@ -452,25 +413,24 @@ class ClosingConnection(asyncio.Protocol):
         return size[0]
 
     def _act_on(self, deadline: Deadline) -> None:
-        if deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE) and (self._message is not None or self._bad is not None):
+        if deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE) and self._intake.has_request:
             return  # a request has come: the loop is late, not the client
-        if deadline is Deadline.HEAD and self.reader.partial:
-            self._marks.head = 0.0
-            self._refuse(BadRequestError("Request timeout", code=408))
-        elif deadline is Deadline.KEEP_ALIVE and self._has_half_a_record():
-            self._marks.head = monotonic()  # it has begun, and has the time of any head
+        if deadline is Deadline.HEAD and self._intake.parser.partial:
+            self.times.head = 0.0
+            self._intake.refuse(BadRequestError("Request timeout", code=408))
+            self._connection.proceed()
+        elif deadline is Deadline.KEEP_ALIVE and self.has_half_a_record():
+            self.times.head = monotonic()  # it has begun, and has the time of any head
         elif deadline in (Deadline.HEAD, Deadline.KEEP_ALIVE):
             # A request that is there already will be read in a moment.
             if not self._has_unread() and self._finish_sending():
                 self.close(linger=False)
         elif deadline is Deadline.BODY:
-            self._payload.set_exception(BadRequestError("Request timeout", code=408))
-            self._intake = DISCARD
-            self.persistent = False
+            self._intake.fail_body(BadRequestError("Request timeout", code=408))
         elif deadline is Deadline.REST:
             self.close()
         elif deadline is Deadline.REQUEST:
-            self.expire_request()
+            self._connection.expire_request()
         elif deadline is Deadline.WRITE:
             self.reset()
         else:
@@ -484,36 +444,34 @@ def _is_readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _look_again(connection: ref[ClosingConnection], waited: float) -> None:
+def _look_again(found: ref[Closer], waited: float) -> None:
     """The client may have taken all that the connection was to be closed behind. Timers hold no connection.
 
     Args:
-        connection: the connection.
+        found: the end of the connection.
         waited: seconds since the last look, if something was not taken then; 0: all was.
     """
-    protocol = connection()
-    if protocol is None or not protocol._marks.cut:
-        return
-    if protocol.state is not ConnectionState.IDLE and protocol.state is not ConnectionState.CLOSING:
-        return
-    if protocol.untaken():
-        waited = min(2 * (waited or LOOK_AGAIN), LOOK_AGAIN_MAX)
-        protocol.loop.call_later(waited, _look_again, connection, waited)
-    elif waited:  # perhaps in this very moment: a timer of a loop that was busy is due at once
-        protocol.loop.call_later(LOOK_AGAIN, _look_again, connection, 0.0)
-    else:
-        protocol.closing(protocol._marks.cut - monotonic())
+    closer = found()
+    if closer is not None:
+        closer.look_again(waited)
 
 
-def _close_again(connection: ref[ClosingConnection]) -> None:
+def _close_again(found: ref[Closer]) -> None:
     """The time for the rest of a record of TLS is over. The timer holds no connection."""
-    protocol = connection()
-    if protocol is not None and protocol._marks.cut and protocol._has_half_a_record():
-        protocol.closing(protocol._marks.cut - monotonic())
+    closer = found()
+    if closer is not None:
+        closer.close_again()
 
 
-def _refuse_half_a_head(connection: ref[ClosingConnection]) -> None:
+def _refuse_half_a_head(found: ref[Closer]) -> None:
     """The time for the rest of a head is over. The timer holds no connection: it may have closed meanwhile."""
-    protocol = connection()
-    if protocol is not None:
-        protocol._refuse_half_a_head()
+    closer = found()
+    if closer is not None:
+        closer.refuse_half_a_head()
+
+
+def _cut_in_time(found: ref[Closer]) -> None:
+    """The time is over that `closing()` has given a connection. The timer holds no connection."""
+    closer = found()
+    if closer is not None:
+        closer.cut_in_time()

@@ -7,17 +7,15 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.deadlines import SWEEP_SECONDS
-from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
     from preforkd.workers.edge import Edge
-    from preforkd.workers.http.closing import ClosingConnection
-    from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.exchange import Exchange
+    from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.http.queue_time import QueueTime
     from preforkd.workers.http.slow import SlowRequests
 
@@ -59,7 +57,7 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._live: set[HttpConnection] = set()
+        self._live: set[ServerHttpProtocol] = set()
         self.active = 0
         self.accepted = 0
         self.draining = False
@@ -68,8 +66,8 @@ class Connections:
         self.limit_concurrency = 0
         self.counters: Counters | None = None
         self.slow: SlowRequests | None = None
-        self.began: Callable[[HttpConnection], None] | None = None
-        self.ended: Callable[[HttpConnection], None] | None = None
+        self.began: Callable[[ServerHttpProtocol], None] | None = None
+        self.ended: Callable[[ServerHttpProtocol], None] | None = None
         self._requests_before = 0
         self._bytes_before = 0
         self._classes = [0] * 10
@@ -81,7 +79,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._live)
 
-    def __iter__(self) -> Iterator[HttpConnection]:
+    def __iter__(self) -> Iterator[ServerHttpProtocol]:
         return iter(list(self._live))
 
     def __contains__(self, connection: object) -> bool:
@@ -118,7 +116,7 @@ class Connections:
         """Count a response that is not 2xx; 499: a request that got none."""
         self._classes[status // 100] += 1
 
-    def add(self, connection: HttpConnection, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+    def add(self, connection: ServerHttpProtocol, loop: asyncio.AbstractEventLoop, interval: float) -> None:
         """Take a new connection in; called from `connection_made`.
 
         Args:
@@ -142,7 +140,7 @@ class Connections:
         self._loop = loop
         self._timer = loop.call_later(interval, self._sweep)
 
-    def discard(self, connection: HttpConnection) -> None:
+    def discard(self, connection: ServerHttpProtocol) -> None:
         """Let go of a connection; called from its teardown alone."""
         if connection not in self._live:
             return
@@ -187,7 +185,7 @@ class Connections:
         """Undo `drain()`: the worker serves on. A connection of before still closes after its next response."""
         self.draining = False
         for connection in self._live:
-            connection._marks.cut = 0.0  # what `closing()` has set: what is still at work may finish
+            connection._times.cut = 0.0  # what `closing()` has set: what is still at work may finish
 
     def closing(self, timeout: float) -> None:
         """The worker is about to exit: call `closing(timeout)` on every live connection.
@@ -210,25 +208,7 @@ class Connections:
             await waiter
 
 
-def cut_in_time(connection: ref[ClosingConnection]) -> None:
-    """The time is over that `closing()` has given a connection, unless it was given more since.
-
-    The timer holds no connection: it may have closed meanwhile, and the worker may serve on.
-    """
-    protocol = connection()
-    if protocol is None or protocol.state is ConnectionState.CLOSED or not protocol._marks.cut:
-        return
-    left = protocol._marks.cut - time.monotonic()
-    if left > 0:
-        protocol.loop.call_later(left, cut_in_time, connection)
-        return
-    try:
-        protocol.cancel_slow_request()
-    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- a subclass's own
-        _end(protocol, "Error in cancel_slow_request()", exc)
-
-
-def _end(connection: ClosingConnection, text: str, exc: BaseException) -> None:
+def _end(connection: ServerHttpProtocol, text: str, exc: BaseException) -> None:
     """Abort a connection that has failed, whatever it does, so that the others get their turn."""
     connection.report_error(text, exc=exc)
     with contextlib.suppress(Exception, asyncio.CancelledError):

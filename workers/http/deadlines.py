@@ -1,4 +1,4 @@
-"""When a connection has had enough time: pure functions of its marks, its limits and the time.
+"""When a connection has had enough time: pure functions of its times, its limits and the time.
 
 One sweep per worker and second looks at every connection (`connections.py`). A request sets no timer and, but for a
 head that does not come in one piece, no mark: the sweep itself notes when it first saw a state. So what counts from
@@ -48,7 +48,7 @@ class Allowance:
 
 
 @dataclass(slots=True)
-class Marks:
+class Times:
     """The times that deadlines count from, in seconds of the monotonic clock; 0: does not count now.
 
     Attributes:
@@ -85,7 +85,7 @@ class Marks:
 
 
 @dataclass(slots=True)
-class Sight:
+class Observed:
     """What the sweep sees of a connection.
 
     Attributes:
@@ -104,56 +104,56 @@ class Sight:
     untaken: int = 0
 
 
-def expired(sight: Sight, marks: Marks, allowed: Allowance, now: float) -> Deadline | None:
-    """Return what has run out, None when nothing has; moves the marks that follow from what is seen."""
-    state = sight.state
-    if state is not marks.state or sight.requests != marks.requests:
-        marks.state, marks.requests, marks.since = state, sight.requests, now
+def expired(observed: Observed, times: Times, allowed: Allowance, now: float) -> Deadline | None:
+    """Return what has run out, None when nothing has; moves the times that follow from what is seen."""
+    state = observed.state
+    if state is not times.state or observed.requests != times.requests:
+        times.state, times.requests, times.since = state, observed.requests, now
     if state is ConnectionState.CLOSED:
         return None
     is_over = state in (ConnectionState.IDLE, ConnectionState.CLOSING)
-    if _write_stalls(sight, marks, allowed.write or (UNTAKEN_SECONDS if is_over else 0), now):
+    if _write_stalls(observed, times, allowed.write or (UNTAKEN_SECONDS if is_over else 0), now):
         return Deadline.WRITE
     if state is ConnectionState.CLOSING:
-        if marks.linger and sight.untaken:
-            marks.linger = now  # the client is still reading the response: lingering has not begun
-        return Deadline.LINGER if marks.linger and now - marks.linger >= allowed.linger else None
+        if times.linger and observed.untaken:
+            times.linger = now  # the client is still reading the response: lingering has not begun
+        return Deadline.LINGER if times.linger and now - times.linger >= allowed.linger else None
     if state is ConnectionState.ACTIVE:
-        if 0 < allowed.request <= now - marks.since:
+        if 0 < allowed.request <= now - times.since:
             return Deadline.REQUEST
-        return Deadline.BODY if _body_stalls(sight, marks, allowed.body, now) else None
+        return Deadline.BODY if _body_stalls(observed, times, allowed.body, now) else None
     if state is ConnectionState.UPGRADED:
         return None
-    if marks.head:
-        return Deadline.HEAD if 0 < allowed.head <= now - marks.head else None
-    if sight.body_bytes is not None:
+    if times.head:
+        return Deadline.HEAD if 0 < allowed.head <= now - times.head else None
+    if observed.body_bytes is not None:
         # The head has said keep-alive: what is short and comes is waited for, or the next request would be lost.
-        return Deadline.REST if _body_stalls(sight, marks, allowed.body or allowed.keep_alive, now) else None
-    if sight.untaken:
-        marks.since = now  # the client is still reading the response: it is not idle, and has its time for that
-    return Deadline.KEEP_ALIVE if 0 < allowed.keep_alive <= now - marks.since else None
+        return Deadline.REST if _body_stalls(observed, times, allowed.body or allowed.keep_alive, now) else None
+    if observed.untaken:
+        times.since = now  # the client is still reading the response: it is not idle, and has its time for that
+    return Deadline.KEEP_ALIVE if 0 < allowed.keep_alive <= now - times.since else None
 
 
-def _body_stalls(sight: Sight, marks: Marks, seconds: float, now: float) -> bool:
-    received = sight.body_bytes
+def _body_stalls(observed: Observed, times: Times, seconds: float, now: float) -> bool:
+    received = observed.body_bytes
     if received is None or not seconds:
-        marks.body = 0.0
+        times.body = 0.0
         return False
-    if not marks.body or received < marks.body_bytes or received - marks.body_bytes >= MIN_RATE * seconds:
-        marks.body, marks.body_bytes = now, received
+    if not times.body or received < times.body_bytes or received - times.body_bytes >= MIN_RATE * seconds:
+        times.body, times.body_bytes = now, received
         return False
-    return now - marks.body >= seconds
+    return now - times.body >= seconds
 
 
-def _write_stalls(sight: Sight, marks: Marks, seconds: float, now: float) -> bool:
+def _write_stalls(observed: Observed, times: Times, seconds: float, now: float) -> bool:
     """Whether the client has not taken, within its time, all that was there for it, nor as much as the rate wants."""
-    taken = sight.taken
-    if not sight.untaken:
-        marks.write = 0.0
+    taken = observed.taken
+    if not observed.untaken:
+        times.write = 0.0
         return False
-    if not marks.write or taken > marks.taken:  # our FIN counts as a byte that is not taken yet
-        marks.taken, marks.took = taken, now
-    if not marks.write or taken >= marks.write_goal:
-        marks.write, marks.write_goal = now, taken + min(sight.untaken, int(MIN_RATE * seconds))
+    if not times.write or taken > times.taken:  # our FIN counts as a byte that is not taken yet
+        times.taken, times.took = taken, now
+    if not times.write or taken >= times.write_goal:
+        times.write, times.write_goal = now, taken + min(observed.untaken, int(MIN_RATE * seconds))
         return False
-    return 0 < seconds <= now - marks.write
+    return 0 < seconds <= now - times.write

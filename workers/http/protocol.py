@@ -1,4 +1,4 @@
-"""`ServerHttpProtocol`, the class to be subclassed, as the seed's contract says; its machinery is `processing.py`."""
+"""`ServerHttpProtocol`, the class to be subclassed, as the seed's contract says; its machinery is `connection.py`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterable, Mapping
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_format
+from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.deadlines import Allowance
 from preforkd.workers.http.error_page import FINAL_STATUSES, fields_of, page_of
 from preforkd.workers.http.errors import HeaderPairs, HttpProcessingError
+from preforkd.workers.http.handling import LOG_MAY_FAIL
 from preforkd.workers.http.limits import limits_from
-from preforkd.workers.http.processing import CALL, LINE, LOG_MAY_FAIL, NO_LOG, TIMED_LINE, ProcessingConnection
 from preforkd.workers.http.response import Response
 from preforkd.workers.http.tls_info import TlsInfo, info_of
 
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 server_logger = logging.getLogger("preforkd.server")
 
 
-class ServerHttpProtocol(ProcessingConnection):
+class ServerHttpProtocol(HttpConnection):
     """HTTP/1.1 on one connection; subclasses override `handle_request()`.
 
     Works with any asyncio loop: `loop.create_server(lambda: Handler(debug=True, keep_alive=75), host, port)`.
     """
 
-    __slots__ = ("_keep_alive_timeout", "access_log_format", "debug", "host", "logger", "port")
+    __slots__ = (
+        "_keep_alive_timeout", "access_log", "access_log_format", "allowed_methods", "debug", "host", "logger", "port",
+    )  # fmt: skip
 
     # As a `Service`: of its own requests, unless it was given another one.
     decodes_bodies = True
@@ -65,7 +67,9 @@ class ServerHttpProtocol(ProcessingConnection):
         allowed = Allowance(
             timeout or 0, keep_alive or 0, limits.body_timeout, limits.request_timeout, limits.write_timeout
         )
-        super().__init__(loop, limits, allowed, allowed_methods=frozenset(allowed_methods), access_log=access_log)
+        super().__init__(loop, limits, allowed)
+        self.allowed_methods = frozenset(allowed_methods)
+        self.access_log = access_log
         self._keep_alive_timeout = keep_alive or 0
         self.persistent = bool(keep_alive) and keep_alive_on
         self.logger = log or logger
@@ -75,23 +79,9 @@ class ServerHttpProtocol(ProcessingConnection):
         self.port = port
         self.debug = debug
 
-    def _new_task(self) -> None:
-        if not self.requests:
-            # Not in __init__: a subclass may set its access log behind that, or in its connection_made().
-            self._logging = self._way_of_logging()
-            counters = self.connections.counters
-            self._count_request = None if counters is None else counters.request
-            self._times_requests = counters is not None or self._logging >= TIMED_LINE
-            if self._logging != NO_LOG:
-                self._remote = self.remote  # asked for now: behind a reset nobody knows
-        super()._new_task()
-
-    def _way_of_logging(self) -> int:
-        if type(self).log_access is not ServerHttpProtocol.log_access:
-            return CALL
-        if isinstance(self.access_log, AccessLog):
-            return TIMED_LINE if self.access_log.needs_seconds else LINE
-        return NO_LOG if self.access_log is None else CALL
+    def logs_by_itself(self) -> bool:
+        """Whether `log_access()` is overridden."""
+        return type(self).log_access is not ServerHttpProtocol.log_access
 
     @property
     def keep_alive_timeout(self) -> float:
@@ -166,6 +156,18 @@ class ServerHttpProtocol(ProcessingConnection):
         response.write(page)
         await response.write_eof()
 
+    @property
+    def access_was_logged(self) -> bool:
+        """Whether the current request needs no line of the access log any more; set by overrides of `log_access()`."""
+        exchange = self.writer.exchange
+        return exchange is not None and exchange.is_logged
+
+    @access_was_logged.setter
+    def access_was_logged(self, value: bool) -> None:
+        exchange = self.writer.exchange
+        if exchange is not None:
+            exchange.is_logged = value
+
     # Logs. None of these lets an exception out: a broken log must not reach the client.
 
     def log_access(
@@ -194,15 +196,8 @@ class ServerHttpProtocol(ProcessingConnection):
             elif log is not None:
                 log.info("%s", compile_format(self.access_log_format)(message, response, environ, time, self.remote))
         except Exception:  # noqa: BLE001 -- a broken log must not reach the client
-            self._log_failure("Error in the access log")
-
-    def _log_request(self, exchange: Exchange, response: Response | None) -> None:
-        if exchange.is_logged:
-            return
-        try:
-            self.log_access(exchange.request, None, response, monotonic() - exchange.began)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
-            self._log_failure("Error in log_access()")
+            with LOG_MAY_FAIL:
+                self.log_exception("Error in the access log")
 
     def log_debug(self, *args: object) -> None:
         """Log for debugging when `debug` is on; arguments as for `logging.Logger.debug`."""
@@ -214,11 +209,6 @@ class ServerHttpProtocol(ProcessingConnection):
         """Log with the traceback of the current exception; arguments as for `logging.Logger.exception`."""
         with contextlib.suppress(Exception):
             self.logger.exception(*args)
-
-    def _log_failure(self, text: str) -> None:
-        """Call `log_exception()`, which a subclass may have overridden and which may fail in turn."""
-        with LOG_MAY_FAIL:
-            self.log_exception(text)
 
     def report_error(self, *args: object, exc: BaseException | None = None) -> None:
         """Log an error of the app, or ours, whatever becomes of the log; arguments as for `logging.Logger.error`."""

@@ -10,15 +10,22 @@ import asyncio
 import socket
 import struct
 from time import monotonic
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from preforkd.workers.http.closing import ClosingConnection
+from typing import Final, Protocol
 
 # struct tcp_info of linux/tcp.h: milliseconds since data has last come.
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)
 _LAST_DATA_AT: Final = 52
 _LAST_DATA = struct.Struct("=I")
+
+
+class Waited(Protocol):
+    """What is to be known of a connection whose request may have waited.
+
+    Attributes:
+        transport: None when it is gone.
+    """
+
+    transport: asyncio.Transport | None
 
 
 class QueueTime:
@@ -42,7 +49,7 @@ class QueueTime:
         self._turn = self._before = 0.0
         """When the first request was read in this turn of the loop, and in the last one that had any."""
 
-    def is_over(self, connection: ClosingConnection) -> bool:
+    def is_over(self, connection: Waited) -> bool:
         """Whether the request that a connection has just read has waited too long."""
         now = monotonic()
         if not self._in_turn:
@@ -58,7 +65,7 @@ class QueueTime:
         self._in_turn = False
 
 
-def _in_kernel(connection: ClosingConnection) -> float | None:
+def _in_kernel(connection: Waited) -> float | None:
     """Seconds since bytes have last come; None: the system does not tell, as of unix sockets."""
     transport = connection.transport
     sock = transport.get_extra_info("socket") if transport is not None else None

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from preforkd.workers.blame import short
 from preforkd.workers.http.states import ConnectionState
-from preforkd.workers.http.waiter import Rest
+from preforkd.workers.http.waiter import Continuation
 
 if TYPE_CHECKING:
     from preforkd.workers.http.connection import HttpConnection
@@ -52,7 +52,7 @@ class SlowRequests:
         """
         if connection.state is not ConnectionState.ACTIVE:
             return
-        seconds = now - connection._marks.since
+        seconds = now - connection._times.since
         if seconds < self._seconds or self._told.get(connection) == connection.requests:
             return
         self._told[connection] = connection.requests
@@ -87,7 +87,7 @@ def frames_of(connection: HttpConnection) -> list[FrameType]:
     """Return where the current request of a connection is, the outermost call first."""
     if connection.deferred is not None:
         return connection.deferred.frames()
-    return list(awaited(connection._task))
+    return list(awaited(connection.handler_task))
 
 
 def awaited(one: object) -> Iterator[FrameType]:
@@ -110,6 +110,6 @@ def awaited(one: object) -> Iterator[FrameType]:
                 following = next((held for held in gc.get_referents(one) if isinstance(held, _HOLDERS)), None)
         if frame is not None:
             yield frame
-            if frame.f_code is Rest.__await__.__code__:
+            if frame.f_code is Continuation.__await__.__code__:
                 following = frame.f_locals.get("steps")
         one = following

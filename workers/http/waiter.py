@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
     from preforkd.workers.http.exchange import Exchange
 
-    Steps = Generator[Any, Any, None]
+    Resumable = Generator[Any, Any, None]
     """What an awaitable's `__await__()` gives: each step ends with what is to be waited for."""
 
 
 class Stepping(Protocol):
     """Makes the steps of a handler that has waited."""
 
-    def step(self, exchange: Exchange, run: Callable[..., object], steps: Steps, error: BaseException | None) -> object:
+    def step(
+        self, exchange: Exchange, run: Callable[..., object], steps: Resumable, error: BaseException | None
+    ) -> object:
         """Make a step; return what it waits for, DONE at the end.
 
         Args:
@@ -150,14 +152,14 @@ class Deferred(Wakeup):
         return super().cancel(msg)
 
 
-class Rest:
+class Continuation:
     """The rest of a request whose first steps were made already; to be awaited, once.
 
     A task cannot change its context, so each step is run in the one that the first was run in. Tasks that are started
     in it inherit it, as ever.
 
     Attributes:
-        connection: makes the steps.
+        runner: makes the steps.
         exchange: the request.
         steps: the iterator that an awaitable's `__await__()` gives.
         waiting: what its last step waits for.
@@ -166,18 +168,18 @@ class Rest:
         error: to be raised in the steps instead of waiting.
     """
 
-    __slots__ = ("connection", "context", "error", "exchange", "steps", "then", "waiting")
+    __slots__ = ("context", "error", "exchange", "runner", "steps", "then", "waiting")
 
     def __init__(
         self,
-        connection: Stepping,
+        runner: Stepping,
         exchange: Exchange,
-        steps: Steps,
+        steps: Resumable,
         waiting: object,
         context: Context,
-        then: Callable[[BaseException | None], Steps | None] | None = None,
+        then: Callable[[BaseException | None], Resumable | None] | None = None,
     ) -> None:
-        self.connection = connection
+        self.runner = runner
         self.exchange = exchange
         self.steps = steps
         self.waiting = waiting
@@ -192,8 +194,8 @@ class Rest:
             with suppress(GeneratorExit):
                 self.context.run(self.then, GeneratorExit())
 
-    def __await__(self) -> Steps:
-        step, exchange, run, steps, then = self.connection.step, self.exchange, self.context.run, self.steps, self.then
+    def __await__(self) -> Resumable:
+        step, exchange, run, steps, then = self.runner.step, self.exchange, self.context.run, self.steps, self.then
         waiting, error = self.waiting, self.error
         self.error = self.then = None
         while True:
@@ -227,15 +229,15 @@ class Rest:
                 return
 
 
-class Ending(Rest):
+class Epilogue(Continuation):
     """What ends a request whose response has been written: its first step is made, cancelled or not."""
 
     __slots__ = ()
 
-    def __await__(self) -> Steps:
+    def __await__(self) -> Resumable:
         error, self.error = self.error, None
         try:
-            self.waiting = self.connection.step(self.exchange, self.context.run, self.steps, None)
+            self.waiting = self.runner.step(self.exchange, self.context.run, self.steps, None)
             if self.waiting is not DONE:
                 self.error = error
                 yield from super().__await__()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from preforkd.workers.http.exchange import Exchange
+    from preforkd.workers.http.intake import Intake
     from preforkd.workers.http.response import Response
 
 _JOIN_BELOW = 32768  # joining costs a copy, a second write a call: they break even at about this size
@@ -33,13 +34,9 @@ class PersistentConnection(Protocol):
 
     Attributes:
         persistent: it may stay open at all; not any more when it drains.
-        continue_is_due: the client waits for `100 Continue` before it sends the body of the current request.
-        rest_may_be_long: more of the current body is still to come than would be read for the next request.
     """
 
     persistent: bool
-    continue_is_due: bool
-    rest_may_be_long: bool
 
 
 class ResponseWriter:
@@ -62,14 +59,18 @@ class ResponseWriter:
     """
 
     __slots__ = (
-        "_drained", "_flush_is_scheduled", "_held", "_held_at", "_loop", "_size", "_transport", "_turned_at",
+        "_drained", "_flush_is_scheduled", "_held", "_held_at", "_intake", "_loop", "_size", "_transport", "_turned_at",
         "connection", "corked", "due", "exchange", "lost", "parts", "paused", "prepared", "response", "sent",
     )  # fmt: skip
 
     chunks = True
 
     def __init__(
-        self, connection: PersistentConnection, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
+        self,
+        connection: PersistentConnection,
+        intake: Intake,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.connection: PersistentConnection | None = connection
         self.exchange: Exchange | None = None
@@ -78,6 +79,7 @@ class ResponseWriter:
         self.sent = self._turned_at = self._held = self._held_at = self.lost = 0
         self.due = False
         self.corked = False
+        self._intake: Intake | None = intake
         self._transport: asyncio.Transport | None = transport
         self._loop = loop
         self.parts: list[bytes] = []
@@ -93,14 +95,15 @@ class ResponseWriter:
 
     def may_stay_open(self, exchange: Exchange) -> bool:
         """Whether the connection may stay open behind an exchange, as far as is known, its handler's word aside."""
-        connection, request = self.connection, exchange.request
+        connection, request, intake = self.connection, exchange.request, self._intake
         return (
             connection is not None
+            and intake is not None
             and connection.persistent
             and request is not None
             and not request.should_close
-            and not connection.continue_is_due
-            and not connection.rest_may_be_long
+            and not intake.continue_is_due
+            and not intake.rest_may_be_long
         )
 
     def write(self, data: bytes) -> None:
@@ -241,6 +244,10 @@ class ResponseWriter:
         if size:
             self._held, self._held_at = size, self.sent
         return size
+
+    def release(self) -> None:
+        """Let go of the connection, which nothing happens on any more."""
+        self.connection = self._intake = None
 
     def lose(self) -> None:
         """The connection is gone: let go of everything, wake who waits."""

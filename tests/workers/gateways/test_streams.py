@@ -119,7 +119,7 @@ def test_all_are_told_together(loop: Loop) -> None:
 )
 def test_an_event_stream_is_known_by_its_type(pairs: list[tuple[bytes, bytes]], is_one: bool) -> None:
     fields = HopByHopFields(logging.getLogger("tests"))
-    response = AsgiResponse(ResponseWriter(None, None, None), 200)  # type: ignore[arg-type]  # nothing is written
+    response = AsgiResponse(ResponseWriter(None, None, None, None), 200)  # type: ignore[arg-type]  # nothing is written
     response.add_pairs(pairs, fields)
     assert is_event_stream(response) == is_one
 

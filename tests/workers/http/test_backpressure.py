@@ -74,12 +74,12 @@ def test_a_client_that_reads_nothing_and_ends_is_forgotten(way: str) -> None:
         elif way == "request_timeout":
             protocol.expire_request()
         else:
-            assert protocol._task is not None
-            protocol._task.cancel()
+            assert protocol.handler_task is not None
+            protocol.handler_task.cancel()
         await turns()
         assert transport.aborted == (way != "the client goes")
         assert protocol.state is ConnectionState.CLOSED
-        assert protocol._task is None
+        assert protocol.handler_task is None
         assert len(protocol.seen) == 1
         connections = connections_of(asyncio.get_running_loop())
         assert (connections.active, connections.responses[2]) == (0, 1)

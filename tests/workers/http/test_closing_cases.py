@@ -284,7 +284,7 @@ def test_one_connection_that_fails_does_not_keep_the_others_open(
             assert len(connections) == 0
         else:
             assert [result.transport.aborted for result in results].count(True) == 1
-            assert all(result.protocol._marks.cut for result in results if not result.transport.aborted)
+            assert all(result.protocol._times.cut for result in results if not result.transport.aborted)
             for protocol in connections:
                 protocol.connection_lost(None)
         assert connections._timer is None

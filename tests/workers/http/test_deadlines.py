@@ -9,111 +9,114 @@ from typing import Any
 import pytest
 
 from preforkd.workers import ConnectionState, Response, ServerHttpProtocol
-from preforkd.workers.http.deadlines import MIN_RATE, UNTAKEN_SECONDS, Allowance, Deadline, Marks, Sight, expired
+from preforkd.workers.http.deadlines import MIN_RATE, UNTAKEN_SECONDS, Allowance, Deadline, Observed, Times, expired
 from tests.workers.http.wire import GET, Echo, FakeTransport, converse, on_a_socket, turns
 
 NEW, ACTIVE, IDLE, CLOSING, CLOSED, UPGRADED = ConnectionState
 ALL = Allowance(head=10, keep_alive=20, body=30, request=40, write=50, linger=2)
 
 
-def first_expiry(sights: dict[int, Sight], marks: Marks, allowed: Allowance = ALL) -> tuple[int, Deadline] | None:
-    """Sweep once a second from 100 on; the sight of a second holds until the next one given."""
-    sight = sights[100]
+def first_expiry(sights: dict[int, Observed], times: Times, allowed: Allowance = ALL) -> tuple[int, Deadline] | None:
+    """Sweep once a second from 100 on; the observed of a second holds until the next one given."""
+    observed = sights[100]
     for now in range(100, 400):
-        sight = sights.get(now, sight)
-        deadline = expired(sight, marks, allowed, now)
+        observed = sights.get(now, observed)
+        deadline = expired(observed, times, allowed, now)
         if deadline is not None:
             return now - 100, deadline
     return None
 
 
 @pytest.mark.parametrize(
-    ("sight", "marks", "expected"),
+    ("observed", "times", "expected"),
     [
-        (Sight(NEW), Marks(head=100), (10, Deadline.HEAD)),
-        (Sight(IDLE), Marks(head=100), (10, Deadline.HEAD)),
-        (Sight(IDLE), Marks(), (20, Deadline.KEEP_ALIVE)),
-        (Sight(ACTIVE), Marks(), (40, Deadline.REQUEST)),
-        (Sight(ACTIVE, body_bytes=5), Marks(), (30, Deadline.BODY)),
-        (Sight(IDLE, body_bytes=5), Marks(), (30, Deadline.REST)),
-        (Sight(CLOSING), Marks(linger=100), (2, Deadline.LINGER)),
-        (Sight(CLOSING), Marks(), None),
-        (Sight(CLOSED), Marks(head=1, linger=1, cut=1), None),
-        (Sight(UPGRADED), Marks(), None),
-        (Sight(UPGRADED, untaken=5), Marks(), (50, Deadline.WRITE)),
-        (Sight(IDLE, untaken=5), Marks(head=100), (10, Deadline.HEAD)),
-        (Sight(CLOSING, untaken=5), Marks(linger=100), (50, Deadline.WRITE)),
-        (Sight(ACTIVE, untaken=5), Marks(), (40, Deadline.REQUEST)),
-        (Sight(IDLE, untaken=5), Marks(), (50, Deadline.WRITE)),
+        (Observed(NEW), Times(head=100), (10, Deadline.HEAD)),
+        (Observed(IDLE), Times(head=100), (10, Deadline.HEAD)),
+        (Observed(IDLE), Times(), (20, Deadline.KEEP_ALIVE)),
+        (Observed(ACTIVE), Times(), (40, Deadline.REQUEST)),
+        (Observed(ACTIVE, body_bytes=5), Times(), (30, Deadline.BODY)),
+        (Observed(IDLE, body_bytes=5), Times(), (30, Deadline.REST)),
+        (Observed(CLOSING), Times(linger=100), (2, Deadline.LINGER)),
+        (Observed(CLOSING), Times(), None),
+        (Observed(CLOSED), Times(head=1, linger=1, cut=1), None),
+        (Observed(UPGRADED), Times(), None),
+        (Observed(UPGRADED, untaken=5), Times(), (50, Deadline.WRITE)),
+        (Observed(IDLE, untaken=5), Times(head=100), (10, Deadline.HEAD)),
+        (Observed(CLOSING, untaken=5), Times(linger=100), (50, Deadline.WRITE)),
+        (Observed(ACTIVE, untaken=5), Times(), (40, Deadline.REQUEST)),
+        (Observed(IDLE, untaken=5), Times(), (50, Deadline.WRITE)),
     ],
 )
-def test_each_state_runs_out_of_its_own_time(sight: Sight, marks: Marks, expected: object) -> None:
-    assert first_expiry({100: sight}, marks) == expected
+def test_each_state_runs_out_of_its_own_time(observed: Observed, times: Times, expected: object) -> None:
+    assert first_expiry({100: observed}, times) == expected
 
 
 def test_zero_is_for_ever() -> None:
     for state in (NEW, ACTIVE, UPGRADED):
-        assert first_expiry({100: Sight(state, body_bytes=None, untaken=1)}, Marks(head=100), Allowance()) is None
-    assert first_expiry({100: Sight(IDLE)}, Marks(head=100), Allowance()) is None
+        assert first_expiry({100: Observed(state, body_bytes=None, untaken=1)}, Times(head=100), Allowance()) is None
+    assert first_expiry({100: Observed(IDLE)}, Times(head=100), Allowance()) is None
 
 
 @pytest.mark.parametrize("state", [IDLE, CLOSING])
 def test_a_complete_response_that_nobody_takes_has_its_end_also_where_there_is_no_write_timeout(
     state: ConnectionState,
 ) -> None:
-    sight, allowed = Sight(state, untaken=1), Allowance(keep_alive=20)
-    assert first_expiry({100: sight}, Marks(linger=100), allowed) == (int(UNTAKEN_SECONDS), Deadline.WRITE)
+    observed, allowed = Observed(state, untaken=1), Allowance(keep_alive=20)
+    assert first_expiry({100: observed}, Times(linger=100), allowed) == (int(UNTAKEN_SECONDS), Deadline.WRITE)
 
 
 def test_a_connection_is_not_idle_while_its_client_reads_the_response() -> None:
-    reading = {now: Sight(IDLE, taken=now * MIN_RATE, untaken=10**6) for now in range(100, 170)}
-    assert first_expiry({**reading, 170: Sight(IDLE)}, Marks()) == (69 + 20, Deadline.KEEP_ALIVE)
+    reading = {now: Observed(IDLE, taken=now * MIN_RATE, untaken=10**6) for now in range(100, 170)}
+    assert first_expiry({**reading, 170: Observed(IDLE)}, Times()) == (69 + 20, Deadline.KEEP_ALIVE)
 
 
 def test_a_new_request_starts_the_time_anew() -> None:
-    sights = {100: Sight(ACTIVE, 1), 130: Sight(ACTIVE, 2), 160: Sight(ACTIVE, 3)}
-    assert first_expiry(sights, Marks()) == (100, Deadline.REQUEST)
+    sights = {100: Observed(ACTIVE, 1), 130: Observed(ACTIVE, 2), 160: Observed(ACTIVE, 3)}
+    assert first_expiry(sights, Times()) == (100, Deadline.REQUEST)
 
 
 def test_a_body_that_dribbles_runs_out_and_one_at_the_minimum_rate_does_not() -> None:
     allowed = Allowance(body=30)
-    dribble = {now: Sight(ACTIVE, body_bytes=now) for now in range(100, 400)}
-    assert first_expiry(dribble, Marks(), allowed) == (30, Deadline.BODY)
-    steady = {now: Sight(ACTIVE, body_bytes=now * MIN_RATE) for now in range(100, 400)}
-    assert first_expiry(steady, Marks(), allowed) is None
+    dribble = {now: Observed(ACTIVE, body_bytes=now) for now in range(100, 400)}
+    assert first_expiry(dribble, Times(), allowed) == (30, Deadline.BODY)
+    steady = {now: Observed(ACTIVE, body_bytes=now * MIN_RATE) for now in range(100, 400)}
+    assert first_expiry(steady, Times(), allowed) is None
 
 
 def test_a_body_that_our_own_side_does_not_read_has_all_the_time() -> None:
-    assert first_expiry({100: Sight(ACTIVE, body_bytes=None)}, Marks(), Allowance(body=30)) is None
+    assert first_expiry({100: Observed(ACTIVE, body_bytes=None)}, Times(), Allowance(body=30)) is None
 
 
 def test_a_client_that_reads_at_the_minimum_rate_has_all_the_time_and_one_that_drips_does_not() -> None:
-    slow = {now: Sight(ACTIVE, taken=now // 20 * 40 * MIN_RATE, untaken=10**6) for now in range(100, 400)}
-    assert first_expiry(slow, Marks(), Allowance(write=50)) is None
-    drip = {now: Sight(ACTIVE, taken=now, untaken=10**6) for now in range(100, 400)}
-    assert first_expiry(drip, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
-    assert first_expiry({100: Sight(ACTIVE, taken=7, untaken=9)}, Marks(), Allowance(write=50)) == (50, Deadline.WRITE)
+    slow = {now: Observed(ACTIVE, taken=now // 20 * 40 * MIN_RATE, untaken=10**6) for now in range(100, 400)}
+    assert first_expiry(slow, Times(), Allowance(write=50)) is None
+    drip = {now: Observed(ACTIVE, taken=now, untaken=10**6) for now in range(100, 400)}
+    assert first_expiry(drip, Times(), Allowance(write=50)) == (50, Deadline.WRITE)
+    assert first_expiry({100: Observed(ACTIVE, taken=7, untaken=9)}, Times(), Allowance(write=50)) == (
+        50,
+        Deadline.WRITE,
+    )
 
 
 def test_a_client_that_is_far_away_and_takes_little_because_there_is_little_has_all_the_time() -> None:
-    ticks = {now: Sight(ACTIVE, taken=now, untaken=9) for now in range(100, 400)}
-    assert first_expiry(ticks, Marks(), Allowance(write=50)) is None
+    ticks = {now: Observed(ACTIVE, taken=now, untaken=9) for now in range(100, 400)}
+    assert first_expiry(ticks, Times(), Allowance(write=50)) is None
 
 
 def test_who_has_taken_nothing_for_a_while_stalls() -> None:
-    marks = Marks()
-    assert not marks.stalls(100)
-    expired(Sight(ACTIVE, taken=5, untaken=9), marks, ALL, 100)
-    assert [marks.stalls(now) for now in (101, 102)] == [False, True]
-    expired(Sight(ACTIVE, taken=6, untaken=8), marks, ALL, 102)
-    assert [marks.stalls(now) for now in (103, 104)] == [False, True]
-    expired(Sight(ACTIVE), marks, ALL, 104)
-    assert not marks.stalls(200)
+    times = Times()
+    assert not times.stalls(100)
+    expired(Observed(ACTIVE, taken=5, untaken=9), times, ALL, 100)
+    assert [times.stalls(now) for now in (101, 102)] == [False, True]
+    expired(Observed(ACTIVE, taken=6, untaken=8), times, ALL, 102)
+    assert [times.stalls(now) for now in (103, 104)] == [False, True]
+    expired(Observed(ACTIVE), times, ALL, 104)
+    assert not times.stalls(200)
 
 
 def test_lingering_begins_when_all_is_sent() -> None:
-    sights = {100: Sight(CLOSING, untaken=9), 120: Sight(CLOSING)}
-    assert first_expiry(sights, Marks(linger=100), ALL) == (21, Deadline.LINGER)
+    sights = {100: Observed(CLOSING, untaken=9), 120: Observed(CLOSING)}
+    assert first_expiry(sights, Times(linger=100), ALL) == (21, Deadline.LINGER)
 
 
 def test_short_times_are_looked_at_more_often() -> None:
@@ -297,11 +300,11 @@ def test_a_body_that_we_have_not_asked_for_yet_is_not_late() -> None:
     async def main() -> None:
         result = await converse(Stuck(body_timeout=10), [head], close=False)
         sweep(result.protocol, 0, 11, 22)
-        assert result.protocol._payload.exception() is None
-        result.protocol.body_wanted()
+        assert result.protocol._intake.payload.exception() is None
+        result.protocol._intake.body_wanted()
         await turns()
         sweep(result.protocol, 30, 41)
-        assert result.protocol._payload.exception() is not None
+        assert result.protocol._intake.payload.exception() is not None
         result.protocol.connection_lost(None)
 
     asyncio.run(main())

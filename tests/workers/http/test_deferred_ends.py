@@ -66,7 +66,7 @@ def test_a_client_that_leaves_behind_its_response_leaves_its_line_and_its_count(
         assert protocol.lines == [404]
         assert connections.responses[4] == 1
         assert connections.active == 0
-        assert protocol._task is None
+        assert protocol.handler_task is None
 
     RUNNERS[loop](main())
 
@@ -88,11 +88,11 @@ def test_a_request_that_nobody_will_end_is_let_go_of(end: str, loop: str) -> Non
         elif end == "cut":
             protocol.closing(0)
         else:
-            assert protocol._task is not None
-            protocol._task.cancel()
+            assert protocol.handler_task is not None
+            protocol.handler_task.cancel()
         await turns()
         assert protocol.deferred is None
-        assert protocol._task is None
+        assert protocol.handler_task is None
         assert connections.active == len(connections) == 0
         assert connections.responses[4] == 1
 

@@ -43,7 +43,7 @@ def hold(handler: type[Echo], portions: list[bytes], loop: str, **arguments: Any
         if not result.transport.closed:
             result.protocol.connection_lost(None)
         await turns()
-        assert result.protocol._task is None
+        assert result.protocol.handler_task is None
         assert len(connections_of(asyncio.get_running_loop())) == 0
         return result
 

@@ -112,7 +112,7 @@ def test_who_goes_on_when_the_client_is_gone_is_told_by_the_first_write(method: 
         result = await converse(Staying(), [GET], close=False)
         result.protocol.connection_lost(None)
         await turns()
-        assert result.protocol._task is None
+        assert result.protocol.handler_task is None
 
     RUNNERS[loop](main())
     assert raised == [method]

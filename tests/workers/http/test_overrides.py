@@ -42,14 +42,14 @@ class StartReturns(Kept):
 
 class StartReturnsLater(Kept):
     async def start(self) -> None:
-        self.go_on()
+        self._runner.go_on()
 
 
 class StartRaisesWithTheRest(Kept):
     """Leaves a request that waits to nobody."""
 
     async def start(self) -> None:
-        self.go_on()
+        self._runner.go_on()
         raise ValueError("start")
 
     async def handle_request(self, message: Any, payload: Any) -> None:
@@ -105,7 +105,7 @@ def test_a_connection_whose_task_is_cancelled_from_outside_ends_without_a_word(
 ) -> None:
     async def main() -> None:
         result = await converse(Kept(), [GET], close=False)
-        result.protocol._task.cancel()
+        result.protocol.handler_task.cancel()
         await turns()
         assert result.transport.aborted
         assert result.protocol.state is ConnectionState.CLOSED
@@ -130,7 +130,7 @@ def test_a_call_in_a_thread_ends_with_the_task_of_its_connection() -> None:
         result = await converse(gateway.handler(), [GET], close=False)
         connections = connections_of(asyncio.get_running_loop())
         assert connections.active == 1
-        result.protocol._task.cancel()
+        result.protocol.handler_task.cancel()
         await turns()
         assert result.transport.aborted
         assert (len(connections), connections.active, connections.responses[4]) == (0, 0, 1)
@@ -139,7 +139,7 @@ def test_a_call_in_a_thread_ends_with_the_task_of_its_connection() -> None:
             await gateway.finish(asyncio.get_running_loop().time() + 10)
         await turns()
         assert result.output == b""
-        assert result.protocol._task is None
+        assert result.protocol.handler_task is None
         await gateway.shutdown(1)
 
     run(main)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from preforkd.workers.http.deadlines import Marks
+from preforkd.workers.http.deadlines import Times
 from preforkd.workers.http.slow import MOST_FRAMES, SlowRequests, awaited, place
 from preforkd.workers.http.states import ConnectionState
 
@@ -82,15 +82,15 @@ def test_a_request_is_told_once_and_the_next_one_again(caplog: pytest.LogCapture
     slow = SlowRequests(2.0, logging.getLogger("slow"))
     request = SimpleNamespace(method="GET", path="/\x1b")
     connection: Any = Connection(
-        state=ConnectionState.ACTIVE, _marks=Marks(since=10.0), requests=1, request=request, remote="1.2.3.4",
-        deferred=None, _task=None,
+        state=ConnectionState.ACTIVE, _times=Times(since=10.0), requests=1, request=request, remote="1.2.3.4",
+        deferred=None, handler_task=None,
     )  # fmt: skip
     for now in (11.0, 12.5, 13.0):
         slow.look(connection, now)
     assert [one.getMessage() for one in caplog.records] == [
         "slow request: GET '/\\x1b' of 1.2.3.4, 2.5 s so far, in none of the app's code"
     ]
-    connection.requests, connection._marks.since = 2, 20.0
+    connection.requests, connection._times.since = 2, 20.0
     slow.look(connection, 23.0)
     connection.state = ConnectionState.UPGRADED
     slow.look(connection, 99.0)

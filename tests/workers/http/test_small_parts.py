@@ -245,7 +245,7 @@ def test_drain_waits_for_all_who_wait_and_ends_with_the_connection() -> None:
         loop = asyncio.get_running_loop()
         connection: Any = None
         transport = FakeTransport(asyncio.Protocol())
-        writer = ResponseWriter(connection, transport, loop)
+        writer = ResponseWriter(connection, connection, transport, loop)
         writer.write(b"x")
         await writer.drain()
         assert transport.output == b"x"
@@ -275,7 +275,7 @@ def test_small_writes_of_a_turn_are_joined_and_large_ones_not_copied() -> None:
     async def main() -> None:
         connection: Any = None
         transport = FakeTransport(asyncio.Protocol())
-        writer = ResponseWriter(connection, transport, asyncio.get_running_loop())
+        writer = ResponseWriter(connection, connection, transport, asyncio.get_running_loop())
         for _ in range(5):
             writer.write(b"ab")
         assert transport.writes == []

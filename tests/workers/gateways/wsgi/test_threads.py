@@ -114,7 +114,7 @@ def test_a_call_that_we_give_up_ends_though_its_client_stays_and_does_not_read(e
         if end == "closing":
             served.call(served.connections.closing, 0)
         elif end == "cancelled":
-            served.call(protocol._task.cancel)  # type: ignore[union-attr]  # it has one
+            served.call(protocol.handler_task.cancel)  # type: ignore[union-attr]  # it has one
         assert stream.closed.wait(DEADLINE)
         connections = served.connections
         served.until(lambda: not len(connections), "the connection is gone")
