@@ -12,7 +12,7 @@ import struct
 import termios
 from array import array
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from preforkd.workers.http.deadlines import Allowance, Deadline, Observed, Times, expired
@@ -22,6 +22,7 @@ from preforkd.workers.http.leaving import Sign, sign_of
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 
 if TYPE_CHECKING:
+    from preforkd.workers.http.host import Host
     from preforkd.workers.http.intake import Intake
     from preforkd.workers.http.writer import ResponseWriter
     from preforkd.workers.tls_connection import TlsConnection
@@ -45,50 +46,6 @@ LEFT_TO_KERNEL = 16384
 _WITH_THE_END = getattr(socket, "MSG_MORE", 0)
 
 
-class Closable(Protocol):
-    """What a closer asks of its connection.
-
-    Attributes:
-        state: where it is in its life.
-        transport: None when it is gone.
-        loop: the event loop.
-        persistent: it may stay open behind the current request.
-        client_finished: the client has closed its side.
-        requests: how many there were, with the current one.
-    """
-
-    state: ConnectionState
-    transport: asyncio.Transport | None
-    loop: asyncio.AbstractEventLoop
-    persistent: bool
-    client_finished: bool
-    requests: int
-
-    def proceed(self) -> None:
-        """Process what has come."""
-
-    def abort(self) -> None:
-        """Close at once, whatever was written."""
-
-    def closing(self, timeout: float) -> None:
-        """The worker is about to exit (the seed's contract)."""
-
-    def cancel_slow_request(self) -> None:
-        """Cancel the handler and close the transport (the seed's contract)."""
-
-    def cancel_handler(self) -> None:
-        """Cancel the handler of the current request, if there is one."""
-
-    def expire_request(self) -> None:
-        """The request takes longer than `request_timeout`."""
-
-    def client_has_closed(self) -> bool:
-        """The client will send nothing behind what it has sent by now: mostly it is gone."""
-
-    def report_error(self, *args: object, exc: BaseException | None = None) -> None:
-        """Log an error, whatever becomes of the log."""
-
-
 class Closer:
     """The end of one connection.
 
@@ -106,7 +63,7 @@ class Closer:
     __slots__ = ("__weakref__", "_allowed", "_connection", "_intake", "_writer", "times")
 
     def __init__(
-        self, connection: Closable, intake: Intake, writer: ResponseWriter, allowed: Allowance, times: Times
+        self, connection: Host, intake: Intake, writer: ResponseWriter, allowed: Allowance, times: Times
     ) -> None:
         self._connection = connection
         self._intake = intake

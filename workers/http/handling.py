@@ -7,29 +7,26 @@ import contextlib
 from functools import partial
 from time import monotonic
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from preforkd.workers import offspring
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import NOT_SENT
 from preforkd.workers.http.done import DONE
-from preforkd.workers.http.error_page import FINAL_STATUSES
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError, overloaded
-from preforkd.workers.http.exchange import Carrier, Exchange
+from preforkd.workers.http.exchange import Exchange
+from preforkd.workers.http.failing import answer_error, answer_failure, is_for_the_loop, log_failure
 from preforkd.workers.http.intake import DISCARD, HEAD, KEEP
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Continuation, Deferred, Epilogue, raising
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Awaitable, Callable, Coroutine
     from contextvars import Context
 
     from preforkd.workers.http.closing import Closer
-    from preforkd.workers.http.connections import Connections
-    from preforkd.workers.http.errors import HeaderPairs
-    from preforkd.workers.http.exchange import Service
+    from preforkd.workers.http.host import Host
     from preforkd.workers.http.intake import Intake
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
@@ -40,85 +37,6 @@ if TYPE_CHECKING:
 
 # How a request gets into the access log. LINE and TIMED_LINE are what log_access() does, without its call.
 NO_LOG, LINE, TIMED_LINE, CALL = range(4)
-
-# An override of a log method that fails must not reach the client, nor end the connection. It does not wait, so a
-# CancelledError out of it is its own.
-LOG_MAY_FAIL = contextlib.suppress(Exception, asyncio.CancelledError)
-
-
-class Handled(Carrier, Protocol):
-    """What handling requests asks of their connection: `ServerHttpProtocol`, of which a subclass may override most.
-
-    Attributes:
-        persistent: the connection may stay open behind the current request.
-        requests: how many there were, with the current one.
-        connections: the table of the loop's connections that this one is in.
-        service: what serves the requests; None: the connection itself.
-        allowed_methods: other ones are answered 405; empty: any.
-        access_log: where requests are logged.
-        remote: the client's address for the logs.
-    """
-
-    persistent: bool
-    requests: int
-    connections: Connections
-    service: Service | None
-    allowed_methods: frozenset[str]
-    access_log: AccessLog | logging.Logger | None
-
-    @property
-    def remote(self) -> str:
-        """The client's address for the logs."""
-
-    def served_by(self) -> Service:
-        """Return what serves the requests."""
-
-    def serve(self, exchange: Exchange) -> Awaitable[None]:
-        """Answer a request, where nothing else serves them."""
-
-    def start(self) -> Coroutine[Any, Any, None]:
-        """Process the requests (the seed's contract)."""
-
-    def close(self, linger: bool = True) -> None:
-        """Close behind what was written."""
-
-    def reset(self) -> None:
-        """Close at once, so that the client sees that something is missing."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-    def cut(self) -> None:
-        """End for a deadline."""
-
-    async def handle_error(
-        self,
-        status: int,
-        message: RequestMessage | None,
-        payload: PayloadStream,
-        exc: BaseException | None,
-        headers: HeaderPairs | None = None,
-        reason: str | None = None,
-    ) -> None:
-        """Answer with an error (the seed's contract)."""
-
-    def ask_client(self) -> None:
-        """Ask the transport for the client's address, if nobody has told it."""
-
-    def logs_by_itself(self) -> bool:
-        """Whether `log_access()` is overridden."""
-
-    def log_access(self, message: RequestMessage | None, environ: None, response: Response | None, time: float) -> None:
-        """Write a line to the access log (the seed's contract)."""
-
-    def log_debug(self, *args: object) -> None:
-        """Log for debugging."""
-
-    def log_exception(self, *args: object) -> None:
-        """Log with the traceback of the current exception."""
-
-    def release(self) -> None:
-        """Let go of the parts: nothing happens any more."""
 
 
 class Handling:
@@ -140,7 +58,7 @@ class Handling:
 
     def __init__(
         self,
-        connection: Handled,
+        connection: Host,
         intake: Intake,
         writer: ResponseWriter,
         runner: Runner,
@@ -303,7 +221,7 @@ class Handling:
             offspring.end(exc)
         writer = self._writer
         if exc is not None:
-            if writer.exchange is not exchange or self._is_for_the_loop(exc, exchange):
+            if writer.exchange is not exchange or self._gives_up(exc, exchange):
                 try:
                     raise exc
                 finally:
@@ -344,7 +262,7 @@ class Handling:
             try:
                 log.log(exchange.request, response, None, seconds, connection.remote)
             except Exception:  # noqa: BLE001 -- a broken log must not reach the client
-                self._log_failure("Error in the access log")
+                log_failure(connection, "Error in the access log")
         writer.response = writer.exchange = None
         connection.state = IDLE
         intake.phase = HEAD
@@ -361,7 +279,7 @@ class Handling:
             raise exc  # noqa: TRY301 -- an override of handle_error() may want to know what is being handled
         except BaseException:  # noqa: BLE001 -- as above
             exc.__traceback__ = traceback  # without this frame
-            answered = await self._answer_failure(exc, exchange)
+            answered = await answer_failure(exc, self._connection, self._runner, exchange)
         finally:
             del exc, traceback  # a frame and an exception that hold each other wait for the collector
         if not answered:
@@ -445,63 +363,19 @@ class Handling:
         if self._connections.counters is not None:
             self._connections.counters.rejected(status)
 
-    def _is_for_the_loop(self, exc: BaseException, exchange: Exchange) -> bool:
-        """Whether an exception of a handler ends the connection's task: the loop's own cancellation, KeyboardInterrupt.
+    def _gives_up(self, exc: BaseException, exchange: Exchange) -> bool:
+        """Whether an exception is for the loop, and no more is done for the request.
 
         Nothing is raised here: a frame and an exception that hold each other wait for the collector.
         """
-        if isinstance(exc, asyncio.CancelledError):
-            if (
-                self._connection.transport is None
-                or self._connection.state is not ConnectionState.ACTIVE
-                or exchange.has_expired
-            ):
-                return False
-            if self._runner.task is None or not self._runner.task.cancelling():
-                return False
-        elif isinstance(exc, Exception):
+        connection = self._connection
+        if not is_for_the_loop(exc, connection, self._runner, exchange):
             return False
         self._count(self._writer.response)
         self.abandon(exchange)
-        self._connection.abort()
+        connection.abort()
         self._writer.exchange = None  # nobody will end it
         return True
-
-    async def _answer_failure(self, exc: BaseException, exchange: Exchange) -> bool:
-        """Answer what a handler raised; false: there is nobody to answer."""
-        if self._connection.state is ConnectionState.UPGRADED:
-            if not isinstance(exc, ClientDisconnectedError | asyncio.CancelledError):
-                self._connection.report_error(
-                    "Error in the handler that has taken over the connection of %s", exchange.request, exc=exc
-                )
-            self._connection.abort()
-            return True
-        if self._connection.transport is None or self._connection.state is not ConnectionState.ACTIVE:
-            return False
-        if exchange.has_expired and isinstance(exc, asyncio.CancelledError) and self._runner.task is not None:
-            self._runner.task.uncancel()
-            exc = HttpProcessingError(503, "The request took too long")
-        if isinstance(exc, ClientDisconnectedError):
-            with LOG_MAY_FAIL:
-                self._connection.log_debug("The client is gone: %s", exc)
-        elif isinstance(exc, HttpProcessingError) and exc.code in FINAL_STATUSES:
-            await self._handle_error(exchange, exc.code, exc, exc.headers, exc.message or None)
-        else:
-            await self._handle_error(exchange, 500, exc)
-        return True
-
-    async def _handle_error(self, exchange: Exchange, status: int, *args: object) -> None:
-        """Call `handle_error()`, which a subclass may have overridden and which may fail in turn."""
-        exchange.keep_alive = False  # said in a head that is still to be written, whatever the override waits for
-        try:
-            await self._connection.handle_error(status, exchange.request, exchange.body, *args)  # type: ignore[arg-type]  # passed on as they came
-        except Exception:  # noqa: BLE001 -- a subclass's own: the connection closes whatever it did
-            self._log_failure("Error in handle_error()")
-        except asyncio.CancelledError:
-            if self._runner.task is None or self._runner.task.cancelling():
-                raise
-            self._log_failure("Error in handle_error()")
-        exchange.keep_alive = False
 
     async def _answer_nothing(self, exchange: Exchange) -> Response | None:
         """The handler left without a complete response."""
@@ -511,7 +385,8 @@ class Handling:
                 return None
             exchange.keep_alive = False
         if response is None and self._connection.transport is not None and exchange.body.exception() is None:
-            await self._handle_error(exchange, 500, ResponseError("the handler has not answered"))
+            error = ResponseError("the handler has not answered")
+            await answer_error(self._connection, self._runner, exchange, 500, error)
             self._writer.flush()
             response = self._writer.response
         elif response is not None and exchange.keep_alive is not False:
@@ -633,15 +508,11 @@ class Handling:
     def _log_request(self, exchange: Exchange, response: Response | None) -> None:
         if exchange.is_logged:
             return
+        connection = self._connection
         try:
-            self._connection.log_access(exchange.request, None, response, monotonic() - exchange.began)
+            connection.log_access(exchange.request, None, response, monotonic() - exchange.began)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
-            self._log_failure("Error in log_access()")
-
-    def _log_failure(self, text: str) -> None:
-        """Call `log_exception()`, which a subclass may have overridden and which may fail in turn."""
-        with LOG_MAY_FAIL:
-            self._connection.log_exception(text)
+            log_failure(connection, "Error in log_access()")
 
 
 async def _awaited(awaitable: Awaitable[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from preforkd.workers.http.decoding import DecodedPayload
 from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError
@@ -13,11 +13,9 @@ from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.rules import refused_request
 
 if TYPE_CHECKING:
-    import asyncio
-
     from preforkd.workers.edge import Edge
     from preforkd.workers.http.deadlines import Times
-    from preforkd.workers.http.exchange import Service
+    from preforkd.workers.http.host import Host
     from preforkd.workers.http.limits import Limits
     from preforkd.workers.http.message import RequestMessage
 
@@ -38,31 +36,6 @@ class Phase(enum.IntEnum):
 
 # As plain names: an attribute of an enum costs 30 ns, and every request asks for several.
 HEAD, BODY, KEEP, SKIP, DISCARD, FOREIGN = Phase
-
-
-class Receiving(Protocol):
-    """What the intake asks of its connection.
-
-    Attributes:
-        transport: None when it is gone.
-        loop: the event loop.
-        persistent: the connection may stay open behind the current request.
-        client_finished: the client has closed its side.
-    """
-
-    transport: asyncio.Transport | None
-    loop: asyncio.AbstractEventLoop
-    persistent: bool
-    client_finished: bool
-
-    def served_by(self) -> Service:
-        """Return what serves the requests."""
-
-    def send_continue(self) -> None:
-        """Send `100 Continue` (RFC 9110 section 10.1.1), unless the response has begun."""
-
-    def abort(self) -> None:
-        """Close at once."""
 
 
 class Intake:
@@ -94,7 +67,7 @@ class Intake:
         "paused", "payload", "phase", "rest_may_be_long", "tail", "waited_for_others",
     )  # fmt: skip
 
-    def __init__(self, connection: Receiving, limits: Limits, times: Times, edge: Edge | None) -> None:
+    def __init__(self, connection: Host, limits: Limits, times: Times, edge: Edge | None) -> None:
         self._connection = connection
         self._times = times
         self.parser = RequestParser(limits)

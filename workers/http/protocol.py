@@ -15,7 +15,7 @@ from preforkd.workers.http.connection import HttpConnection
 from preforkd.workers.http.deadlines import Allowance
 from preforkd.workers.http.error_page import FINAL_STATUSES, fields_of, page_of
 from preforkd.workers.http.errors import HeaderPairs, HttpProcessingError
-from preforkd.workers.http.handling import LOG_MAY_FAIL
+from preforkd.workers.http.failing import LOG_MAY_FAIL
 from preforkd.workers.http.limits import limits_from
 from preforkd.workers.http.response import Response
 from preforkd.workers.http.tls_info import TlsInfo, info_of
