@@ -21,7 +21,7 @@ from types import CoroutineType, FrameType, GeneratorType
 from typing import Any, Final
 
 from preforkd.workers import log
-from preforkd.workers.http.waiter import Continuation
+from preforkd.workers.http.running import Runner
 
 SIGNAL: Final = signal.SIGUSR2
 MOST_TASKS: Final = 100
@@ -40,7 +40,7 @@ MOST_FRAMES: Final = 30
 
 MOST_AWAITED: Final = 200
 """Coroutines that await each other which are followed."""
-_REST: Final = Continuation.__await__.__code__
+_REST: Final = Runner.steps_of.__code__
 
 
 def install(loop: asyncio.AbstractEventLoop, beat: Callable[[], int], tell: Callable[[str], None]) -> None:

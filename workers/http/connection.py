@@ -22,7 +22,7 @@ from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.deadlines import Allowance, Times
 from preforkd.workers.http.errors import ResponseError
 from preforkd.workers.http.handling import Handling
-from preforkd.workers.http.intake import FOREIGN, KEEP, Intake
+from preforkd.workers.http.intake import FOREIGN, HEAD, KEEP, Intake
 from preforkd.workers.http.running import Runner
 from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.tunnel import ConnectionTunnel
@@ -115,7 +115,8 @@ class HttpConnection(asyncio.Protocol):
         intake = self._intake = Intake(host, self.limits, times, connections.edge)
         self.reader = intake.parser
         writer = self.writer = ResponseWriter(self, intake, self.transport, loop)
-        runner = self._runner = Runner(loop, copy_context() if context is None else context.copy(), intake, writer)
+        context = copy_context() if context is None else context.copy()
+        runner = self._runner = Runner(loop, context, intake, writer, connections)
         closer = self._closer = Closer(host, intake, writer, self._allowed, times)
         self._handling = runner.work = Handling(host, intake, writer, runner, closer, self.limits.keep_alive_requests)
         connections.add(host, loop, self._allowed.sweep_interval())
@@ -124,7 +125,11 @@ class HttpConnection(asyncio.Protocol):
         """Take bytes (asyncio's call)."""
         # Flat: every request passes here.
         intake = self._intake
-        if intake.phase is FOREIGN:
+        phase = intake.phase
+        if phase is HEAD:
+            if intake.take_head(data):
+                self._runner.proceed()
+        elif phase is FOREIGN:
             if self._receiver is not None:
                 self._receiver.data_received(data)
         elif intake.take(data):

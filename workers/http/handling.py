@@ -19,7 +19,7 @@ from preforkd.workers.http.failing import answer_error, answer_failure, is_for_t
 from preforkd.workers.http.intake import DISCARD, HEAD, KEEP
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
-from preforkd.workers.http.waiter import Continuation, Deferred, Epilogue, raising
+from preforkd.workers.http.waiter import Continuation, Deferred, Epilogue, InSteps, raising
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -108,10 +108,6 @@ class Handling:
             exchange.has_waited = True
             exchange.observer.handler_waits()
 
-    def count_active(self, change: int) -> None:
-        """So many more requests are being handled; less, if it is negative."""
-        self._connections.active += change
-
     def task_was_let_go(self) -> None:
         """What the task has in hand goes on without the connection."""
         self._connections.active -= 1
@@ -157,41 +153,17 @@ class Handling:
             What is left; None when it is over, or goes on by itself.
         """
         # Flat: every request passes here, and each call saved is 1 % of the cost of a small one.
-        connection, intake = self._connection, self._intake
-        message = intake.message
-        if connection.state is not IDLE and ON_REQUEST[connection.state] is None:  # closed before this had its turn
-            intake.message = intake.bad = None
+        exchange = self._begin()
+        if exchange is None:
             return None
-        connection.state = ACTIVE
-        intake.message = None
-        payload = intake.payload
-        writer = self._writer
-        exchange = writer.exchange = Exchange()
-        exchange.request = message  # type: ignore[assignment]  # None is refused below
-        exchange.body = payload
-        exchange.wire = writer
-        exchange.carrier = connection
-        connection.requests += 1
-        if connection.requests == self._last_request:
-            connection.persistent = False
-        if self._times_requests:
-            exchange.began = monotonic()
         try:
-            if message is None or payload is not EMPTY_PAYLOAD or connection.allowed_methods or self._has_guard:
-                if message is None and intake.bad is not None:
-                    message = exchange.request = intake.bad.request  # type: ignore[assignment]  # as above
-                self._check_request(message, payload)
-            service = connection.service
-            handling = connection.serve(exchange) if service is None else service.serve(exchange)
+            handling = self._serve(exchange)
             if handling is not DONE:
-                if handling.__class__ is CoroutineType:
-                    steps = handling.__await__()
-                elif isinstance(handling, Deferred):
+                if isinstance(handling, Deferred):
                     exchange.deferred = handling
                     self._connections.active += 1
                     return None
-                else:
-                    steps = _awaited(handling).__await__()
+                steps = _steps_of(handling)
                 waiting = next(steps, DONE)
                 if waiting is not DONE:
                     return Continuation(
@@ -200,6 +172,72 @@ class Handling:
         except BaseException as exc:  # noqa: BLE001 -- raised again there if it is for the loop
             return self._begun(exchange, self._after_handler(exchange, exc), context)
         return self._begun(exchange, self._after_handler(exchange, None), context)
+
+    async def process_alone(self) -> None:
+        """Process the request that has come in a task of its own; what the task does.
+
+        If its handler does not wait after all, the task is the connection's from then on, as any other.
+        """
+        runner = self._runner
+        task = runner.task
+        exchange = self._begin()
+        runner.expects_wait = False
+        if exchange is not None:
+            error: BaseException | None = None
+            self._connections.active += 1
+            try:
+                try:
+                    handling = self._serve(exchange)
+                    if handling is not DONE:
+                        await InSteps(runner.steps_of(exchange, _steps_of(handling)))
+                except BaseException as exc:  # noqa: BLE001 -- raised again there if it is for the loop
+                    error = exc
+                steps = self._after_handler(exchange, error)
+                if steps is not None:
+                    await InSteps(runner.steps_of(exchange, steps))
+            finally:
+                error = None  # a frame and an exception that hold each other wait for the collector
+                if runner.task is task:
+                    self._connections.active -= 1
+        if runner.task is not task:
+            return
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # of this request: the next one gets another task
+        await runner.run()
+
+    def _begin(self) -> Exchange | None:
+        """Make an exchange of the request that has come; None: the connection was closed before it had its turn."""
+        connection, intake = self._connection, self._intake
+        message = intake.message
+        if connection.state is not IDLE and ON_REQUEST[connection.state] is None:
+            intake.message = intake.bad = None
+            return None
+        connection.state = ACTIVE
+        intake.message = None
+        payload = intake.payload
+        writer = self._writer
+        exchange = writer.exchange = Exchange()
+        exchange.request = message  # type: ignore[assignment]  # None is refused before it is served
+        exchange.body = payload
+        exchange.wire = writer
+        exchange.carrier = connection
+        connection.requests += 1
+        if connection.requests == self._last_request:
+            connection.persistent = False
+        if self._times_requests:
+            exchange.began = monotonic()
+        return exchange
+
+    def _serve(self, exchange: Exchange) -> Awaitable[None]:
+        """Have a request answered, or refuse it."""
+        connection = self._connection
+        message: RequestMessage | None = exchange.request
+        if message is None or exchange.body is not EMPTY_PAYLOAD or connection.allowed_methods or self._has_guard:
+            if message is None and self._intake.bad is not None:
+                message = exchange.request = self._intake.bad.request  # type: ignore[assignment]  # it is refused
+            self._check_request(message, exchange.body)
+        service = connection.service
+        return connection.serve(exchange) if service is None else service.serve(exchange)
 
     def _begun(self, exchange: Exchange, steps: Resumable | None, context: Context) -> Continuation | None:
         """Make the first of these steps, in the current context, which is `context`; return what is left then."""
@@ -513,6 +551,13 @@ class Handling:
             connection.log_access(exchange.request, None, response, monotonic() - exchange.began)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
             log_failure(connection, "Error in log_access()")
+
+
+def _steps_of(awaitable: Awaitable[None]) -> Resumable:
+    """Return the steps of whatever a handler has returned; a coroutine around what is none checks what it gives."""
+    if awaitable.__class__ is CoroutineType:
+        return awaitable.__await__()
+    return _awaited(awaitable).__await__()
 
 
 async def _awaited(awaitable: Awaitable[None]) -> None:

@@ -83,10 +83,9 @@ class Intake:
 
     def take(self, data: bytes) -> bool:
         """Take bytes, in any phase but FOREIGN; tells whether there is something to be processed now."""
-        # Flat: every request passes here.
         phase = self.phase
         if phase is HEAD:
-            return self._take_head(data)
+            return self.take_head(data)
         if phase is BODY:
             self._take_body(data)
         elif phase is KEEP:
@@ -99,7 +98,9 @@ class Intake:
                 self._connection.abort()
         return False
 
-    def _take_head(self, data: bytes) -> bool:
+    def take_head(self, data: bytes) -> bool:
+        """Take bytes in the phase HEAD; see `take()`."""
+        # Flat: every request passes here.
         parser = self.parser
         try:
             message = parser.feed_head(data)

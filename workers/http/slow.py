@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from preforkd.workers.blame import short
+from preforkd.workers.http.running import Runner
 from preforkd.workers.http.states import ConnectionState
-from preforkd.workers.http.waiter import Continuation
 
 if TYPE_CHECKING:
     from preforkd.workers.http.connection import HttpConnection
@@ -110,6 +110,6 @@ def awaited(one: object) -> Iterator[FrameType]:
                 following = next((held for held in gc.get_referents(one) if isinstance(held, _HOLDERS)), None)
         if frame is not None:
             yield frame
-            if frame.f_code is Continuation.__await__.__code__:
+            if frame.f_code is Runner.steps_of.__code__:
                 following = frame.f_locals.get("steps")
         one = following

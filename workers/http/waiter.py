@@ -19,20 +19,23 @@ if TYPE_CHECKING:
     """What an awaitable's `__await__()` gives: each step ends with what is to be waited for."""
 
 
+BEGIN = object()
+"""Instead of what a step waits for: there was none yet."""
+
+
 class Stepping(Protocol):
-    """Makes the steps of a handler that has waited."""
+    """Makes the steps of a handler, see `Runner`."""
 
-    def step(
-        self, exchange: Exchange, run: Callable[..., object], steps: Resumable, error: BaseException | None
-    ) -> object:
-        """Make a step; return what it waits for, DONE at the end.
-
-        Args:
-            exchange: whose handler it is.
-            run: of its context.
-            steps: the iterator.
-            error: to be raised in it.
-        """
+    def steps_of(
+        self,
+        exchange: Exchange,
+        steps: Resumable,
+        run: Callable[..., Any],
+        waiting: object = BEGIN,
+        error: BaseException | None = None,
+        then: Callable[[BaseException | None], Resumable | None] | None = None,
+    ) -> Resumable:
+        """Make the steps of a handler; arguments as in `Continuation`."""
 
 
 class Wakeup:
@@ -195,38 +198,12 @@ class Continuation:
                 self.context.run(self.then, GeneratorExit())
 
     def __await__(self) -> Resumable:
-        step, exchange, run, steps, then = self.runner.step, self.exchange, self.context.run, self.steps, self.then
-        waiting, error = self.waiting, self.error
+        error, then = self.error, self.then
         self.error = self.then = None
-        while True:
-            if error is None:
-                try:
-                    yield waiting  # a task sends nothing back
-                except BaseException as exc:  # noqa: BLE001 -- handed on: a cancellation for instance
-                    error = exc
-            try:
-                waiting = step(exchange, run, steps, error)
-            except BaseException as exc:
-                if then is None:
-                    raise
-                error = exc
-            else:
-                error = None
-                if waiting is not DONE:
-                    continue
-            # The steps have come to their end.
-            if then is None:
-                return
-            try:
-                following = run(then, error)
-            finally:
-                error = None  # a frame and an exception that hold each other wait for the collector
-            if following is None:
-                return
-            steps, then = following, None
-            waiting = step(exchange, run, steps, None)
-            if waiting is DONE:
-                return
+        try:
+            return self.runner.steps_of(self.exchange, self.steps, self.context.run, self.waiting, error, then)
+        finally:
+            error = None  # a frame and an exception that hold each other wait for the collector
 
 
 class Epilogue(Continuation):
@@ -236,15 +213,39 @@ class Epilogue(Continuation):
 
     def __await__(self) -> Resumable:
         error, self.error = self.error, None
+        steps = self.runner.steps_of(self.exchange, self.steps, self.context.run)
+        waiting = next(steps, DONE)
         try:
-            self.waiting = self.runner.step(self.exchange, self.context.run, self.steps, None)
-            if self.waiting is not DONE:
-                self.error = error
-                yield from super().__await__()
-            elif error is not None:
+            if waiting is DONE and error is not None:
                 raise error
+            while waiting is not DONE:
+                if error is None:
+                    try:
+                        yield waiting
+                    except BaseException as exc:  # noqa: BLE001 -- handed on
+                        error = exc
+                waiting = next(steps, DONE) if error is None else steps.throw(error)
+                error = None
+        except StopIteration:
+            pass  # out of throw(), which has no default
         finally:
             error = None  # a frame and an exception that hold each other wait for the collector
+
+
+class InSteps:
+    """Awaits an iterator of steps, as nothing but an object can.
+
+    Args:
+        steps: the iterator.
+    """
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, steps: Resumable) -> None:
+        self._steps = steps
+
+    def __await__(self) -> Resumable:
+        return self._steps
 
 
 async def raising(exc: BaseException) -> None:
