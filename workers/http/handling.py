@@ -10,19 +10,18 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers import offspring
-from preforkd.workers.http.access_log import AccessLog
-from preforkd.workers.http.access_log_format import NOT_SENT
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError, overloaded
 from preforkd.workers.http.exchange import Exchange
-from preforkd.workers.http.failing import answer_error, answer_failure, is_for_the_loop, log_failure
+from preforkd.workers.http.failing import answer_error, answer_failure, is_for_the_loop
 from preforkd.workers.http.intake import DISCARD, HEAD, KEEP
 from preforkd.workers.http.payload import EMPTY_PAYLOAD
+from preforkd.workers.http.reporting import Reporting
 from preforkd.workers.http.states import ACTIVE, IDLE, ON_REQUEST, ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.waiter import Continuation, Deferred, Epilogue, InSteps, raising
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Coroutine
     from contextvars import Context
 
     from preforkd.workers.http.closing import Closer
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from preforkd.workers.http.running import Runner
     from preforkd.workers.http.waiter import Resumable
     from preforkd.workers.http.writer import ResponseWriter
-
-# How a request gets into the access log. LINE and TIMED_LINE are what log_access() does, without its call.
-NO_LOG, LINE, TIMED_LINE, CALL = range(4)
 
 
 class Handling:
@@ -52,8 +48,8 @@ class Handling:
     """
 
     __slots__ = (
-        "_closer", "_connection", "_connections", "_count_request", "_has_guard", "_intake", "_last_request",
-        "_logging", "_runner", "_times_requests", "_writer",
+        "_closer", "_connection", "_connections", "_has_guard", "_intake", "_last_request", "_reporting", "_runner",
+        "_writer",
     )  # fmt: skip
 
     def __init__(
@@ -74,9 +70,7 @@ class Handling:
         self._closer = closer
         self._last_request = last_request
         self._has_guard = connections.limit_concurrency > 0 or connections.queue_time is not None
-        self._logging = NO_LOG
-        self._times_requests = False
-        self._count_request: Callable[[str, int, float], None] | None = None
+        self._reporting = Reporting(connection)
 
     # What the runner asks for.
 
@@ -84,22 +78,8 @@ class Handling:
         """Process requests, from the first one on, or with another task than before."""
         connection = self._connection
         if not connection.requests:
-            # Not before: a subclass may set its access log behind __init__(), or in its connection_made().
-            counters = self._connections.counters
-            self._logging = self._way_of_logging()
-            self._count_request = None if counters is None else counters.request
-            self._times_requests = counters is not None or self._logging >= TIMED_LINE
-            if self._logging != NO_LOG:
-                connection.ask_client()  # now: behind a reset nobody knows
+            self._reporting.begin()
         return connection.start()
-
-    def _way_of_logging(self) -> int:
-        connection = self._connection
-        if connection.logs_by_itself():
-            return CALL
-        if isinstance(connection.access_log, AccessLog):
-            return TIMED_LINE if connection.access_log.needs_seconds else LINE
-        return NO_LOG if connection.access_log is None else CALL
 
     def handler_waits(self) -> None:
         """The handler of the current request waits for something."""
@@ -224,7 +204,7 @@ class Handling:
         connection.requests += 1
         if connection.requests == self._last_request:
             connection.persistent = False
-        if self._times_requests:
+        if self._reporting.wants_time:
             exchange.began = monotonic()
         return exchange
 
@@ -284,23 +264,7 @@ class Handling:
         ):
             return self._finish_request(exchange).__await__()
         # A complete response on a connection that stays open: the same as _finish_request() does, in less.
-        if response.sent_status >= 300:
-            self._connections.count_other(response.sent_status)
-        count = self._count_request
-        if count is not None:
-            count(exchange.request.method, response.sent_status, monotonic() - exchange.began)
-        logging_way = self._logging
-        if logging_way == NO_LOG:
-            pass
-        elif logging_way == CALL or exchange.is_logged:
-            self._log_request(exchange, response)
-        else:
-            seconds = monotonic() - exchange.began if logging_way == TIMED_LINE else 0.0
-            log: Any = connection.access_log
-            try:
-                log.log(exchange.request, response, None, seconds, connection.remote)
-            except Exception:  # noqa: BLE001 -- a broken log must not reach the client
-                log_failure(connection, "Error in the access log")
+        self._reporting.complete(exchange, response)
         writer.response = writer.exchange = None
         connection.state = IDLE
         intake.phase = HEAD
@@ -321,7 +285,7 @@ class Handling:
         finally:
             del exc, traceback  # a frame and an exception that hold each other wait for the collector
         if not answered:
-            self._count(self._writer.response)
+            self._reporting.count(exchange, self._writer.response)
             self.abandon(exchange)
             if self._writer.exchange is exchange:
                 self._writer.exchange = None
@@ -375,14 +339,14 @@ class Handling:
         bad = intake.bad or payload.exception()
         intake.bad = None
         if bad is not None:
-            self._count_rejected(getattr(bad, "code", 400))
+            self._reporting.count_rejected(getattr(bad, "code", 400))
             try:
                 raise bad
             finally:
                 del bad  # a frame and an exception that hold each other wait for the collector
         connections = self._connections
         if 0 < connections.limit_concurrency <= connections.active:
-            self._count_rejected(503)
+            self._reporting.count_rejected(503)
             raise overloaded()
         waited_for_others, intake.waited_for_others = intake.waited_for_others, False
         if (
@@ -390,16 +354,12 @@ class Handling:
             and not waited_for_others
             and connections.queue_time.is_over(self._connection)
         ):
-            self._count_rejected(503)
+            self._reporting.count_rejected(503)
             raise overloaded()
         connection = self._connection
         if message is not None and connection.allowed_methods and message.method not in connection.allowed_methods:
-            self._count_rejected(405)
+            self._reporting.count_rejected(405)
             raise HttpProcessingError(405, headers={"Allow": ", ".join(sorted(connection.allowed_methods))})
-
-    def _count_rejected(self, status: int) -> None:
-        if self._connections.counters is not None:
-            self._connections.counters.rejected(status)
 
     def _gives_up(self, exc: BaseException, exchange: Exchange) -> bool:
         """Whether an exception is for the loop, and no more is done for the request.
@@ -409,7 +369,7 @@ class Handling:
         connection = self._connection
         if not is_for_the_loop(exc, connection, self._runner, exchange):
             return False
-        self._count(self._writer.response)
+        self._reporting.count(exchange, self._writer.response)
         self.abandon(exchange)
         connection.abort()
         self._writer.exchange = None  # nobody will end it
@@ -431,18 +391,8 @@ class Handling:
             self._connection.report_error("The handler has not finished its response to %s", exchange.request)
         if response is not None and not response.is_complete:
             response.fail()
-        self._count(response)
+        self._reporting.count(exchange, response)
         return response if response is not None and response.headers_sent else None
-
-    def _count(self, response: Response | None) -> None:
-        status = response.sent_status if response is not None else NOT_SENT
-        if not 200 <= status < 300:
-            self._connections.count_other(status)
-        if self._count_request is not None:
-            exchange = self._writer.exchange
-            method = "" if exchange is None or exchange.request is None else exchange.request.method
-            began = 0.0 if exchange is None else exchange.began
-            self._count_request(method, 0 if response is None else status, monotonic() - began)
 
     async def _finish_request(self, exchange: Exchange) -> None:
         """End a request, whatever has become of it."""
@@ -450,7 +400,7 @@ class Handling:
         if response is None or not response.is_complete:
             response = await self._answer_nothing(exchange)
         else:
-            self._count(response)
+            self._reporting.count(exchange, response)
             if self._writer.paused:
                 await self._wait_until_read(response)
         self._end_request(exchange, response)
@@ -482,16 +432,14 @@ class Handling:
             response = writer.response = None  # it has not been sent, and will not be
         if response is not None and (writer.paused or not response.is_complete):
             response.cut_short(writer.lost or writer.unsent())
-        if self._logging != NO_LOG:
-            self._log_request(exchange, response)
-            exchange.is_logged = True
+        self._reporting.log(exchange, response)
+        exchange.is_logged = True
 
     def _end_request(self, exchange: Exchange, response: Response | None) -> None:
         """Go on to the next request, or close; what was to be sent has been written."""
         if response is not None and not response.is_complete:
             response.cut = True
-        if self._logging != NO_LOG:
-            self._log_request(exchange, response)
+        self._reporting.log(exchange, response)
         self._writer.response = self._writer.exchange = None
         if self._connection.state is not ConnectionState.ACTIVE:  # closed meanwhile, or taken over by another protocol
             return
@@ -527,7 +475,7 @@ class Handling:
             return False
         self._runner.let_task_go()
         response = self._writer.response
-        self._count(response)
+        self._reporting.count(exchange, response)
         self._end_request(exchange, response)
         return True
 
@@ -540,17 +488,6 @@ class Handling:
             exchange.has_expired = True
         self._connection.persistent = False  # also when the handler answers in spite of its cancellation
         self.cancel_handler()
-
-    # The access log.
-
-    def _log_request(self, exchange: Exchange, response: Response | None) -> None:
-        if exchange.is_logged:
-            return
-        connection = self._connection
-        try:
-            connection.log_access(exchange.request, None, response, monotonic() - exchange.began)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 -- a subclass's own
-            log_failure(connection, "Error in log_access()")
 
 
 def _steps_of(awaitable: Awaitable[None]) -> Resumable:
