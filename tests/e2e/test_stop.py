@@ -112,7 +112,7 @@ def test_a_request_that_takes_too_long_is_cut_at_the_end_of_the_budget(start: St
         daemon.signal(signal.SIGTERM)
         with pytest.raises(AnswerError):
             connection.answer()
-        assert time.monotonic() - began >= 1, "it had its time"
+        assert time.monotonic() - began >= 0.99, "it had its time; timers count whole milliseconds"
         assert daemon.wait_exit(3) == 0
     daemon.wait_gone(AT_ONCE)
 
