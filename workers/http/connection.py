@@ -119,7 +119,7 @@ class HttpConnection(asyncio.Protocol):
         runner = self._runner = Runner(loop, context, intake, writer, connections)
         closer = self._closer = Closer(host, intake, writer, self._allowed, times)
         self._handling = runner.work = Handling(host, intake, writer, runner, closer, self.limits.keep_alive_requests)
-        connections.add(host, loop, self._allowed.sweep_interval())
+        connections.add(host, loop, self._allowed.sweep_interval)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes (asyncio's call)."""

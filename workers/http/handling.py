@@ -253,7 +253,7 @@ class Handling:
             self._runner.let_task_go()
         response = writer.response
         if writer.due:
-            writer.flush()
+            writer.flush(is_last=True)
         if (
             response is None
             or not (response.ended and response.keeps and exchange.keep_alive)
