@@ -78,7 +78,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def __init__(
         self,
         context: ssl.SSLContext,
-        protocol: asyncio.BaseProtocol,
+        protocol: asyncio.Protocol,
         loop: asyncio.AbstractEventLoop,
         handshakes: Handshakes,
     ) -> None:
@@ -89,7 +89,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         """None: it is in use. Not before there is need: OpenSSL takes 17 kB for who is silent, 40 for half a record."""
         self._first = b""
         """The header of the first record."""
-        self._protocol = cast("asyncio.Protocol", protocol)
+        self._protocol = protocol
         self._loop = loop
         self._handshakes = handshakes
         self._transport: asyncio.Transport | None = None
@@ -105,7 +105,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the client's first words."""
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport  # type: ignore[assignment]  # asyncio's signature; a cast is a call
         self._handshakes.begun(self)
 
     def data_received(self, data: bytes) -> None:
@@ -124,12 +124,12 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def _may_begin(self, data: bytes) -> bool:
         """Whether the first record is whole, or is none of a handshake; then OpenSSL is needed."""
-        if len(self._first) < HEADER:
-            self._first += data[: HEADER - len(self._first)]
         first = self._first
+        if len(first) < HEADER:
+            first = self._first = (first + data)[:HEADER]
         if first[0] != HANDSHAKE_RECORD:
             return True
-        return len(first) == HEADER and self._incoming.pending >= HEADER + min(int.from_bytes(first[3:]), RECORD)
+        return len(first) == HEADER and self._incoming.pending >= HEADER + min(first[3] << 8 | first[4], RECORD)
 
     def begin(self) -> None:
         """Answer the client's first record, which `costs` has told of; nothing when it has been given up meanwhile."""

@@ -446,7 +446,7 @@ class HttpConnection(asyncio.Protocol):
 
     def remember_client(self, address: object) -> None:
         """Take the address of whoever has opened the connection, as sockets have it."""
-        self._client = (str(address[0]), int(address[1])) if isinstance(address, tuple | list) and address else None
+        self._client = (str(address[0]), int(address[1])) if isinstance(address, (tuple, list)) and address else None
         self.client_is(self._client)
 
     def client_is(self, client: tuple[str, int] | None) -> None:

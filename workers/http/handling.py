@@ -262,7 +262,11 @@ class Handling:
             or not connection.persistent
             or writer.paused
         ):
-            return self._finish_request(exchange).__await__()
+            if response is None or not response.is_complete or writer.paused:
+                return self._finish_request(exchange).__await__()
+            self._reporting.count(exchange, response)
+            self._end_request(exchange, response)
+            return None
         # A complete response on a connection that stays open: the same as _finish_request() does, in less.
         self._reporting.complete(exchange, response)
         writer.response = writer.exchange = None
