@@ -36,6 +36,14 @@ class Holding(FakeTransport):
         self.told.append("end")
 
 
+class Waiting(Echo):
+    """Has to wait for something before it answers."""
+
+    async def handle_request(self, message: Any, payload: Any) -> None:
+        await asyncio.sleep(0)
+        await super().handle_request(message, payload)
+
+
 class Later(Echo):
     """Has something to do behind its response."""
 
@@ -57,10 +65,11 @@ async def told(protocol: Any, *portions: bytes) -> list[str]:
     return transport.told
 
 
+@pytest.mark.parametrize("kind", [Echo, Waiting])
 @pytest.mark.parametrize("before", [(), (GET,)], ids=["first", "later"])
-def test_the_end_follows_the_last_response_in_the_same_turn(before: tuple[bytes, ...]) -> None:
+def test_the_end_follows_the_last_response_in_the_same_turn(before: tuple[bytes, ...], kind: type[Echo]) -> None:
     async def main() -> None:
-        assert await told(Echo(), *before, LAST) == ["write"] * len(before) + ["hold back", "write", "end", "next turn"]
+        assert await told(kind(), *before, LAST) == ["write"] * len(before) + ["hold back", "write", "end", "next turn"]
 
     run(main)
 
