@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from preforkd.workers.http.waiter import Resumable
     from preforkd.workers.http.writer import ResponseWriter
 
+_OPEN = (ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE)
+
 
 class Handling:
     """Handles the requests of one connection.
@@ -100,9 +102,7 @@ class Handling:
         runner.task = None
         state = connection.state
         exc = asyncio.CancelledError() if task.cancelled() else task.exception()
-        early = connection.transport is not None and state in (
-            ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
-        )  # fmt: skip
+        early = connection.transport is not None and state in _OPEN
         if connection.served_by().outlives_cancellation and task.cancelled() and state is not ConnectionState.ACTIVE:
             early = False
         if isinstance(exc, Exception) or (exc is not None and task.cancelled() and not task.cancelling()):
