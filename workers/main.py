@@ -361,6 +361,7 @@ class Worker:
         self._connections.edge = self._edge()
         self._access_log = self._open_access_log()
         self._row[Field.STATE] = RowState.LOADING
+        self._make_protocol = self._maker()
         self._try_protocol()
         await self._start_app()
         self._row[Field.STATE] = RowState.STARTING
@@ -461,9 +462,11 @@ class Worker:
         except StartupError as exc:
             raise BootError("lifespan", str(exc), exc.details) from exc
 
-    def _make_protocol(self) -> ServerHttpProtocol:
+    def _maker(self) -> Callable[[], ServerHttpProtocol]:
+        """Return what makes the protocol of a connection."""
         settings = self._settings
-        return self._handler(
+        return partial(
+            self._handler,
             loop=self._loop,
             keep_alive=settings.keep_alive,
             timeout=settings.header_timeout,

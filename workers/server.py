@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from preforkd.workers.client_limit import ClientLimit
     from preforkd.workers.forwarded import Networks
+    from preforkd.workers.handshakes import Handshakes
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.proxy_protocol import ProxyHeader
     from preforkd.workers.scoreboard import AcceptState
-    from preforkd.workers.tls_connection import TlsConnection
 
 NOT_SENT: Final = 131072
 """Bytes of a connection that wait in the kernel to be sent, at most. It would take megabytes for a client that reads
@@ -32,13 +32,6 @@ LAST_WORDS: Final = 0.1
 """Seconds behind the deadline of a drain for what is written at the deadline, and for handlers that are cancelled."""
 HANDSHAKE_GRACE: Final = 1.0
 """Seconds for the rest of a TLS handshake that has begun, when silent clients have been given up in a drain."""
-HANDSHAKES: Final = 1024
-"""TLS handshakes that have begun to cost something, 45 kB each: at most so many, and the oldest gives way to the next.
-A worker does some 2,000 a second, so each has half a second at least, which is more than a round trip."""
-TURNS: Final = 64
-"""TLS handshakes that wait for their turn to begin, from which on a worker leaves the next connections to others, or to
-the kernel."""
-
 COMPLAIN_EVERY: Final = 10.0
 """Seconds between two log lines about too many connections of a client, or too many handshakes."""
 
@@ -84,15 +77,6 @@ class Server:
         self._loop = loop
         self._listeners = list(listeners)
         self._tls = tls or {}
-        self._handshake_timeout = handshake_timeout
-        self._handshakes: set[TlsConnection] = set()
-        """Those whose protocol has no connection yet."""
-        self._costly: dict[TlsConnection, None] = {}
-        """Those of them that have begun to cost something, the oldest first."""
-        self._turns: dict[TlsConnection, None] = {}
-        """Those of them that wait for their turn to do so."""
-        self._turn_is_due = False
-        self._all_shaken: asyncio.Future[None] | None = None
         self._factory = protocol_factory
         self._connections = connections
         self._changed = changed
@@ -106,6 +90,18 @@ class Server:
             self._proxy = ProxyReader(loop, *proxy, then=self._open, closed=self._closed_unopened, logger=logger)
         self._opening: set[asyncio.BaseProtocol] = set()
         """Those that `connection_made` has not been called of: from then on they are among the connections."""
+        self._handshakes: Handshakes | None = None
+        if self._tls:
+            from preforkd.workers.handshakes import Handshakes  # most workers do without the library
+
+            self._handshakes = Handshakes(
+                loop,
+                handshake_timeout,
+                begun=self._opening.discard,
+                failed=self._connection_ended,
+                complains=self._complains,
+                logger=logger,
+            )
         self._acceptor = Acceptor(
             loop,
             listeners,
@@ -115,7 +111,7 @@ class Server:
             others=others,
             show=show,
             limit=limit,
-            busy=self._is_busy,
+            busy=self._handshakes.is_busy if self._handshakes is not None else lambda: False,
             logger=logger,
         )
         connections.began = self._opening.discard
@@ -123,8 +119,10 @@ class Server:
 
     def held(self) -> int:
         """Return how many connections this worker has accepted and not closed."""
-        waiting = len(self._proxy) if self._proxy is not None else 0
-        return len(self._connections) + len(self._opening) + len(self._handshakes) + waiting
+        held = len(self._connections) + len(self._opening)
+        if self._handshakes is not None:
+            held += len(self._handshakes)
+        return held + len(self._proxy) if self._proxy is not None else held
 
     def listen(self, backlog: int) -> None:
         """Have the kernel queue connections; where another worker listens already that only sets the backlog.
@@ -173,15 +171,17 @@ class Server:
         await self._closed_by(grace)
         left = deadline - self._loop.time()
         if left > 0:
-            self._give_up_handshakes(only_silent=True)
+            if self._handshakes is not None:
+                self._handshakes.give_up(only_silent=True)
             # A little more, for timers are not exact: the cut at the deadline is `_cut`'s, which counts it.
             self._connections.closing(left + LAST_WORDS)
             if self._handshakes:
                 await self._closed_by(min(self._loop.time() + HANDSHAKE_GRACE, deadline))
-                self._give_up_handshakes()
+                self._handshakes.give_up()
                 self._connections.closing(max(deadline - self._loop.time(), 0) + LAST_WORDS)
             await self._closed_by(deadline)
-        self._give_up_handshakes()
+        if self._handshakes is not None:
+            self._handshakes.give_up()
         if self._connections:
             await self._cut()
 
@@ -207,9 +207,8 @@ class Server:
             async with asyncio.timeout_at(deadline):
                 while self._connections or self._handshakes:
                     await self._connections.wait_closed()
-                    if self._handshakes:
-                        self._all_shaken = self._loop.create_future()
-                        await self._all_shaken
+                    if self._handshakes is not None:
+                        await self._handshakes.wait_over()
 
     def _take(self, connection: socket.socket, listener: socket.socket, address: object) -> None:
         """Take an accepted socket."""
@@ -235,8 +234,8 @@ class Server:
             http.remember_client(address)
             http.proxy_header = header
             protocol: asyncio.BaseProtocol = http
-            if self._tls and (context := self._tls.get(listener.fileno())):
-                protocol = self._secured(context(), http)
+            if self._handshakes is not None and (context := self._tls.get(listener.fileno())):
+                protocol = self._handshakes.secure(context(), http)
             opening = self._loop.connect_accepted_socket(lambda: protocol, connection)
             waiter = opening.send(None)
         except Exception as exc:  # noqa: BLE001 - of whatever the app's constructor raises
@@ -309,74 +308,6 @@ class Server:
         else:
             self._logger.error("the protocol of a connection could not be made", exc_info=exc)
         self._closed_unopened()
-
-    # TLS
-
-    def _secured(self, context: ssl.SSLContext, http: HttpConnection) -> asyncio.BaseProtocol:
-        """Put TLS between a connection and its protocol."""
-        from preforkd.workers.tls_connection import TlsConnection  # most workers do without the library
-
-        shaken = partial(self._shaken, http)
-        return TlsConnection(context, http, self._loop, self._handshake_timeout, self._begun, self._costs, shaken)
-
-    def _begun(self, tls: TlsConnection) -> None:
-        """A handshake begins: from here on the connection is counted among those."""
-        self._opening.discard(tls)
-        self._handshakes.add(tls)
-
-    def _costs(self, tls: TlsConnection) -> None:
-        """A handshake is about to take memory and time: the oldest of too many gives way, and one is begun each turn.
-
-        A key exchange and a signature take half a millisecond. With all of a bomb's in one turn of the loop requests on
-        other connections would wait for them.
-        """
-        self._turns[tls] = None
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._loop.call_soon(self._begin_next)
-
-    def _begin_next(self) -> None:
-        self._turn_is_due = False
-        if not self._turns:
-            return  # given up meanwhile
-        tls = next(iter(self._turns))
-        del self._turns[tls]
-        self._costly[tls] = None
-        tls.begin()
-        if len(self._costly) > HANDSHAKES:
-            next(iter(self._costly)).abort()
-            if self._complains():
-                text = "%d TLS handshakes have begun and are not done: giving up the oldest for each new one"
-                self._logger.warning(text, HANDSHAKES)
-        if self._turns:
-            self._turn_is_due = True
-            self._loop.call_soon(self._begin_next)
-
-    def _is_busy(self) -> bool:
-        """Whether so many handshakes wait for their turn that others had better wait in the kernel."""
-        return len(self._turns) > TURNS
-
-    def _shaken(self, http: HttpConnection, tls: TlsConnection, exc: Exception | None) -> None:
-        """A handshake is over; when it was good the protocol gets the connection next."""
-        self._handshakes.discard(tls)
-        self._costly.pop(tls, None)
-        self._turns.pop(tls, None)
-        if exc is not None:
-            if isinstance(exc, OSError):  # as errors of TLS are
-                self._logger.debug("a TLS handshake with %s has failed: %s", tls.peer, exc)
-            else:
-                self._logger.error("the protocol of a connection could not be made", exc_info=exc)
-            self._uncount(http)
-            self._closed_unopened()
-        if not self._handshakes and self._all_shaken is not None:
-            waiter, self._all_shaken = self._all_shaken, None
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _give_up_handshakes(self, *, only_silent: bool = False) -> None:
-        for tls in list(self._handshakes):
-            if not (only_silent and tls.heard):
-                tls.abort()
 
     def _connection_ended(self, connection: HttpConnection) -> None:
         if self._counted:

@@ -13,7 +13,7 @@ import contextlib
 import ssl
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 RECORD: Final = 16384
 """Bytes of plaintext in a TLS record at most (RFC 8446 section 5.1)."""
@@ -39,6 +39,22 @@ class TlsState(Enum):
     CLOSED = "closed"
 
 
+class Handshakes(Protocol):
+    """Who looks after handshakes."""
+
+    def begun(self, tls: TlsConnection) -> None:
+        """The transport of a connection is there."""
+
+    def costs(self, tls: TlsConnection) -> None:
+        """A first record is whole; called more than once, perhaps.
+
+        From `begin` on, which is to be called when its turn has come, the handshake takes memory and time.
+        """
+
+    def over(self, tls: TlsConnection, exc: Exception | None) -> None:
+        """A handshake is done, and its protocol gets the connection next; or it has been ended by `exc`."""
+
+
 class TlsConnection(asyncio.Transport, asyncio.Protocol):
     """One connection, from its handshake to its end.
 
@@ -46,60 +62,51 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         context: what it is spoken with.
         protocol: gets the connection when the handshake is done.
         loop: the running loop.
-        timeout: seconds for the handshake; 0: for ever.
-        begun: is called with this connection when its transport is there.
-        costs: is called with this connection, perhaps more than once, when its first record is whole: from `begin` on,
-            which is to be called when its turn has come, the handshake takes memory and time.
-        shaken: is called with this connection and None when the handshake is done, right before the protocol gets it;
-            or with what has ended it.
+        handshakes: who looks after its handshake.
+
+    Attributes:
+        state: where it is.
+        heard: the client has sent something.
     """
 
     __slots__ = (
-        "_begun", "_context", "_costs", "_decrypt", "_encrypt", "_first", "_has_finished", "_incoming", "_loop",
-        "_outgoing", "_paused", "_protocol", "_shaken", "_starved", "_timeout", "_timer", "_tls", "_transport", "heard",
-        "peer", "state",
+        "_context", "_decrypt", "_encrypt", "_first", "_handshakes", "_has_finished", "_incoming", "_is_held_back",
+        "_is_let_go_soon", "_loop", "_outgoing", "_paused", "_protocol", "_starved", "_tls", "_transport", "heard",
+        "state",
     )  # fmt: skip
 
     def __init__(
         self,
         context: ssl.SSLContext,
-        protocol: asyncio.BaseProtocol,
+        protocol: asyncio.Protocol,
         loop: asyncio.AbstractEventLoop,
-        timeout: float,
-        begun: Callable[[TlsConnection], None],
-        costs: Callable[[TlsConnection], None],
-        shaken: Callable[[TlsConnection, Exception | None], None],
+        handshakes: Handshakes,
     ) -> None:
-        super().__init__()
+        # Not that of asyncio.Transport, which would make a dictionary that nobody looks at.
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject
         self._context: ssl.SSLContext | None = context
         """None: it is in use. Not before there is need: OpenSSL takes 17 kB for who is silent, 40 for half a record."""
         self._first = b""
         """The header of the first record."""
-        self._protocol = cast("asyncio.Protocol", protocol)
+        self._protocol = protocol
         self._loop = loop
-        self._timeout = timeout
-        self._begun, self._costs, self._shaken = begun, costs, shaken
+        self._handshakes = handshakes
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self.peer: object = None
         self._paused = self._has_finished = False
         self._starved = False
         """The last read has found no whole record: part of one may have come."""
+        self._is_held_back = self._is_let_go_soon = False
+        """What is written waits for what follows it in this turn of the loop; what waits is sent in its next one."""
         self.state = TlsState.HANDSHAKE
         self.heard = False
-        """The client has sent something."""
 
     # The calls of the transport below
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the client's first words."""
-        self._transport = cast("asyncio.Transport", transport)
-        self.peer = transport.get_extra_info("peername")
-        if self._timeout:
-            self._timer = self._loop.call_later(self._timeout, self._too_slow)
-        self._begun(self)
+        self._transport = transport  # type: ignore[assignment]  # asyncio's signature; a cast is a call
+        self._handshakes.begun(self)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the wire."""
@@ -109,17 +116,20 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             if self._context is None:
                 self._shake_hands()
             elif self._may_begin(data):
-                self._costs(self)
+                self._handshakes.costs(self)
         elif not self._paused:
             self._read()
+            if self._outgoing.pending:
+                self._send_records()  # what TLS itself has to answer (a new key, an alert)
 
     def _may_begin(self, data: bytes) -> bool:
         """Whether the first record is whole, or is none of a handshake; then OpenSSL is needed."""
-        self._first += data[: HEADER - len(self._first)]
-        if self._first[0] != HANDSHAKE_RECORD:
+        first = self._first
+        if len(first) < HEADER:
+            first = self._first = (first + data)[:HEADER]
+        if first[0] != HANDSHAKE_RECORD:
             return True
-        size = min(int.from_bytes(self._first[3:HEADER]), RECORD)
-        return len(self._first) == HEADER and self._incoming.pending >= HEADER + size
+        return len(first) == HEADER and self._incoming.pending >= HEADER + min(first[3] << 8 | first[4], RECORD)
 
     def begin(self) -> None:
         """Answer the client's first record, which `costs` has told of; nothing when it has been given up meanwhile."""
@@ -139,12 +149,10 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             if getattr(exc, "reason", "") == "HTTP_REQUEST" and self._transport is not None:
                 self._outgoing.read()
                 self._transport.write(HTTP_INSTEAD)
-            self._end_handshake(exc)
+            self.give_up(exc)
             return
-        self._send_records()
-        self._stop_timer()
         self.state = TlsState.OPEN
-        self._shaken(self, None)
+        self._handshakes.over(self, None)
         try:
             self._protocol.connection_made(self)
         except Exception as exc:  # noqa: BLE001 - of whatever `connection_made` raises
@@ -152,6 +160,12 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             return
         if self._incoming.pending and not self._paused:
             self._read()
+            # The session ticket goes out with the response, if that is there in the loop's next turn: one system call
+            # less, and nobody waits for it.
+            if self._outgoing.pending:
+                self._let_go_soon()
+        else:
+            self._send_records()
 
     def _refused(self, exc: Exception) -> None:
         """The protocol does not want the connection."""
@@ -160,26 +174,17 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self._transport.abort()
         with contextlib.suppress(Exception):  # it may not have begun
             self._protocol.connection_lost(exc)
-        self._shaken(self, exc)
+        self._handshakes.over(self, exc)
 
-    def _end_handshake(self, exc: Exception) -> None:
-        """It has failed: say why (an alert), and close."""
-        self._stop_timer()
+    def give_up(self, exc: Exception) -> None:
+        """End a handshake that has failed: say why (an alert), and close."""
         self.state = TlsState.CLOSED
         transport, self._transport = self._transport, None
         if transport is not None:
             if alert := self._outgoing.read():
                 transport.write(alert)
             transport.close()
-        self._shaken(self, exc)
-
-    def _too_slow(self) -> None:
-        self._end_handshake(TimeoutError("the handshake has taken too long"))
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._handshakes.over(self, exc)
 
     def _read(self) -> None:
         """Give what has come to the protocol, record by record."""
@@ -205,8 +210,6 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             receive(data)
             if not incoming.pending:
                 break  # it was a whole record and the last one: an exception that says so costs as much as a record
-        if self._outgoing.pending:
-            self._send_records()  # what TLS itself has to answer (a new key, an alert)
 
     def _client_has_finished(self) -> None:
         """No more will come: a close_notify says so, or the end of the stream below."""
@@ -230,7 +233,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has closed its side below TLS: as a rule behind its close_notify, else it is cut short."""
         if self.state is TlsState.HANDSHAKE:
-            self._end_handshake(ConnectionResetError("the client has gone in the handshake"))
+            self.give_up(ConnectionResetError("the client has gone in the handshake"))
             return False
         if self.state in (TlsState.OPEN, TlsState.FINISHED):
             self._client_has_finished()
@@ -241,8 +244,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         was, self.state = self.state, TlsState.CLOSED
         self._transport = None
         if was is TlsState.HANDSHAKE:
-            self._stop_timer()
-            self._shaken(self, exc or ConnectionResetError("the client has gone in the handshake"))
+            self._handshakes.over(self, exc or ConnectionResetError("the client has gone in the handshake"))
         elif was is not TlsState.CLOSED:
             self._protocol.connection_lost(exc)
 
@@ -267,7 +269,27 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         size = self._encrypt(data)
         if size < len(data):
             self._encrypt_rest(memoryview(data), size)
-        transport.write(self._outgoing.read())
+        if not self._is_held_back:
+            transport.write(self._outgoing.read())
+
+    def hold_back(self) -> None:
+        """Have what is written wait for the end, which is about to follow: the system gets both in one call.
+
+        It waits until the loop's next turn at most.
+        """
+        if self.state is TlsState.OPEN:
+            self._is_held_back = True
+            self._let_go_soon()
+
+    def _let_go_soon(self) -> None:
+        if not self._is_let_go_soon:
+            self._is_let_go_soon = True
+            self._loop.call_soon(self._let_go)
+
+    def _let_go(self) -> None:
+        self._is_held_back = self._is_let_go_soon = False
+        if self.state in (TlsState.OPEN, TlsState.FINISHED):
+            self._send_records()
 
     def _encrypt_rest(self, data: memoryview, done: int) -> None:
         """A call takes a record at most."""
@@ -283,7 +305,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         for data in list_of_data:
             if data:
                 self._encrypt_rest(memoryview(data), 0)
-        transport.write(self._outgoing.read())
+        if not self._is_held_back:
+            transport.write(self._outgoing.read())
 
     def can_write_eof(self) -> bool:
         """Whether one side may be closed without the other."""
@@ -309,8 +332,10 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def _farewell(self) -> bytes:
         # It would like to see the client's close_notify at once; what has come instead is nobody's any more.
-        with contextlib.suppress(ssl.SSLError):
+        try:  # noqa: SIM105 - every connection passes here
             self._tls.unwrap()
+        except ssl.SSLError:
+            pass
         return self._outgoing.read()
 
     def unread(self) -> bool:
@@ -335,7 +360,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         if self.state is TlsState.HANDSHAKE:
-            self._end_handshake(ConnectionAbortedError("given up in the handshake"))
+            self.give_up(ConnectionAbortedError("given up in the handshake"))
         elif self.state is not TlsState.CLOSED:
             self.state = TlsState.CLOSING
             if self._transport is not None:
@@ -343,9 +368,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def is_closing(self) -> bool:
         """Whether it is closed, or will be."""
-        return self.state in (TlsState.CLOSING, TlsState.CLOSED) or (
-            self._transport is not None and self._transport.is_closing()
-        )
+        transport = self._transport
+        return transport is None or self.state in (TlsState.CLOSING, TlsState.CLOSED) or transport.is_closing()
 
     def pause_reading(self) -> None:
         """Stop calling `data_received`."""
@@ -365,6 +389,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def _read_on(self) -> None:
         if not self._paused and self._transport is not None:
             self._read()
+            if self._outgoing.pending:
+                self._send_records()
 
     def is_reading(self) -> bool:
         """Whether `data_received` is called."""
@@ -393,17 +419,16 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See `asyncio.BaseTransport`; of TLS there is what asyncio's has, and `tls_connection`."""
-        match name:
-            case "tls_connection":
-                return self
-            case "ssl_object":
-                return self._tls
-            case "sslcontext":
-                return self._tls.context
-            case "peercert":
-                return self._tls.getpeercert()
-            case "cipher":
-                return self._tls.cipher()
-            case "compression":
-                return None
+        if name in _OWN:
+            return _OWN[name](self)
         return default if self._transport is None else self._transport.get_extra_info(name, default)
+
+
+_OWN: Final[dict[str, Callable[[TlsConnection], Any]]] = {
+    "tls_connection": lambda connection: connection,
+    "ssl_object": lambda connection: connection._tls,
+    "sslcontext": lambda connection: connection._tls.context,
+    "peercert": lambda connection: connection._tls.getpeercert(),
+    "cipher": lambda connection: connection._tls.cipher(),
+    "compression": lambda _: None,
+}

@@ -94,8 +94,7 @@ def make_context(profile: Profile) -> ssl.SSLContext:
 
     def choose(tls: ServerTls, name: str | None, _: ssl.SSLContext) -> None:
         tls.server_name = name
-        index = certificate_for(name, table)
-        if index:
+        if table and (index := certificate_for(name, table)):
             tls.context = contexts[index]
 
     contexts[0].sni_callback = choose  # type: ignore[assignment]  # typeshed knows no class for `sslobject_class`

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from preforkd.workers.server import HANDSHAKES
+from preforkd.workers.handshakes import HANDSHAKES
 from tests.benchmarks.handshakes import client_hello, opened
 from tests.certificates import needs_openssl, trusting
 from tests.e2e.client import Connection, get

@@ -8,11 +8,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from preforkd.workers.accept import AHEAD, ALONE, TROUBLE_PAUSE, YIELD, Acceptor, takes
+from preforkd.workers.accept import AHEAD, ALONE, TROUBLE_PAUSE, YIELD, Acceptor, accept_from, takes
 from preforkd.workers.scoreboard import NOBODY, AcceptState
 
 LENT = 4
@@ -111,6 +112,7 @@ class World:
             show=self.shown.append,
             limit=limit,
             busy=lambda: self.busy,
+            accept=lambda listener: listener.accept(),
             logger=logging.getLogger("preforkd.test"),
         )
 
@@ -336,3 +338,24 @@ def test_closing_without_descriptors_ends() -> None:
     assert world.listeners[0].closed
     world.loop.pass_time(60)
     assert world.loop.readers == {}
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX], ids=lambda family: family.name)
+def test_what_is_accepted_is_what_python_accepts(family: socket.AddressFamily, tmp_path: Path) -> None:
+    addresses: dict[socket.AddressFamily, Any] = {
+        socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0), socket.AF_UNIX: str(tmp_path / "unix")
+    }  # fmt: skip
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        listener.bind(addresses[family])
+        listener.listen()
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            accept_from(listener)
+        client.connect(listener.getsockname())
+        connection, address = accept_from(listener)
+        with connection:
+            assert address == client.getsockname()
+            assert (connection.family, connection.type, connection.proto) == (family, socket.SOCK_STREAM, client.proto)
+            assert not connection.get_inheritable()
+            client.send(b"hello")
+            assert connection.recv(5) == b"hello"

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import pytest
 import uvloop
@@ -21,7 +20,6 @@ from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import PayloadStream
 from preforkd.workers.http.protocol import ServerHttpProtocol
 from preforkd.workers.server import Server
-from preforkd.workers.tls_connection import TlsConnection
 from preforkd.workers.tls_contexts import Material, Profile, make_context
 from tests.certificates import Authority, needs_openssl
 
@@ -243,37 +241,3 @@ def test_handshakes_are_held_and_given_up_in_a_drain_and_the_others_are_finished
     assert (counted, before, after) == (2, 2, 0)
     assert words == ["HTTP/1.1 404 Not Found\r\n", ""]
     assert time.monotonic() - began < 8
-
-
-class Handshake:
-    """One that is begun when its turn has come."""
-
-    def __init__(self, order: list[object]) -> None:
-        self.order = order
-
-    def begin(self) -> None:
-        self.order.append(self)
-
-    def abort(self) -> None:
-        self.order.append("given up")
-
-
-@LOOPS
-def test_tls_handshakes_are_begun_one_each_turn_of_the_loop_and_the_oldest_gives_way(
-    listener: socket.socket, new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("preforkd.workers.server.HANDSHAKES", 2)
-    order: list[object] = []
-    handshakes = [Handshake(order) for _ in range(3)]
-
-    async def turns() -> None:
-        for one in (*handshakes, *handshakes):
-            server._costs(cast(TlsConnection, one))
-        for number in range(5):
-            await asyncio.sleep(0)
-            order.append(number)
-
-    with contextlib.closing(new_loop()) as loop, serving(loop, listener, ServerHttpProtocol, 0) as (server, _):
-        loop.run_until_complete(turns())
-    first, second, third = handshakes
-    assert order == [first, 0, second, 1, third, "given up", 2, 3, 4]

@@ -23,9 +23,11 @@ class Below(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("192.0.2.1", 1)})
         self.written = bytearray()
+        self.writes = 0
         self.done: list[str] = []
 
     def write(self, data: Any) -> None:
+        self.writes += 1
         self.written += data
 
     def close(self) -> None:
@@ -59,7 +61,7 @@ class Above(asyncio.Protocol):
         self.received = bytearray()
         self.told: list[str] = []
         self.transport: Any = None
-        self.each: Callable[[], None] = lambda: None
+        self.each: Callable[[], object] = lambda: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -89,21 +91,20 @@ class Wire:
     def __init__(self, loop: asyncio.AbstractEventLoop, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
         self.below, self.above = Below(), Above()
         self.shaken: list[Exception | None] = []
-        self.begun = 0
-        self.costs = 0
-        self.tls = TlsConnection(
-            server, self.above, loop, 5.0, self._begin, self._cost, lambda _, exc: self.shaken.append(exc)
-        )
+        self.handshakes = 0
+        self.tls = TlsConnection(server, self.above, loop, self)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = client.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
         self.tls.connection_made(self.below)
 
-    def _begin(self, _: TlsConnection) -> None:
-        self.begun += 1
+    def begun(self, tls: TlsConnection) -> None:
+        self.handshakes += 1
 
-    def _cost(self, tls: TlsConnection) -> None:
-        self.costs += 1
+    def costs(self, tls: TlsConnection) -> None:
         tls.begin()
+
+    def over(self, tls: TlsConnection, exc: Exception | None) -> None:
+        self.shaken.append(exc)
 
     def client_does(self, step: Callable[[], Any], at_a_time: int = 1 << 20) -> Any:
         """Have the client do something, and carry the records both ways; None when it waits for more of them."""
@@ -165,7 +166,7 @@ def wire(
 @pytest.mark.parametrize("at_a_time", [1, 7, 1 << 20])
 def test_records_are_read_however_they_are_divided(wire: Wire, at_a_time: int) -> None:
     wire.shake_hands(at_a_time)
-    assert (wire.begun, wire.shaken, wire.above.told) == (1, [None], ["made"])
+    assert (wire.handshakes, wire.shaken, wire.above.told) == (1, [None], ["made"])
     for text in (b"x" * 50000, b"y", b"z" * 16384, b"end"):
         wire.above.received.clear()
         for start in range(0, len(text), 16384):
@@ -212,6 +213,78 @@ def test_a_pause_between_two_records_holds_the_second_back(wire: Wire, loop: asy
     loop.run_until_complete(asyncio.sleep(0))
     assert wire.above.received == b"onetwo"
     assert not wire.tls.unread()
+
+
+def early_request(wire: Wire) -> None:
+    """The client's part of the end of a handshake of TLS 1.3, and right behind it a request."""
+    wire.client_does(lambda: None)
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.client.do_handshake()
+    wire.tls.data_received(wire.outgoing.read())
+    wire.incoming.write(wire.below.written)
+    wire.below.written.clear()
+    wire.client.do_handshake()
+    wire.client.write(b"request")
+    wire.below.writes = 0
+    wire.tls.data_received(wire.outgoing.read())
+    assert wire.above.received == b"request"
+
+
+@pytest.mark.parametrize("wire", [ssl.TLSVersion.TLSv1_3], indirect=True)
+def test_the_session_ticket_goes_out_with_a_response_that_is_there(wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+    wire.above.each = lambda: loop.call_soon(wire.tls.write, b"response")  # as the task of a first request does
+    early_request(wire)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert wire.below.writes == 1
+    assert wire.client_reads() == b"response"
+    assert wire.client.session is not None
+    assert wire.client.session.has_ticket
+
+
+@pytest.mark.parametrize("wire", [ssl.TLSVersion.TLSv1_3], indirect=True)
+def test_the_session_ticket_waits_for_no_response_longer_than_a_turn(
+    wire: Wire, loop: asyncio.AbstractEventLoop
+) -> None:
+    early_request(wire)
+    assert wire.below.writes == 0
+    loop.run_until_complete(asyncio.sleep(0))
+    assert wire.below.writes == 1
+    assert wire.client_reads() == b""
+    assert wire.client.session is not None
+    assert wire.client.session.has_ticket
+
+
+def test_what_is_held_back_goes_out_with_the_end(wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+    wire.shake_hands()
+    wire.below.writes = 0
+    wire.tls.hold_back()
+    wire.tls.write(b"the last ")
+    wire.tls.writelines([b"words"])
+    assert wire.below.writes == 0
+    wire.tls.close()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert wire.below.writes == 1
+    assert wire.client_reads() == b"the last words"
+    assert wire.client.read(1) == b"", "a close_notify, else it would wait for more"
+
+
+def test_what_is_held_back_waits_for_no_end_longer_than_a_turn(wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+    wire.shake_hands()
+    wire.tls.hold_back()
+    wire.tls.write(b"first")
+    assert not wire.below.written
+    loop.run_until_complete(asyncio.sleep(0))
+    wire.tls.write(b"second")
+    assert wire.client_reads() == b"firstsecond"
+
+
+def test_what_is_held_back_is_not_sent_behind_an_abort(wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+    wire.shake_hands()
+    wire.tls.hold_back()
+    wire.tls.write(b"first")
+    wire.tls.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert not wire.below.written
 
 
 def test_a_client_that_has_finished_is_told_once_and_may_still_be_answered(wire: Wire) -> None:
@@ -305,7 +378,7 @@ def test_plain_http_is_answered_plainly(wire: Wire) -> None:
 @pytest.mark.parametrize(
     "end",
     [TlsConnection.eof_received, lambda tls: tls.connection_lost(None), TlsConnection.abort, TlsConnection.close,
-     lambda tls: tls._too_slow()],
+     lambda tls: tls.give_up(TimeoutError("too slow"))],
     ids=["eof", "lost", "abort", "close", "time"],
 )  # fmt: skip
 def test_whatever_ends_a_handshake_is_told_once(wire: Wire, end: Callable[[TlsConnection], object]) -> None:
@@ -315,7 +388,6 @@ def test_whatever_ends_a_handshake_is_told_once(wire: Wire, end: Callable[[TlsCo
     assert len(wire.shaken) == 1
     assert isinstance(wire.shaken[0], OSError)
     assert wire.above.told == []
-    assert wire.tls._timer is None
 
 
 def test_a_protocol_that_does_not_want_the_connection_is_told_of_and_it_ends(

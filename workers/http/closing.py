@@ -81,7 +81,8 @@ class Closer:
         connection = self._connection
         if connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             return
-        self._writer.flush()
+        if self._writer.due:
+            self._writer.flush()
         has_unread = self._intake.phase is not KEEP or bool(self._intake.tail)
         if self.times.cut and not has_unread:
             linger = False  # the worker is about to exit: what would be waited for is only the client's own close

@@ -105,21 +105,21 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport (asyncio's call)."""
-        self.transport = cast("asyncio.Transport", transport)
+        self.transport = transport  # type: ignore[assignment]  # asyncio's signature; each cast is a call
         self.loop = loop = self._given_loop or asyncio.get_running_loop()
         self.connections = connections = connections_of(loop)
-        host = cast("ServerHttpProtocol", self)  # the one class that has this as its base
+        host: ServerHttpProtocol = self  # type: ignore[assignment]  # the one class that has this as its base
         context = host.served_by().context
         times = self._times
         times.head = monotonic()
         intake = self._intake = Intake(host, self.limits, times, connections.edge)
         self.reader = intake.parser
-        writer = self.writer = ResponseWriter(self, intake, self.transport, loop)
+        writer = self.writer = ResponseWriter(self, intake, transport, loop)  # type: ignore[arg-type]  # as above
         context = copy_context() if context is None else context.copy()
         runner = self._runner = Runner(loop, context, intake, writer, connections)
         closer = self._closer = Closer(host, intake, writer, self._allowed, times)
         self._handling = runner.work = Handling(host, intake, writer, runner, closer, self.limits.keep_alive_requests)
-        connections.add(host, loop, self._allowed.sweep_interval())
+        connections.add(host, loop, self._allowed.sweep_interval)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes (asyncio's call)."""
@@ -446,7 +446,7 @@ class HttpConnection(asyncio.Protocol):
 
     def remember_client(self, address: object) -> None:
         """Take the address of whoever has opened the connection, as sockets have it."""
-        self._client = (str(address[0]), int(address[1])) if isinstance(address, tuple | list) and address else None
+        self._client = (str(address[0]), int(address[1])) if isinstance(address, (tuple, list)) and address else None
         self.client_is(self._client)
 
     def client_is(self, client: tuple[str, int] | None) -> None:

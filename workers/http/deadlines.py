@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from preforkd.workers.http.states import ConnectionState
 
@@ -30,7 +31,7 @@ class Deadline(enum.Enum):
     LINGER = "linger"  # the client does not close
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Allowance:
     """How long things may take, in seconds; 0: for ever."""
 
@@ -41,10 +42,17 @@ class Allowance:
     write: float = 0
     linger: float = LINGER_SECONDS
 
+    @cached_property
     def sweep_interval(self) -> float:
         """Seconds between two looks at the deadlines: one, or less when a time is so short that one would be late."""
         times = (self.head, self.keep_alive, self.body, self.request, self.write)
         return max(0.05, min([SWEEP_SECONDS, *(seconds / 4 for seconds in times if seconds)]))
+
+
+@lru_cache(maxsize=64)
+def allowance_of(head: float, keep_alive: float, body: float, request: float, write: float) -> Allowance:
+    """Return the `Allowance` of these times; one object for all connections that are given the same."""
+    return Allowance(head, keep_alive, body, request, write)
 
 
 @dataclass(slots=True)

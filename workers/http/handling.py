@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from preforkd.workers.http.waiter import Resumable
     from preforkd.workers.http.writer import ResponseWriter
 
+_OPEN = (ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE)
+
 
 class Handling:
     """Handles the requests of one connection.
@@ -100,9 +102,7 @@ class Handling:
         runner.task = None
         state = connection.state
         exc = asyncio.CancelledError() if task.cancelled() else task.exception()
-        early = connection.transport is not None and state in (
-            ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
-        )  # fmt: skip
+        early = connection.transport is not None and state in _OPEN
         if connection.served_by().outlives_cancellation and task.cancelled() and state is not ConnectionState.ACTIVE:
             early = False
         if isinstance(exc, Exception) or (exc is not None and task.cancelled() and not task.cancelling()):
@@ -253,7 +253,7 @@ class Handling:
             self._runner.let_task_go()
         response = writer.response
         if writer.due:
-            writer.flush()
+            writer.flush(is_last=True)
         if (
             response is None
             or not (response.ended and response.keeps and exchange.keep_alive)
@@ -262,7 +262,11 @@ class Handling:
             or not connection.persistent
             or writer.paused
         ):
-            return self._finish_request(exchange).__await__()
+            if response is None or not response.is_complete or writer.paused:
+                return self._finish_request(exchange).__await__()
+            self._reporting.count(exchange, response)
+            self._end_request(exchange, response)
+            return None
         # A complete response on a connection that stays open: the same as _finish_request() does, in less.
         self._reporting.complete(exchange, response)
         writer.response = writer.exchange = None

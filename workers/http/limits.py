@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What a client may cost; sizes in bytes, times in seconds, 0: no limit.
 
@@ -31,6 +32,11 @@ class Limits:
             if not value >= 0:
                 raise ValueError(f"{field.name} must not be negative: {value!r}")
 
+    @cached_property
+    def short_head(self) -> int:
+        """Bytes up to which a head is within both limits of its size, whatever is in it."""
+        return int(min(size for size in (self.limit_header_size, self.limit_request_line, 1 << 30) if size))
+
 
 DEFAULT_LIMITS = Limits()
 LIMIT_NAMES = frozenset(field.name for field in fields(Limits))
@@ -38,7 +44,14 @@ LIMIT_NAMES = frozenset(field.name for field in fields(Limits))
 
 @lru_cache(maxsize=64)
 def _shared(items: tuple[tuple[str, float], ...]) -> Limits:
+    _check_names(name for name, _ in items)
     return Limits(**dict(items))  # type: ignore[arg-type]  # mypy takes all values for the type of one field
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in LIMIT_NAMES:
+            raise TypeError(f"ServerHttpProtocol got an unexpected keyword argument {name!r}")
 
 
 def limits_from(arguments: dict[str, float]) -> Limits:
@@ -50,7 +63,8 @@ def limits_from(arguments: dict[str, float]) -> Limits:
     """
     if not arguments:
         return DEFAULT_LIMITS
-    for name in arguments:
-        if name not in LIMIT_NAMES:
-            raise TypeError(f"ServerHttpProtocol got an unexpected keyword argument {name!r}")
-    return _shared(tuple(arguments.items()))
+    try:
+        return _shared(tuple(arguments.items()))
+    except TypeError:
+        _check_names(arguments)  # a value that cannot be looked up must not hide that
+        raise

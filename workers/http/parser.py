@@ -61,8 +61,7 @@ class RequestParser:
         self._limit_headers = limits.limit_headers
         self._limit_body = limits.limit_body
         self._usual_head = compiled.usual_head
-        # A head up to here is within both limits of its size.
-        self._short = min(size for size in (limits.limit_header_size, limits.limit_request_line, 1 << 30) if size)
+        self._short = limits.short_head
         self.body = _NO_PARTS
         self.partial: bytearray | None = None
         self.consumed = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_format
 from preforkd.workers.http.connection import HttpConnection
-from preforkd.workers.http.deadlines import Allowance
+from preforkd.workers.http.deadlines import allowance_of
 from preforkd.workers.http.error_page import FINAL_STATUSES, fields_of, page_of
 from preforkd.workers.http.errors import HeaderPairs, HttpProcessingError
 from preforkd.workers.http.failing import LOG_MAY_FAIL
@@ -64,7 +64,7 @@ class ServerHttpProtocol(HttpConnection):
         **kwargs: float,
     ) -> None:
         limits = limits_from(kwargs)
-        allowed = Allowance(
+        allowed = allowance_of(
             timeout or 0, keep_alive or 0, limits.body_timeout, limits.request_timeout, limits.write_timeout
         )
         super().__init__(loop, limits, allowed)

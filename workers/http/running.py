@@ -226,7 +226,7 @@ class Runner:
             if is_current and error is None:
                 writer.corked = False
                 if writer.due:
-                    writer.flush()
+                    writer.flush(is_last=waiting is DONE)
                 if waiting is not DONE:
                     self.work.handler_waits()
             if offspring.strayed:

@@ -133,8 +133,12 @@ class ResponseWriter:
         self._flush_is_scheduled = False
         self.flush()
 
-    def flush(self) -> None:
-        """Give everything to the transport now; the head of the response is made here."""
+    def flush(self, *, is_last: bool = False) -> None:
+        """Give everything to the transport now; the head of the response is made here.
+
+        Args:
+            is_last: the handler has returned. When the connection does not stay open, its end follows in this turn.
+        """
         response = self.response
         parts = self.parts
         self._size = 0
@@ -147,6 +151,11 @@ class ResponseWriter:
                 transport = self._transport
                 if transport is not None and not transport.is_closing():
                     self.sent += len(data)
+                    if is_last and response.ended and not response.keeps and not self.paused:
+                        # Our TLS has an end of its own to send.
+                        hold_back = getattr(transport, "hold_back", None)
+                        if hold_back is not None:
+                            hold_back()
                     transport.write(data)
                 return
             parts.insert(0, response.render(()))

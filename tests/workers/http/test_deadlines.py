@@ -120,10 +120,10 @@ def test_lingering_begins_when_all_is_sent() -> None:
 
 
 def test_short_times_are_looked_at_more_often() -> None:
-    assert Allowance().sweep_interval() == 1
-    assert Allowance(keep_alive=75, head=15).sweep_interval() == 1
-    assert Allowance(keep_alive=75, head=1).sweep_interval() == 0.25
-    assert Allowance(head=0.001).sweep_interval() == 0.05
+    assert Allowance().sweep_interval == 1
+    assert Allowance(keep_alive=75, head=15).sweep_interval == 1
+    assert Allowance(keep_alive=75, head=1).sweep_interval == 0.25
+    assert Allowance(head=0.001).sweep_interval == 0.05
 
 
 # What is done about it.

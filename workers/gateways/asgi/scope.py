@@ -163,19 +163,15 @@ def _forward(scope: Scope, said: Forwarded, path: str, raw_path: bytes) -> None:
             scope["raw_path"] = said.prefix.encode("ascii") + raw_path
 
 
-def _address(sockname: object) -> Address | None:
-    if isinstance(sockname, tuple) and len(sockname) >= 2:
-        return str(sockname[0]), int(sockname[1])
-    return None
-
-
 def server_of(transport: asyncio.BaseTransport) -> Address | None:
     """Return host and port of our side; for a unix socket its path, or its name with a leading `@`, and None."""
     sockname = transport.get_extra_info("sockname")
+    if isinstance(sockname, tuple):
+        return str(sockname[0]), int(sockname[1])
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
         return os.fsdecode(sockname or "").replace("\0", "@", 1), None
-    return _address(sockname)
+    return None
 
 
 # TLS
