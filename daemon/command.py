@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import time
@@ -19,11 +20,11 @@ from click.core import ParameterSource
 from preforkd.daemon import foreign, listeners, master, signals
 from preforkd.daemon.check import check
 from preforkd.daemon.config import DEFAULT_FILE, Config, ConfigError, load
-from preforkd.daemon.migrate import as_toml as as_toml_of_gunicorn
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration
 from preforkd.daemon.pidfile import PidFile, PidFileError
 from preforkd.daemon.print_config import as_toml
 from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
+from preforkd.daemon.roles import import_workers
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
 from preforkd.daemon.values import Flag, StreamChoice
@@ -159,6 +160,8 @@ def _fail(errors: Sequence[str], code: int) -> int:
 
 def _migrate(file: str) -> int:
     """Print a preforkd.toml that does what a gunicorn.conf.py does; returns the exit code."""
+    from preforkd.daemon.migrate import as_toml as as_toml_of_gunicorn  # no daemon needs it
+
     try:
         sys.stdout.write(as_toml_of_gunicorn(Path(file).read_bytes(), file))
     except OSError as exc:
@@ -190,6 +193,7 @@ def _run(**values: object) -> int:
     if handover and handover.certificates is not None and config.certificates:
         config.certificates.contexts.adopt(handover.certificates)
     if "check" in cli:
+        gc.enable()
         return check(config)
     pid_file = _pid_file(config)
     reload = partial(_reload, cli, environ, folder)
@@ -197,6 +201,8 @@ def _run(**values: object) -> int:
     set_umask(config.options.umask)
     wanted = (*config.options.bind, *config.options.admin)
     bound = [] if handover else listeners.bind_all(wanted, systemd.activation, config.identity)
+    import_workers()
+    gc.enable()
     return master.run(config, bound, origin, pid_file, handover)
 
 

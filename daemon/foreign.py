@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import click
 
 from preforkd.daemon.equivalents import EQUIVALENTS, INTERFACES, WORKER_CLASSES, Left, left, taken
 from preforkd.daemon.options import BY_NAME, DECLARATIONS
+from preforkd.workers.records import dataclass
 
 _PREFIX: Final = "foreign_"
 _WORKER_CLASS: Final = ("-k", "--worker-class")

@@ -13,7 +13,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -77,6 +76,7 @@ from preforkd.workers.channel import Note, Renew
 from preforkd.workers.examining import Area
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
+from preforkd.workers.records import dataclass
 from preforkd.workers.scoreboard import Field, MasterField, Scoreboard
 
 WATCH_EVERY: Final = 0.5

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from preforkd.workers.http.message import RequestMessage
 from preforkd.workers.http.payload import PayloadStream
 from preforkd.workers.http.protocol import ServerHttpProtocol
 from preforkd.workers.http.response import Response
+from preforkd.workers.records import dataclass
 
 
 @dataclass(slots=True)

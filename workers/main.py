@@ -10,14 +10,13 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import capture, ending, examination, examining, log, log_config, offspring, prometheus, stacks
+from preforkd.workers import capture, ending, examination, examining, log, offspring, prometheus, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -50,6 +49,7 @@ from preforkd.workers.http.fields import call_request_id
 from preforkd.workers.http.queue_time import QueueTime
 from preforkd.workers.http.slow import SlowRequests
 from preforkd.workers.loader import AppError, LoadedApp, load
+from preforkd.workers.records import dataclass
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.request_id import RequestIds
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
@@ -427,9 +427,12 @@ class Worker:
             return None
         to_output = settings.access_log_file == "-"
         target: Way | str = log.standard_output() if to_output else settings.access_log_file
-        logger = log_config.access_logger() if settings.log_config else None
-        if logger is not None:
-            target, to_output = log_config.LoggerWay(logger), False
+        if settings.log_config:
+            from preforkd.workers import log_config  # few workers need it
+
+            logger = log_config.access_logger()
+            if logger is not None:
+                target, to_output = log_config.LoggerWay(logger), False
         try:
             return AccessLog(
                 target,

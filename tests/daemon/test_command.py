@@ -366,7 +366,7 @@ def test_a_folder_that_has_been_removed_is_said(tmp_path: Path) -> None:
     assert done.stderr == "preforkd: error: the folder that preforkd was started in has been removed\n"
 
 
-def test_the_master_imports_neither_event_loop_nor_parser_nor_app() -> None:
+def test_neither_event_loop_nor_parser_nor_app_is_imported_before_a_fork_is_due() -> None:
     code = (
         "import sys, preforkd.daemon.command; "
         "print(sorted({'asyncio', 'uvloop', 'httptools', 'multidict', 'ssl', 'concurrent.futures'} & set(sys.modules)))"

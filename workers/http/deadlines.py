@@ -7,10 +7,12 @@ there (idle, whole request, progress of body and writes) ends up to one sweep la
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from dataclasses import dataclass
+from functools import lru_cache
 
 from preforkd.workers.http.states import ConnectionState
+from preforkd.workers.records import dataclass
 
 SWEEP_SECONDS = 1.0
 LINGER_SECONDS = 2.0  # how long what still comes in is discarded before a close (RFC 9112 section 9.6)
@@ -47,7 +49,11 @@ class Allowance:
         return max(0.05, min([SWEEP_SECONDS, *(seconds / 4 for seconds in times if seconds)]))
 
 
-@dataclass(slots=True)
+allowance = lru_cache(maxsize=64)(Allowance)
+"""Returns the one `Allowance` with these times: connections of one kind share it."""
+
+
+@dataclasses.dataclass(slots=True, eq=False, repr=False)  # the library's: one is made for each connection
 class Marks:
     """The times that deadlines count from, in seconds of the monotonic clock; 0: does not count now.
 
@@ -84,7 +90,7 @@ class Marks:
         return self.write > 0 and now - self.took >= LINGER_SECONDS
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)  # the library's: one is made for each connection
 class Sight:
     """What the sweep sees of a connection.
 

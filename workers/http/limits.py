@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import lru_cache
+
+from preforkd.workers.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_format
-from preforkd.workers.http.deadlines import Allowance
+from preforkd.workers.http.deadlines import allowance
 from preforkd.workers.http.error_page import FINAL_STATUSES, fields_of, page_of
 from preforkd.workers.http.errors import HeaderPairs, HttpProcessingError
 from preforkd.workers.http.limits import limits_from
@@ -54,7 +54,7 @@ class ServerHttpProtocol(ProcessingConnection):
         **kwargs: float,
     ) -> None:
         limits = limits_from(kwargs)
-        allowed = Allowance(
+        allowed = allowance(
             timeout or 0, keep_alive or 0, limits.body_timeout, limits.request_timeout, limits.write_timeout
         )
         super().__init__(loop, limits, allowed, allowed_methods=frozenset(allowed_methods), access_log=access_log)
