@@ -121,20 +121,6 @@ def translate(cli: Mapping[str, object]) -> tuple[dict[str, object], list[str], 
     return values, notes, errors
 
 
-def unread(environ: Mapping[str, str]) -> list[str]:
-    """Return what is to be said of variables that other servers have their options in.
-
-    Args:
-        environ: the environment.
-    """
-    found = sorted(name for name, text in environ.items() if text and _is_of_another_server(name))
-    return [f"{name} in the environment is not read: PREFORKD_* is, and the command line" for name in found]
-
-
-def _is_of_another_server(name: str) -> bool:
-    return name == "GUNICORN_CMD_ARGS" or name.startswith(("UVICORN_", "GRANIAN_"))
-
-
 def _add(flag: str, value: str, values: dict[str, object], notes: list[str], errors: list[str]) -> None:
     typed = f"{flag} {value}".rstrip()
     match meaning(flag, value):

@@ -1,6 +1,6 @@
 """The loop of the master: wait, turn what happened into an event, let the policy decide, carry its actions out.
 
-Nothing here blocks but the wait itself, and nothing here decides. The master never imports the app, asyncio or an event
+Nothing here blocks but the wait itself, and nothing here decides. The master never imports the app, runs no event
 loop, and has one thread: that is what makes its forks safe.
 """
 

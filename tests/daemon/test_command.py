@@ -93,6 +93,14 @@ def test_what_systemd_has_said_is_not_in_the_environment_any_more(
     assert "LISTEN_PID" not in os.environ
 
 
+def test_variables_of_other_servers_are_said_not_to_be_read(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"UVICORN_PORT": "1", "GUNICORN_CMD_ARGS": "-w 3", "GRANIAN_HOST": "", "UVICORN": "x"}.items():
+        monkeypatch.setenv(name, text)
+    assert run() == 77
+    said = [line.partition(" ")[0] for line in served.config.warnings if "is not read" in line]
+    assert said == ["GUNICORN_CMD_ARGS", "UVICORN_PORT"]
+
+
 @needs_openssl
 def test_every_option_of_the_command_line_arrives(
     served: Served, folder: Path, tmp_path_factory: pytest.TempPathFactory
