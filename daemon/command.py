@@ -116,7 +116,7 @@ def _run(cli: Mapping[str, object], notes: Sequence[str]) -> int:
     set_umask(config.options.umask)
     wanted = (*config.options.bind, *config.options.admin)
     bound = [] if handover else listeners.bind_all(wanted, systemd.activation, config.identity)
-    import_workers()
+    import_workers(config.options.interface)
     gc.enable()
     return master.run(config, bound, origin, pid_file, handover)
 

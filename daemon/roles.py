@@ -17,6 +17,7 @@ from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
 from preforkd.daemon.spawn import die_with
+from preforkd.daemon.values import AUTO
 from preforkd.workers import capture, log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Failed, encode
@@ -28,13 +29,20 @@ if TYPE_CHECKING:
 # The event loop and the parser are imported in the functions: a command that forks nothing needs none of them.
 
 
-def import_workers() -> None:
-    """Import what a worker runs, but for the app and its gateway: to be called before the first fork.
+def import_workers(interface: str) -> None:
+    """Import all that a worker runs but the app: to be called before the first fork.
 
     All workers would need 50 ms of a CPU for that, at the same time; and so they share the memory. It is code alone: no
     event loop runs, no thread begins, no descriptor is opened (a test looks), so that forks stay safe.
+
+    Args:
+        interface: of the app, or `auto`: then it may need either gateway.
     """
     import_module("preforkd.workers.main")
+    from preforkd.workers.gateways import import_gateway
+
+    for one in ("asgi", "wsgi") if interface == AUTO else (interface,):
+        import_gateway(one)
     gc.freeze()  # the collector writes into each object that it looks at: what is shared would not be any more
 
 

@@ -56,8 +56,8 @@ def alive():
     return os.listdir("/dev/fd"), handlers, signal.set_wakeup_fd(-1), threading.enumerate(), threads
 
 before = alive()
-roles.import_workers()
-assert {"asyncio", "uvloop", "ssl", "multidict", "preforkd.workers.http.protocol"} <= set(sys.modules)
+roles.import_workers('auto')
+assert {"asyncio", "uvloop", "ssl", "multidict", "preforkd.workers.gateways.asgi.gateway"} <= set(sys.modules)
 assert alive() == before, (alive(), before)
 assert len(before[3]) == before[4] == 1
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import mmap
-import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ def growth(seconds: float, wait: Callable[[float], bool]) -> dict[str, Any]:
     lines = compared(first, middle, last)
     return {
         "kind": "memory",
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "seconds": round(ended - began, 3),
         "resident": [resident, resident_after],
         "overhead": overhead,
