@@ -132,7 +132,16 @@ def _made(cls: type, shape: _Shape, frozen: bool, eq: bool) -> type:
     def __hash__(self: object) -> int:  # noqa: N807
         return hash(shape.compared(self))
 
-    methods: dict[str, object] = {"__init__": __init__, "__repr__": __repr__}
+    def __getstate__(self: object) -> list[object]:  # noqa: N807 - for copy and pickle, which know no frozen slots
+        return [getattr(self, name) for name in shape.fields]
+
+    def __setstate__(self: object, state: list[object]) -> None:  # noqa: N807
+        for name, value in zip(shape.fields, state, strict=True):
+            object.__setattr__(self, name, value)
+
+    methods: dict[str, object] = {
+        "__init__": __init__, "__repr__": __repr__, "__getstate__": __getstate__, "__setstate__": __setstate__
+    }  # fmt: skip
     if eq:
         methods |= {"__eq__": __eq__, "__hash__": __hash__ if frozen else None}
     if frozen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict, astuple, field, fields, is_dataclass, replace
@@ -161,6 +162,17 @@ def test_the_functions_of_the_library_work(of: Classes) -> None:
     assert is_dataclass(of["Value"])
     with pytest.raises(TypeError):
         replace(value, other=2)
+
+
+@both
+def test_it_can_be_copied(of: Classes) -> None:
+    """As apps do with their scope, in which some are."""
+    value, changing = of["Value"](1, parts={"a": 1}, named=2), of["Open"](1)
+    for copied in (copy.copy, copy.deepcopy):
+        assert copied(value) == value
+        assert copied(value).named == 2
+        assert copied(changing) == changing
+    assert copy.deepcopy(value).parts is not value.parts
 
 
 @both
