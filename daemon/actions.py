@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from preforkd.workers.channel import Message
 from preforkd.workers.examining import Order
+from preforkd.workers.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
+
+from preforkd.workers.records import dataclass
 
 SUN_PATH_MAX = 107
 """Bytes of a unix socket path: `sun_path` holds 108 with the closing NUL (on macOS 104: there the bind says so)."""

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from preforkd.daemon import attendant
@@ -23,6 +23,7 @@ from preforkd.daemon.spawn import Child, spawn
 from preforkd.workers import log
 from preforkd.workers.admin.settings import AdminSettings
 from preforkd.workers.channel import Answer, Ask, ChannelError, Decoder, Message, Note, encode
+from preforkd.workers.records import dataclass
 from preforkd.workers.scoreboard import MasterField, Scoreboard
 
 BACKLOG: Final = 128

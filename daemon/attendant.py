@@ -7,10 +7,11 @@ instance is known by a number of its own, and what it was begun with by the numb
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 from preforkd.daemon.backoff import GROWN_UP, Backoff
+from preforkd.workers.records import dataclass
 
 LEAVE_WITHIN: Final = 5.0
 """Seconds for the last answers of one that is dismissed, before it is killed."""

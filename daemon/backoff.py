@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from preforkd.workers.records import dataclass
 
 FIRST: Final = 0.1
 LONGEST: Final = 30.0

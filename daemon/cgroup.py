@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from preforkd.workers.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class _Mount:
+    """A mounted hierarchy."""
+
     root: str  # the group that the mount point shows: not "/" in a container without a cgroup namespace
     point: str
     version: int

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from preforkd.daemon.actions import Fork
@@ -43,6 +43,7 @@ from preforkd.workers.channel import (
     Stacks,
     encode,
 )
+from preforkd.workers.records import dataclass
 from preforkd.workers.scoreboard import Field, Row, RowState
 
 Body = Callable[[socket.socket], int]

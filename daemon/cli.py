@@ -1,5 +1,6 @@
 """The entry of the command `preforkd`."""
 
+import gc
 import sys
 
 from preforkd.daemon import signals, streams
@@ -10,6 +11,7 @@ def main() -> int:
     # The rest takes 0.1 s to import. As PID 1 a process ignores TERM for as long as it has no handler for it.
     signals.install_early()
     streams.open_missing()
+    gc.disable()  # what a start makes stays: to look for garbage in it again and again is a tenth of its time
     if sys.argv[1:] == ["--version"]:
         from preforkd.daemon.version import version_text
 

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-from click.core import ParameterSource
-
-from preforkd.daemon import foreign, listeners, master, signals
+from preforkd.daemon import listeners, master, signals
+from preforkd.daemon.arguments import usual
 from preforkd.daemon.check import check
-from preforkd.daemon.config import DEFAULT_FILE, Config, ConfigError, load
-from preforkd.daemon.migrate import as_toml as as_toml_of_gunicorn
-from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration
+from preforkd.daemon.config import Config, ConfigError, load
 from preforkd.daemon.pidfile import PidFile, PidFileError
 from preforkd.daemon.print_config import as_toml
 from preforkd.daemon.privileges import PrivilegeError, resolve, set_umask
+from preforkd.daemon.roles import import_workers
 from preforkd.daemon.systemd import take
 from preforkd.daemon.upgrade import UpgradeError, take_over
-from preforkd.daemon.values import Flag, StreamChoice
 from preforkd.daemon.version import version_text
 from preforkd.workers import log
 from preforkd.workers.blame import AppError
@@ -42,89 +39,6 @@ TRY_AGAIN = 0.2
 USAGE = 2
 NOT_BOOTED = 3
 GUNICORN_FILE = "gunicorn.conf.py"
-_INTRODUCTION = "Serve APP over HTTP from forked worker processes."
-_SOURCES = """Every option can also stand in a TOML file (keep_alive = 75) and in the environment
-(PREFORKD_KEEP_ALIVE=75; several addresses, as PREFORKD_BIND takes them, have commas between them; PREFORKD_CONFIG is
-the file).
-The command line counts before the environment, and that before the file; $PORT (bind 0.0.0.0:$PORT) and
-$WEB_CONCURRENCY (workers) count when nothing else gives the option. Times are seconds, or 500ms, 30s, 2m, 1h; sizes are
-bytes, or 64k, 10M, 1G."""
-_SIGNALS = (
-    ("TERM", "stop: drain for --drain-delay, --graceful-timeout, --shutdown-timeout; INT (Ctrl-C): without the delay"),
-    ("QUIT", "stop at once; so does a second TERM or INT"),
-    ("HUP", "reload: configuration and code are read anew, no request is lost"),
-    ("USR1", "reopen the logs"),
-    ("USR2", "upgrade: replace the program in place, after a dry run has shown that the new one boots"),
-    ("TTIN, TTOU", "one worker more, one less"),
-)
-_EXIT_CODES = "0 orderly, 1 internal error, 2 usage or configuration, 3 the app did not boot, 4 gave up, 128+n signal n"
-_EXAMPLES = (
-    "preforkd hello.py:HttpRequestHandler",
-    "preforkd shop.web:Handler --bind 0.0.0.0:8080 --workers 4",
-    "preforkd shop.web:Handler --bind unix:/run/shop/web.sock --config /etc/shop/preforkd.toml",
-    "preforkd migrate gunicorn.conf.py    (prints a preforkd.toml, and runs nothing)",
-)
-
-
-class _Command(click.Command):
-    """The command with its options in sections."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, section by section, and what is to be known of all of them."""
-        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
-        records["app"] = ("APP", BY_NAME["app"].help)  # click writes nothing about arguments
-        for section in dict.fromkeys(one.section for one in DECLARATIONS):
-            names = [one.name for one in DECLARATIONS if one.section == section]
-            with formatter.section(section):
-                formatter.write_dl([record for name in names if (record := records.get(name))])
-        with formatter.section("Configuration"):
-            formatter.write_dl([record for name, record in records.items() if record and name not in BY_NAME])
-        with formatter.section("Sources"):
-            formatter.write_text(_SOURCES)
-        with formatter.section("Signals"):
-            formatter.write_dl(_SIGNALS)
-        with formatter.section("Exit codes"):
-            formatter.write_text(_EXIT_CODES)
-        with formatter.section("Examples"):
-            for example in _EXAMPLES:
-                formatter.write_text(example)
-
-
-def _parameter(one: Declaration) -> click.Parameter:
-    """An option of the command line; its value stays text, for `config` to read as it reads that of any source."""
-    if one.name == "app":
-        return click.Argument(["app"], required=False, metavar="APP")
-    help_text = f"{one.help}  [{one.default_text or 'none'}]"
-    if isinstance(one.kind, Flag):
-        return click.Option([one.name, f"{one.flag}/{one.negative}"], default=None, help=help_text)
-    if isinstance(one.kind, StreamChoice):
-        word = f"[{one.kind.metavar}]"
-        return click.Option(
-            [one.name, one.flag], is_flag=False, flag_value=one.kind.alone, default=None, metavar=word, help=help_text
-        )
-    names = [one.name, *([one.short] if one.short else []), one.flag]
-    return click.Option(names, multiple=one.repeatable, metavar=one.kind.metavar, help=help_text)
-
-
-def _command(run: Callable[..., int]) -> click.Command:
-    return _Command(
-        "preforkd",
-        callback=run,
-        help=_INTRODUCTION,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-        params=[
-            *(_parameter(one) for one in DECLARATIONS),
-            click.Option(["config", "-c", "--config"], metavar="FILE", help=f"TOML file.  [./{DEFAULT_FILE} if there]"),
-            click.Option(
-                ["check", "--check"],
-                is_flag=True,
-                help="Start the app once as a worker does, touch no socket, say how it went.",
-            ),
-            click.Option(["print_config", "--print-config"], is_flag=True, help="Print all values and their origins."),
-            click.Option(["version", "--version"], is_flag=True, help="Print the version."),
-            *foreign.options(),
-        ],
-    )
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -139,16 +53,18 @@ def run(arguments: Sequence[str]) -> int:
     if len(arguments) == 2 and arguments[0] == "migrate":
         return _migrate(arguments[1])
     try:
-        code: int = _command(_run).main(list(arguments), prog_name="preforkd", standalone_mode=False)
-    except click.ClickException as exc:
-        return _fail([f"{exc.format_message()} (`preforkd --help` lists the options)"], USAGE)
+        cli = usual(arguments)
+        if cli is not None:
+            return _run(cli, [])
+        from preforkd.daemon import command_line  # here: a start takes the longer for it
+
+        return command_line.run(arguments, _run)
     except (ConfigError, listeners.BindError) as exc:
         return _fail(exc.errors, USAGE)
     except AppError as exc:
         return _fail([str(exc)], NOT_BOOTED)
     except UpgradeError as exc:
         return _fail([str(exc)], USAGE)
-    return code
 
 
 def _fail(errors: Sequence[str], code: int) -> int:
@@ -159,6 +75,8 @@ def _fail(errors: Sequence[str], code: int) -> int:
 
 def _migrate(file: str) -> int:
     """Print a preforkd.toml that does what a gunicorn.conf.py does; returns the exit code."""
+    from preforkd.daemon.migrate import as_toml as as_toml_of_gunicorn  # no daemon needs it
+
     try:
         sys.stdout.write(as_toml_of_gunicorn(Path(file).read_bytes(), file))
     except OSError as exc:
@@ -168,15 +86,15 @@ def _migrate(file: str) -> int:
     return 0
 
 
-def _run(**values: object) -> int:
-    """Do what the parsed command line says; returns the exit code."""
-    source = click.get_current_context().get_parameter_source
-    typed = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
-    cli, notes, errors = foreign.translate(typed)
-    if errors:
-        raise ConfigError(errors)
+def _run(cli: Mapping[str, object], notes: Sequence[str]) -> int:
+    """Do what the command line says; returns the exit code.
+
+    Args:
+        cli: the options that it gives, by name.
+        notes: what is to be said of it in the log.
+    """
     if "version" in cli:
-        click.echo(version_text())
+        sys.stdout.write(version_text() + "\n")
         return 0
     folder, environ = _start_folder(os.environ), dict(os.environ)
     log.open_standard(environ)
@@ -190,6 +108,7 @@ def _run(**values: object) -> int:
     if handover and handover.certificates is not None and config.certificates:
         config.certificates.contexts.adopt(handover.certificates)
     if "check" in cli:
+        gc.enable()
         return check(config)
     pid_file = _pid_file(config)
     reload = partial(_reload, cli, environ, folder)
@@ -197,15 +116,22 @@ def _run(**values: object) -> int:
     set_umask(config.options.umask)
     wanted = (*config.options.bind, *config.options.admin)
     bound = [] if handover else listeners.bind_all(wanted, systemd.activation, config.identity)
+    import_workers(config.options.interface)
+    gc.enable()
     return master.run(config, bound, origin, pid_file, handover)
 
 
 def _left_unread(config: Config, environ: Mapping[str, str], folder: str) -> list[str]:
     """Say which sources of other servers lie about and are not read."""
-    said = foreign.unread(environ)
+    named = sorted(name for name, text in environ.items() if text and _is_of_another_server(name))
+    said = [f"{name} in the environment is not read: PREFORKD_* is, and the command line" for name in named]
     if config.file is None and Path(folder, GUNICORN_FILE).is_file():
         said.append(f"{GUNICORN_FILE} is not read, as gunicorn does: `preforkd migrate {GUNICORN_FILE}` translates it")
     return said
+
+
+def _is_of_another_server(name: str) -> bool:
+    return name == "GUNICORN_CMD_ARGS" or name.startswith(("UVICORN_", "GRANIAN_"))
 
 
 def _reload(cli: Mapping[str, object], environ: Mapping[str, str], folder: str) -> Config:

@@ -9,8 +9,10 @@ limit that fits best), and if both have answered `LEAST` requests: one request m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+from preforkd.workers.records import dataclass
 
 LEAST: Final = 20
 """Requests that each generation has to have answered."""

@@ -6,24 +6,23 @@ all sources are found in one go, each with its origin and what would be right.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
 import resource
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preforkd.daemon.address import Address, UnixAddress
 from preforkd.daemon.cgroup import cpu_quota
-from preforkd.daemon.migrate import refusal
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
 from preforkd.daemon.privileges import Identity
 from preforkd.daemon.tls_specs import SpecError, TlsSpec, secured, specs
 from preforkd.daemon.values import AUTO, quoted
+from preforkd.workers.records import dataclass
+from preforkd.workers.spelling import similar
 
 if TYPE_CHECKING:
     from preforkd.daemon.certificates import Certificates
@@ -190,9 +189,11 @@ def _read_toml(
     path = Path(folder, str(named or DEFAULT_FILE))
     try:
         if path.suffix == ".py":
+            from preforkd.daemon.migrate import refusal  # no daemon needs it
+
             first, *rows = refusal(str(named), read(str(path)))
             raise ConfigError([f"{_config_origin(cli)}: {first}", *rows])  # alone: without the file much is missing
-        return str(path), tomllib.loads(read(str(path)).decode())
+        text = read(str(path)).decode()
     except FileNotFoundError:
         if not named:
             return None, {}
@@ -201,9 +202,19 @@ def _read_toml(
         errors.append(f"{path} cannot be read: {exc.strerror}")
     except UnicodeDecodeError as exc:
         errors.append(f"{path} is not UTF-8 (byte {exc.start})")
+    else:
+        return str(path), _parsed(path, text, errors)
+    return str(path), {}
+
+
+def _parsed(path: Path, text: str, errors: list[str]) -> dict[str, object]:
+    import tomllib  # here: most daemons have no file, and a start takes the longer for each module
+
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         errors.append(f"{path} is not TOML: {exc}")
-    return str(path), {}
+        return {}
 
 
 def _config_origin(cli: Mapping[str, object]) -> str:
@@ -276,7 +287,7 @@ def _from_generic(environ: Mapping[str, str]) -> Found:
 
 
 def _near(name: str, prefix: str = "", case: Callable[[str], str] = str) -> str:
-    near = [name] if name in BY_NAME else difflib.get_close_matches(name, BY_NAME, n=2, cutoff=0.7)
+    near = [name] if name in BY_NAME else similar(name, BY_NAME, 2, 0.7)
     spelled = " or ".join(prefix + case(one) for one in near)
     return f"; did you mean {spelled}?" if near else "; `preforkd --help` lists them"
 

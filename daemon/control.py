@@ -16,7 +16,6 @@ and for what is over at once (`reopen`, `stack`) at once.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import Final
 
 from preforkd.daemon.events import (
@@ -35,6 +34,7 @@ from preforkd.daemon.turn import RUNNING, Phase, State
 from preforkd.workers.channel import Answer, Ask
 from preforkd.workers.examining import KINDS, Order
 from preforkd.workers.log import LEVELS
+from preforkd.workers.records import dataclass
 
 BY_SHELL: Final = ("reload", "upgrade")
 """Verbs for which the configuration is read or a program is tried before there is an event."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from preforkd.daemon import control
 from preforkd.daemon.admin import Admins, Instance
@@ -14,6 +13,7 @@ from preforkd.daemon.upgrade import UPGRADABLE, Progress, Upgrade
 from preforkd.workers import log
 from preforkd.workers.channel import Answer, Ask
 from preforkd.workers.examining import KINDS, Area
+from preforkd.workers.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ Options of ours that do not exist (yet) may be named: whoever reads the tables a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from preforkd.workers.records import dataclass
 
 SERVERS: Final = ("gunicorn", "uvicorn", "granian", "hypercorn", "uwsgi")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from preforkd.daemon.comparison import Answers
 from preforkd.daemon.slots import Generation
 from preforkd.workers.examining import Order
+from preforkd.workers.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

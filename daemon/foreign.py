@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import click
 
 from preforkd.daemon.equivalents import EQUIVALENTS, INTERFACES, WORKER_CLASSES, Left, left, taken
 from preforkd.daemon.options import BY_NAME, DECLARATIONS
+from preforkd.workers.records import dataclass
 
 _PREFIX: Final = "foreign_"
 _WORKER_CLASS: Final = ("-k", "--worker-class")
@@ -119,20 +119,6 @@ def translate(cli: Mapping[str, object]) -> tuple[dict[str, object], list[str], 
         for value in given if isinstance(given, Sequence) else ("",):
             _add(flag, str(value), values, notes, errors)
     return values, notes, errors
-
-
-def unread(environ: Mapping[str, str]) -> list[str]:
-    """Return what is to be said of variables that other servers have their options in.
-
-    Args:
-        environ: the environment.
-    """
-    found = sorted(name for name, text in environ.items() if text and _is_of_another_server(name))
-    return [f"{name} in the environment is not read: PREFORKD_* is, and the command line" for name in found]
-
-
-def _is_of_another_server(name: str) -> bool:
-    return name == "GUNICORN_CMD_ARGS" or name.startswith(("UVICORN_", "GRANIAN_"))
 
 
 def _add(flag: str, value: str, values: dict[str, object], notes: list[str], errors: list[str]) -> None:

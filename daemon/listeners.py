@@ -8,7 +8,6 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from preforkd.daemon.address import Address, FdAddress, SystemdAddress, TcpAddre
 from preforkd.daemon.occupant import occupant
 from preforkd.daemon.privileges import Identity, PrivilegeError, find_group, find_user
 from preforkd.daemon.systemd import NO_ACTIVATION, Activation
+from preforkd.workers.records import dataclass
 
 
 class BindError(Exception):

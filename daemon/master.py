@@ -1,6 +1,6 @@
 """The loop of the master: wait, turn what happened into an event, let the policy decide, carry its actions out.
 
-Nothing here blocks but the wait itself, and nothing here decides. The master never imports the app, asyncio or an event
+Nothing here blocks but the wait itself, and nothing here decides. The master never imports the app, runs no event
 loop, and has one thread: that is what makes its forks safe.
 """
 
@@ -13,7 +13,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -77,6 +76,7 @@ from preforkd.workers.channel import Note, Renew
 from preforkd.workers.examining import Area
 from preforkd.workers.http.built import parser_is_built
 from preforkd.workers.loader import describe
+from preforkd.workers.records import dataclass
 from preforkd.workers.scoreboard import Field, MasterField, Scoreboard
 
 WATCH_EVERY: Final = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from typing import Any
 
 from preforkd.daemon.address import Address, TcpAddress, UnixAddress
@@ -30,6 +30,7 @@ from preforkd.daemon.values import (
     UrlPath,
     UrlPaths,
 )
+from preforkd.workers.records import dataclass
 from preforkd.workers.settings import WorkerSettings
 
 SEED_ACCESS_LOG_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'

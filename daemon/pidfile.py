@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from preforkd.workers.records import dataclass
 
 _SLACK: Final = 2.0  # seconds by which file times and process times may disagree
 

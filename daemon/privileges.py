@@ -7,14 +7,16 @@ of strangers are, give theirs up before the app is imported, and for good.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import grp
 import os
 import pwd
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from preforkd.workers.records import dataclass
+from preforkd.workers.spelling import similar
 
 _CAP_KILL: Final = 1 << 5
 _CAP_SETGID: Final = 1 << 6
@@ -144,7 +146,7 @@ def _number(what: str, text: str) -> int:
 
 
 def _unknown(what: str, text: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(text, known, n=2, cutoff=0.7)
+    near = similar(text, known, 2, 0.7)
     return f"there is no {what} {text!a}" + (f"; did you mean {' or '.join(near)}?" if near else "")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.privileges import PrivilegeError, drop, set_umask
 from preforkd.daemon.spawn import die_with
+from preforkd.daemon.values import AUTO
 from preforkd.workers import capture, log, offspring
 from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Failed, encode
@@ -24,7 +26,24 @@ from preforkd.workers.scoreboard import Scoreboard
 if TYPE_CHECKING:
     from preforkd.workers.loader import LoadedApp
 
-# The event loop and the parser are imported in the functions: they are the workers' and not in the master.
+# The event loop and the parser are imported in the functions: a command that forks nothing needs none of them.
+
+
+def import_workers(interface: str) -> None:
+    """Import all that a worker runs but the app: to be called before the first fork.
+
+    All workers would need 50 ms of a CPU for that, at the same time; and so they share the memory. It is code alone: no
+    event loop runs, no thread begins, no descriptor is opened (a test looks), so that forks stay safe.
+
+    Args:
+        interface: of the app, or `auto`: then it may need either gateway.
+    """
+    import_module("preforkd.workers.main")
+    from preforkd.workers.gateways import import_gateway
+
+    for one in ("asgi", "wsgi") if interface == AUTO else (interface,):
+        import_gateway(one)
+    gc.freeze()  # the collector writes into each object that it looks at: what is shared would not be any more
 
 
 def be_worker(
@@ -154,7 +173,8 @@ def enter(config: Config, orphaned: int = signal.SIGTERM, serving: str = "prefor
     """
     offspring.watch_forks()
     # preforkd and the interpreter may be in a folder that is root's alone.
-    import_module(serving)
+    for module in (serving, *_asked_for(config)):
+        import_module(module)
     parent = os.getppid()
     try:
         os.chdir(config.options.chdir)
@@ -164,3 +184,12 @@ def enter(config: Config, orphaned: int = signal.SIGTERM, serving: str = "prefor
             die_with(parent, orphaned)
     except (OSError, PrivilegeError) as exc:
         raise AppError(f"the process cannot be set up for the app: {exc}") from exc
+
+
+def _asked_for(config: Config) -> Iterator[str]:
+    """Yield the modules of a worker's that only some options need: all others start the sooner."""
+    options = config.options
+    if options.log_config:
+        yield "preforkd.workers.log_config"
+    if options.proxy_protocol != "off":
+        yield "preforkd.workers.proxy_reader"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from preforkd.daemon.address import TcpAddress, UnixAddress
 from preforkd.daemon.admin import Plan
@@ -12,6 +11,7 @@ from preforkd.daemon.config import Config
 from preforkd.daemon.listeners import Listener
 from preforkd.daemon.options import Options
 from preforkd.workers.admin.settings import AdminSettings
+from preforkd.workers.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

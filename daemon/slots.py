@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from preforkd.daemon.comparison import Answers
+from preforkd.workers.records import dataclass
 
 
 class WorkerState(Enum):
@@ -116,7 +116,7 @@ class Worker:
     """The last heartbeat seen."""
     silent: float = 0.0
     """Seconds for which its master has watched it without seeing a heartbeat."""
-    answers: Answers = Answers()  # noqa: RUF009 - it is frozen
+    answers: Answers = Answers()
     """What it had answered when its master looked last."""
 
     def __str__(self) -> str:

@@ -14,13 +14,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from io import FileIO
 from types import FrameType
 from typing import Final, NoReturn
 
 from preforkd.daemon import signals
 from preforkd.workers import log, offspring
+from preforkd.workers.records import dataclass
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36

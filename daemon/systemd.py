@@ -6,13 +6,14 @@ a worker, or what the app starts, could otherwise speak for the service or take 
 
 from __future__ import annotations
 
-import difflib
 import os
 import socket
 from collections import Counter
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Final
+
+from preforkd.workers.records import dataclass
+from preforkd.workers.spelling import similar
 
 FIRST_SOCKET: Final = 3
 """SD_LISTEN_FDS_START: the descriptors follow standard input, output and error."""
@@ -66,7 +67,7 @@ class Activation:
 
     def _unknown(self, name: str) -> str:
         counted = Counter(have for have, _fd in self.sockets)
-        near = difflib.get_close_matches(name, counted, n=1, cutoff=0.6)
+        near = similar(name, counted, 1)
         hint = f"; did you mean systemd:{near[0]}?" if near else ""
         names = ", ".join(f'"{have}"' + (f" ({times} times)" if times > 1 else "") for have, times in counted.items())
         return (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from preforkd.daemon.address import Address, Secured
 from preforkd.daemon.tls_values import TLS_SETTINGS, NamedCertificate
+from preforkd.workers.records import dataclass
 
 if TYPE_CHECKING:
     from preforkd.daemon.options import Options

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from preforkd.daemon import address
 from preforkd.daemon.values import Addresses, Choice, Flag, Kind, Text, quoted, written
+from preforkd.workers.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from typing import Final
 
@@ -17,6 +17,7 @@ from preforkd.daemon.backoff import Backoff
 from preforkd.daemon.comparison import Record
 from preforkd.daemon.slots import ENDING, SERVING, Generation, Reload, Worker, WorkerState
 from preforkd.workers.channel import Drain, Pause, Resume
+from preforkd.workers.records import dataclass
 
 DYING_GRACE: Final = 1.0
 """Seconds between the signal that should end a worker and the KILL that does."""
@@ -54,7 +55,7 @@ ON_TRIAL: Final = frozenset({Phase.RELOADING, Phase.TRYING, Phase.PROVING})
 RUNNING: Final = ON_TRIAL | {Phase.BOOTING, Phase.SERVING}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class State:
     """All that the master knows."""
 
@@ -90,7 +91,7 @@ class State:
     """What the trial of the last reload that is done has found, to be put behind its result."""
     canary: int = 0
     """Slots from the first on that the target generation may take over, until these have been tried; 0: all."""
-    record: Record = Record()  # noqa: RUF009 - it is frozen
+    record: Record = Record()
     """What both generations have answered."""
 
 

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from enum import Enum
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from preforkd.daemon.spawn import Child
 from preforkd.daemon.turn import ON_TRIAL, Phase, State
 from preforkd.workers import log
 from preforkd.workers.channel import Decoder
+from preforkd.workers.records import dataclass
 from preforkd.workers.scoreboard import Scoreboard
 
 VARIABLE: Final = "_PREFORKD_HANDOVER"
@@ -281,7 +282,7 @@ def pack(handover: Handover) -> bytes:
     return json.dumps(
         {
             "state": {
-                **{name: value for name, value in vars(state).items() if name not in ("workers", "backoffs", "record")},
+                **{name: getattr(state, name) for name in _plain_fields(state)},
                 "phase": state.phase.value,
                 "target": asdict(state.target),
                 "committed": None if state.committed is None else asdict(state.committed),
@@ -298,6 +299,10 @@ def pack(handover: Handover) -> bytes:
             "certificates": handover.certificates,
         }
     ).encode()
+
+
+def _plain_fields(state: State) -> list[str]:
+    return [one.name for one in fields(state) if one.name not in ("workers", "backoffs", "record")]
 
 
 def unpack(text: bytes) -> Handover:

@@ -7,10 +7,10 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from preforkd.daemon import address
+from preforkd.workers.records import dataclass
 
 AUTO = "auto"
 """The value that asks preforkd to choose."""

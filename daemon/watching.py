@@ -13,7 +13,6 @@ import selectors
 import signal
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ import setproctitle
 from preforkd.daemon.options import Options
 from preforkd.daemon.spawn import spawn
 from preforkd.workers import log
+from preforkd.workers.records import dataclass
 
 STEP: Final = 30
 """Milliseconds without a further change after which those that there were are told: an editor makes several."""

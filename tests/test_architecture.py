@@ -35,7 +35,7 @@ def test_the_daemon_uses_no_asyncio(path: Path) -> None:
     assert "asyncio" not in imported(path)
 
 
-def test_the_master_imports_no_event_loop_no_parser_and_starts_no_thread() -> None:
+def test_a_command_that_forks_no_worker_imports_no_event_loop_and_no_parser() -> None:
     code = (
         "import sys, threading\n"
         "import preforkd.daemon.command\n"
@@ -44,6 +44,28 @@ def test_the_master_imports_no_event_loop_no_parser_and_starts_no_thread() -> No
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines() == ["[]", "1"]
+
+
+BEFORE_THE_FIRST_FORK = """
+import os, signal, sys, threading
+from preforkd.daemon import command, roles
+
+def alive():
+    handlers = [signal.getsignal(one) for one in sorted(signal.valid_signals())]
+    threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
+    return os.listdir("/dev/fd"), handlers, signal.set_wakeup_fd(-1), threading.enumerate(), threads
+
+before = alive()
+roles.import_workers('auto')
+assert {"asyncio", "uvloop", "ssl", "multidict", "preforkd.workers.gateways.asgi.gateway"} <= set(sys.modules)
+assert alive() == before, (alive(), before)
+assert len(before[3]) == before[4] == 1
+"""
+
+
+def test_what_the_master_imports_for_its_workers_is_code_alone_so_that_forks_stay_safe() -> None:
+    """No thread, no descriptor (an event loop has three) and no signal handler comes of it."""
+    subprocess.run([sys.executable, "-c", BEFORE_THE_FIRST_FORK], check=True)
 
 
 PURE = (

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any
+
+from preforkd.workers.records import dataclass
 
 _PLACEHOLDER = getattr(functools, "Placeholder", object())  # of a partial, from Python 3.14 on
 

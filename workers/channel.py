@@ -12,8 +12,10 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Final
+
+from preforkd.workers.records import dataclass
 
 LENGTH: Final = struct.Struct("!I")
 LIMIT: Final = 1 << 20

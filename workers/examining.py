@@ -13,10 +13,10 @@ import json
 import signal
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
+from preforkd.workers.records import dataclass
 from preforkd.workers.scoreboard import AREA_BYTES, Scoreboard
 
 SIGNAL: Final = signal.SIGURG

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import gc
 import mmap
-import platform
+import sys
 import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -22,7 +21,6 @@ MOST_LINES: Final = 100
 MOST_TYPES: Final = 50
 LONGEST_SOURCE: Final = 120
 """Characters of a line of source."""
-_OWN: Final = (tracemalloc.__file__, __file__)
 _is_ours = False
 """tracemalloc is on because of this, and not by the app."""
 _Lines = Mapping[tuple[str, int], tuple[int, int]]
@@ -39,6 +37,8 @@ def growth(seconds: float, wait: Callable[[float], bool]) -> dict[str, Any]:
     Returns:
         What was found, as JSON has it; sizes are bytes.
     """
+    import tracemalloc  # in the functions: most workers are never looked at, and it takes 2 ms to import
+
     global _is_ours
     pauses = _Pauses()
     began = time.monotonic()
@@ -64,7 +64,7 @@ def growth(seconds: float, wait: Callable[[float], bool]) -> dict[str, Any]:
     lines = compared(first, middle, last)
     return {
         "kind": "memory",
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "seconds": round(ended - began, 3),
         "resident": [resident, resident_after],
         "overhead": overhead,
@@ -80,6 +80,8 @@ def growth(seconds: float, wait: Callable[[float], bool]) -> dict[str, Any]:
 def forked() -> None:
     """Undo, in a process that the app has forked, what the thread that was looking cannot undo there."""
     if _is_ours:
+        import tracemalloc
+
         tracemalloc.stop()
 
 
@@ -104,8 +106,10 @@ def _types() -> Counter[type]:
 
 
 def _lines(pauses: _Pauses) -> _Lines:
+    import tracemalloc
+
     snapshot: tracemalloc.Snapshot = pauses.of(tracemalloc.take_snapshot)
-    snapshot = snapshot.filter_traces([tracemalloc.Filter(False, name) for name in _OWN])
+    snapshot = snapshot.filter_traces([tracemalloc.Filter(False, name) for name in (tracemalloc.__file__, __file__)])
     return {
         (one.traceback[0].filename, one.traceback[0].lineno): (one.size, one.count)
         for one in snapshot.statistics("lineno")

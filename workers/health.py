@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from preforkd.workers.http.response import Response
+from preforkd.workers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from preforkd.workers.callables import Run, run_of
+from preforkd.workers.records import dataclass
 
 INTERFACES = ("protocol", "asgi", "wsgi")
 

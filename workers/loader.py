@@ -5,7 +5,6 @@ Only the standard library is imported here, so that a master may use the parts t
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -14,7 +13,6 @@ import keyword
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -29,6 +27,8 @@ from preforkd.workers.interface import (
     is_coroutine_function,
     kind,
 )
+from preforkd.workers.records import dataclass
+from preforkd.workers.spelling import similar
 
 __all__ = ["AppError", "LoadedApp", "Target", "check_target", "describe", "load", "parse"]
 
@@ -413,5 +413,5 @@ def _interface(found: object, app: str, interface: str, *, made: bool) -> str:
 
 
 def _near(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(set(known)), n=3)
+    near = similar(word, sorted(set(known)))
     return f"; did you mean {' or '.join(near)}?" if near else ""

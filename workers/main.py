@@ -10,14 +10,14 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from contextvars import copy_context
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from preforkd.workers import capture, ending, examination, examining, log, log_config, offspring, prometheus, stacks
+from preforkd.workers import capture, ebb, ending, examination, examining, log, offspring, prometheus, stacks
 from preforkd.workers.channel import (
     INTERNAL,
     ChannelError,
@@ -50,6 +50,7 @@ from preforkd.workers.http.fields import call_request_id
 from preforkd.workers.http.queue_time import QueueTime
 from preforkd.workers.http.slow import SlowRequests
 from preforkd.workers.loader import AppError, LoadedApp, load
+from preforkd.workers.records import dataclass
 from preforkd.workers.recycling import Recycling
 from preforkd.workers.request_id import RequestIds
 from preforkd.workers.scoreboard import AcceptState, Field, RowState, Scoreboard
@@ -289,6 +290,8 @@ class Worker:
         self._row = board.row(index)
         self._master = os.getppid()
         self._decoder = Decoder()
+        self._context = copy_context()
+        """Of the heartbeat: a timer without one makes a new one each time, in memory that connections leave."""
         self._leaving: asyncio.Task[None] | None = None
         """What a pause, a drain or the master's death has started; a later order replaces an earlier one."""
         self._tally: Tally | None = None
@@ -329,6 +332,7 @@ class Worker:
         self._server.listen(self._settings.backlog)
         self._server.accept()
         self._recycling = Recycling(self._settings, time.monotonic())
+        self._ebb = ebb.Ebb(time.monotonic())
         self._beat(time.monotonic_ns())
         self._row[Field.STATE] = RowState.READY
         self._tell(Ready())
@@ -430,9 +434,12 @@ class Worker:
             return None
         to_output = settings.access_log_file == "-"
         target: Way | str = log.standard_output() if to_output else settings.access_log_file
-        logger = log_config.access_logger() if settings.log_config else None
-        if logger is not None:
-            target, to_output = log_config.LoggerWay(logger), False
+        if settings.log_config:
+            from preforkd.workers import log_config  # few workers need it
+
+            logger = log_config.access_logger()
+            if logger is not None:
+                target, to_output = log_config.LoggerWay(logger), False
         try:
             return AccessLog(
                 target,
@@ -635,10 +642,12 @@ class Worker:
         self._row[Field.HEARTBEAT] = now
         self._row[Field.LOOP_LAG] = max(now - due, 0)
         # The next beat first: whatever fails below, this worker must not be taken for one that hangs.
-        self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9))
+        self._loop.call_later(HEARTBEAT, self._beat, now + int(HEARTBEAT * 1e9), context=self._context)
         log.flush()
         self._copy_counters()
         self._retire_in_time(now / 1e9)
+        if self._ebb.is_low(self._server.held(), now / 1e9):
+            ebb.give_back()
 
     def _others(self) -> tuple[int, int] | None:
         return self._board.others(self._index)

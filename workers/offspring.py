@@ -28,11 +28,13 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from socket import AF_UNIX
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import setproctitle
+
+from preforkd.workers.records import dataclass
 
 if TYPE_CHECKING:
     from preforkd.workers.scoreboard import Scoreboard

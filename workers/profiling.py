@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
 import sys
 import threading
 import time
@@ -140,7 +139,7 @@ def profile(
         main.close()
     return {
         "kind": "profile",
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "seconds": round(last - began, 6),
         "rate": rate,
         "samples": samples.taken,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +11,12 @@ if TYPE_CHECKING:
 WEIGH_EVERY: Final = 5.0
 """Seconds between two looks at the memory."""
 _MB: Final = 1 << 20
+
+
+def _draw(most: int) -> int:
+    import random  # only where it is asked for
+
+    return random.randint(0, most)  # noqa: S311 - nobody gains by guessing it
 
 
 def _beyond(limit: int) -> int | None:
@@ -34,7 +39,7 @@ class Recycling:
         self,
         settings: WorkerSettings,
         now: float,
-        draw: Callable[[int], int] = lambda most: random.randint(0, most),  # noqa: S311 - nobody gains by guessing it
+        draw: Callable[[int], int] = _draw,
         beyond: Callable[[int], int | None] = _beyond,
     ) -> None:
         self._requests = settings.max_requests and settings.max_requests + draw(settings.max_requests_jitter)

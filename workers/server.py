@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from preforkd.workers.accept import Acceptor
 from preforkd.workers.http.states import ConnectionState
-from preforkd.workers.proxy_reader import ProxyReader
 
 if TYPE_CHECKING:
     import ssl
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.proxy_protocol import ProxyHeader
+    from preforkd.workers.proxy_reader import ProxyReader
     from preforkd.workers.scoreboard import AcceptState
 
 NOT_SENT: Final = 131072
@@ -87,6 +87,8 @@ class Server:
         self._complained = -COMPLAIN_EVERY
         self._proxy: ProxyReader | None = None
         if proxy is not None:
+            from preforkd.workers.proxy_reader import ProxyReader  # few daemons need it
+
             self._proxy = ProxyReader(loop, *proxy, then=self._open, closed=self._closed_unopened, logger=logger)
         self._opening: set[asyncio.BaseProtocol] = set()
         """Those that `connection_made` has not been called of: from then on they are among the connections."""

@@ -12,7 +12,6 @@ import gc
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -79,6 +78,8 @@ def _memory() -> int:
     """Return the descriptor of a file in memory, where the system has such: it stays open as long as the process."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("preforkd-stacks")
+    import tempfile  # on macOS alone
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

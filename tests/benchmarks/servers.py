@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,16 +178,19 @@ class Server:
         kind: which one.
         app: `module:attribute`.
         arguments: in addition to those of the kind.
+        environ: in addition to the environment of this process.
     """
 
-    def __init__(self, kind: Kind, app: str, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, kind: Kind, app: str, arguments: tuple[str, ...] = (), environ: Mapping[str, str] | None = None
+    ) -> None:
         self.port = free_port()
         module, _, attribute = app.partition(":")
         certificate, key = pair() if set(kind.tls or ()) & set(arguments) else ("", "")
         words = {"app": app, "module": module, "attribute": attribute, "port": self.port}
         words |= {"certificate": certificate, "key": key}
         command = [word.format_map(words) for word in (*kind.command, *arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **(environ or {}), "PYTHONPATH": str(ROOT)}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=self._errors

@@ -93,6 +93,14 @@ def test_what_systemd_has_said_is_not_in_the_environment_any_more(
     assert "LISTEN_PID" not in os.environ
 
 
+def test_variables_of_other_servers_are_said_not_to_be_read(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"UVICORN_PORT": "1", "GUNICORN_CMD_ARGS": "-w 3", "GRANIAN_HOST": "", "UVICORN": "x"}.items():
+        monkeypatch.setenv(name, text)
+    assert run() == 77
+    said = [line.partition(" ")[0] for line in served.config.warnings if "is not read" in line]
+    assert said == ["GUNICORN_CMD_ARGS", "UVICORN_PORT"]
+
+
 @needs_openssl
 def test_every_option_of_the_command_line_arrives(
     served: Served, folder: Path, tmp_path_factory: pytest.TempPathFactory
@@ -366,7 +374,7 @@ def test_a_folder_that_has_been_removed_is_said(tmp_path: Path) -> None:
     assert done.stderr == "preforkd: error: the folder that preforkd was started in has been removed\n"
 
 
-def test_the_master_imports_neither_event_loop_nor_parser_nor_app() -> None:
+def test_neither_event_loop_nor_parser_nor_app_is_imported_before_a_fork_is_due() -> None:
     code = (
         "import sys, preforkd.daemon.command; "
         "print(sorted({'asyncio', 'uvloop', 'httptools', 'multidict', 'ssl', 'concurrent.futures'} & set(sys.modules)))"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from preforkd.daemon import command
-from preforkd.daemon.foreign import translate, unread
+from preforkd.daemon.foreign import translate
 from preforkd.daemon.options import BY_NAME
 
 
@@ -84,11 +84,6 @@ def test_a_note_says_what_does_the_same_here() -> None:
     assert translate({"foreign_proxy_headers": True})[1] == [
         "--proxy-headers is left out: which proxies are believed is said by --forwarded-allow-ips"
     ]
-
-
-def test_variables_of_other_servers_are_said_not_to_be_read() -> None:
-    environ = {"UVICORN_PORT": "1", "GUNICORN_CMD_ARGS": "-w 3", "GRANIAN_HOST": "", "UVICORN": "x"}
-    assert [line.partition(" ")[0] for line in unread(environ)] == ["GUNICORN_CMD_ARGS", "UVICORN_PORT"]
 
 
 def test_no_help_shows_them(capsys: pytest.CaptureFixture[str]) -> None:

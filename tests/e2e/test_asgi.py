@@ -192,6 +192,7 @@ def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start
     daemon = start(*SHORT_TRIAL, "--graceful-timeout", "4", "--no-access-log", app=site.target)
     codes: list[int | None] = []
     versions: set[str] = set()
+    talking: set[int] = set()
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -203,6 +204,7 @@ def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start
                         while not stop.is_set():
                             client.send("x")
                             versions.add(str(client.recv(10))[0])
+                            talking.add(threading.get_ident())
                             time.sleep(0.01)
                     except ConnectionClosed:
                         codes.append(client.close_code)
@@ -213,6 +215,7 @@ def test_websockets_of_a_reload_are_told_1012_and_find_the_new_code(start: Start
     for thread in threads:
         thread.start()
     try:
+        daemon.until(lambda: len(talking) == len(threads), 10, "every WebSocket is answered by the old code")
         site.version("2")
         mark = daemon.mark()
         daemon.signal(signal.SIGHUP)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from preforkd.workers.records import dataclass
 
 if TYPE_CHECKING:
     from preforkd.workers.http.head import ResponseHead

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from email.utils import formatdate
 from math import floor
 
-_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]  # %b follows the locale
+# %a and %b follow the locale.
+_DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 _WEEK = 7 * 86400
@@ -103,7 +104,9 @@ class Clock:
         if second == self.second:
             return
         self.second = second
-        self.date = formatdate(second, usegmt=True)
+        utc = time.gmtime(second)
+        day, month = _DAYS[utc.tm_wday], _MONTHS[utc.tm_mon - 1]
+        self.date = time.strftime(f"{day}, %d {month} %Y %H:%M:%S GMT", utc)
         fields = f"Date: {self.date}\r\n{self.server_line}Connection: "
         self.keep_alive_fields = f"{fields}keep-alive\r\n\r\n".encode()
         self.close_fields = f"{fields}close\r\n\r\n".encode()
@@ -112,7 +115,7 @@ class Clock:
         sign, (hours, minutes) = "-" if offset < 0 else "+", divmod(abs(offset) // 60, 60)
         month = _MONTHS[local.tm_mon - 1]
         self.log_time = time.strftime(f"[%d/{month}/%Y:%H:%M:%S {sign}{hours:02d}{minutes:02d}]", local)
-        self.iso_time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+        self.iso_time = time.strftime("%Y-%m-%dT%H:%M:%SZ", utc)
 
 
 clock = Clock()

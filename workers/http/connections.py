@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -74,6 +75,7 @@ class Connections:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._interval = SWEEP_SECONDS
+        self._context = copy_context()  # of the sweep: without, each would make one
         self._waiters: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
@@ -138,7 +140,7 @@ class Connections:
             self._timer.cancel()
         self._interval = interval
         self._loop = loop
-        self._timer = loop.call_later(interval, self._sweep)
+        self._timer = loop.call_later(interval, self._sweep, context=self._context)
 
     def discard(self, connection: ServerHttpProtocol) -> None:
         """Let go of a connection; called from its teardown alone."""
@@ -164,7 +166,7 @@ class Connections:
         loop = self._loop
         if loop is None:
             return
-        self._timer = loop.call_later(self._interval, self._sweep)
+        self._timer = loop.call_later(self._interval, self._sweep, context=self._context)
         clock.update(time.time())
         now = time.monotonic()
         for connection in list(self._live):

@@ -7,8 +7,8 @@ there (idle, whole request, progress of body and writes) ends up to one sweep la
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from preforkd.workers.http.states import ConnectionState
@@ -31,7 +31,7 @@ class Deadline(enum.Enum):
     LINGER = "linger"  # the client does not close
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)  # the library's, for it keeps what it has reckoned
 class Allowance:
     """How long things may take, in seconds; 0: for ever."""
 
@@ -55,7 +55,7 @@ def allowance_of(head: float, keep_alive: float, body: float, request: float, wr
     return Allowance(head, keep_alive, body, request, write)
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)  # the library's: one is made for each connection
 class Times:
     """The times that deadlines count from, in seconds of the monotonic clock; 0: does not count now.
 
@@ -92,7 +92,7 @@ class Times:
         return self.write > 0 and now - self.took >= LINGER_SECONDS
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)  # the library's: one is made for each look
 class Observed:
     """What the sweep sees of a connection.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from html import escape
 
 from preforkd.workers.http.errors import BadRequestError, HeaderPairs
 from preforkd.workers.http.fields import PHRASES
 
 FINAL_STATUSES = range(200, 1000)  # what may be answered; another code in an error is an error of the handler
 _FRAMING = ("content-length", "transfer-encoding")
+_REFERENCES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"}  # the first one first
 _PAGE = """<html>
   <head>
     <title>{status} {phrase}</title>
@@ -32,10 +32,17 @@ def page_of(status: int, reason: str | None, exc: BaseException | None) -> bytes
         exc: to be shown with its traceback, unless it is the client's own bad request.
     """
     phrase = PHRASES.get(status, "Error")
-    text = escape(reason or phrase)
+    text = _escaped(reason or phrase)
     if exc is not None and not isinstance(exc, BadRequestError):
-        text += f"<br><h2>Traceback:</h2>\n<pre>{escape(''.join(traceback.format_exception(exc)))}</pre>"
-    return _PAGE.format(status=status, phrase=escape(phrase), text=text).encode("utf-8", "backslashreplace")
+        text += f"<br><h2>Traceback:</h2>\n<pre>{_escaped(''.join(traceback.format_exception(exc)))}</pre>"
+    return _PAGE.format(status=status, phrase=_escaped(phrase), text=text).encode("utf-8", "backslashreplace")
+
+
+def _escaped(text: str) -> str:
+    """As `html.escape()`, whose module has a table of all entities and takes a worker's start 1 ms to import."""
+    for character, reference in _REFERENCES.items():
+        text = text.replace(character, reference)
+    return text
 
 
 def fields_of(page: bytes, headers: HeaderPairs | None) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # the library's, for it keeps what it has reckoned
 class Limits:
     """What a client may cost; sizes in bytes, times in seconds, 0: no limit.
 

@@ -83,15 +83,28 @@ class Wakeup:
             return
         self.callback = None
         context = self._context
+        awaited = self._awaited()
         if self.held:
-            self._loop.call_soon(callback, self, context=context)
+            self._loop.call_soon(callback, awaited, context=context)
             return
         try:
-            context.run(callback, self)  # type: ignore[union-attr]  # set together with the callback
+            context.run(callback, awaited)  # type: ignore[union-attr]  # set together with the callback
         except RuntimeError:
             # Tasks do not nest, nor do contexts: called from within one, this one has to wait for its turn. Nothing
             # else comes out of the call: what the task's own code raises is kept in the task.
-            self._loop.call_soon(callback, self, context=context)
+            self._loop.call_soon(callback, awaited, context=context)
+
+    def _awaited(self) -> object:
+        """Return what the task is told to have waited for.
+
+        Of another object than a future of its own kind the task asks for "result", a string that it makes anew each
+        time. The interpreter's cache of methods keeps 4,096 of them: memory of so many connections was not given back.
+        """
+        if self._cancelled is not None:
+            return self
+        done = self._loop.create_future()
+        done.set_result(None)
+        return done
 
     # What asyncio.Task asks of a future.
 
@@ -144,6 +157,9 @@ class Deferred(Wakeup):
 
     def abandon(self) -> None:
         """Nobody waits for this any more: the client is gone, or the request took too long."""
+
+    def _awaited(self) -> object:
+        return self
 
     def frames(self) -> list[FrameType]:
         """Return where the handler is, the outermost call first; none when it is nowhere in Python."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
+import sys
 from typing import Any, NamedTuple
 
 from preforkd.workers.http.sendfile import measured
@@ -49,7 +49,8 @@ def sendable(wrapper: FileWrapper) -> Range | None:
     will do, opened for bytes.
     """
     file = wrapper.filelike
-    if isinstance(file, tempfile._TemporaryFileWrapper):
+    tempfile = sys.modules.get("tempfile")  # it takes 2 ms to import, and who has such a file has imported it
+    if tempfile is not None and isinstance(file, tempfile._TemporaryFileWrapper):
         file = file.file
     raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
     if type(raw) is not io.FileIO:

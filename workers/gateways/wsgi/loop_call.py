@@ -7,7 +7,6 @@ and asgiref, by which Flask and Django run coroutines from WSGI, as well.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 
 # Of asyncio, for event loops and what replaces them. They cost a request 0.3 us.
 from asyncio.events import _get_running_loop, _set_running_loop
@@ -250,6 +249,8 @@ async def serve_buffered(gateway: Gateway, exchange: Exchange, environ: Environ)
         environ["wsgi.input"] = body
         await serve_now(gateway, exchange, environ, asyncio.get_running_loop())
         return
+    import tempfile  # few bodies are so long, and it takes 2 ms to import
+
     with tempfile.TemporaryFile() as file:
         file.write(body.getbuffer())
         body.close()
