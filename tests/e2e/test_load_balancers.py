@@ -123,12 +123,23 @@ def wait_used(balanced: int, instance: Daemon) -> None:
 
 
 @contextmanager
-def loaded(balanced: int) -> Iterator[Result]:
-    """Eight clients, who keep their connections or open new ones, with a POST as every other request; none may fail."""
-    with load(balanced, clients=8, post=2000) as result:
+def loaded(balanced: int, one_shot: int = 4) -> Iterator[Result]:
+    """Eight clients, with a POST as every other request; none may fail.
+
+    Args:
+        balanced: the port of the load balancer.
+        one_shot: how many of them open a connection for each request; the others keep theirs.
+    """
+    with load(balanced, clients=8, one_shot=one_shot, post=2000) as result:
         yield result
     assert result.failed == 0, result.describe()
     assert any(body.endswith(" 2000") for body in result.bodies), "no POST was answered"
+
+
+def wait_share(instance: Daemon) -> None:
+    """Until an instance has answered requests of the load, which its log shows: `wait_used` has seen its own."""
+    since = instance.mark()
+    instance.until(lambda: instance.log()[since:].count('"GET / HTTP/1.1" 200') >= 50, BOOT, "the load's requests")
 
 
 def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *options: str, wait: bool) -> None:
@@ -151,8 +162,7 @@ def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *optio
             if wait:
                 wait_used(balanced, again)
         wait_used(balanced, again)
-        # That was a request of our own; the load is to have its share, which shows in the log only.
-        again.until(lambda: again.log().count('"GET / HTTP/1.1" 200') >= 50, BOOT, "the load's requests")
+        wait_share(again)
     assert result.slowest < 0.9, f"nobody waits longer than for HAProxy's pause: {result.describe()}"
     served = {int(body.split()[1]) for body in result.bodies}
     assert all(served & life for life in lives), "each life of each instance has had its share of the load"
