@@ -35,7 +35,11 @@ async def app(scope, receive, send):
 """
 
 why = missing()
-pytestmark = pytest.mark.skipif(bool(why), reason=why)
+pytestmark = [
+    pytest.mark.skipif(bool(why), reason=why),
+    pytest.mark.parallel,
+    pytest.mark.together,  # the image is built once
+]
 
 
 @pytest.fixture(scope="module")

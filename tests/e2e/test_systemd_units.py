@@ -51,7 +51,7 @@ OWN_PYTHON = sys.base_prefix != "/usr"
 """The interpreter is none of the system's: it may lie in a home, which the unit does not see."""
 # The limit of open files is what a sandbox may allow, the watchdog what a test can wait for; an interpreter that was
 # not installed for the system finds its library where it is shown.
-DROP_IN = "[Service]\nLimitNOFILE=4096\nWatchdogSec=2\nEnvironment=LD_LIBRARY_PATH=/opt/preforkd/python/lib\n"
+DROP_IN = "[Service]\nLimitNOFILE=4096\nWatchdogSec=4\nEnvironment=LD_LIBRARY_PATH=/opt/preforkd/python/lib\n"
 
 
 def why_not() -> str:
@@ -61,7 +61,11 @@ def why_not() -> str:
 
 
 why = why_not()
-pytestmark = pytest.mark.skipif(bool(why), reason=why)
+pytestmark = [
+    pytest.mark.skipif(bool(why), reason=why),
+    pytest.mark.parallel,
+    pytest.mark.together,  # the machine is booted once
+]
 
 
 def socket_of(service: str) -> str:
