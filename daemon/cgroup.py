@@ -1,4 +1,4 @@
-"""The control groups of this process, v1 and v2: where their files are, and how much CPU they allow."""
+"""The control groups of this process, v1 and v2: where their files are, and how much CPU and memory they allow."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from preforkd.workers.records import dataclass
+
+_NO_LIMIT = 1 << 62
+"""v1 writes a limit that is not set as the most that fits a signed 64-bit number, rounded down to a page."""
+_HIERARCHICAL = re.compile(r"^hierarchical_memory_limit ([0-9]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,24 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         if (quota := _quota(folder, hierarchy.version)) is not None
     ]
     return min(quotas, default=None)
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """The bytes of memory that the tightest control group above this process allows, those of swap not among them.
+
+    Args:
+        root: the folder that stands for `/`; tests give one with a tree of their own.
+
+    Returns:
+        None when no group sets a limit or nothing can be read.
+    """
+    limits = [
+        limit
+        for hierarchy in hierarchies("memory", root)
+        for folder in hierarchy.upwards()
+        if (limit := _limit(folder, hierarchy.version)) is not None
+    ]
+    return min(limits, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +153,15 @@ def _quota(folder: Path, version: int) -> float | None:
     if not (quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0):
         return None  # "max" in v2, -1 in v1, or a file that is not there: no limit at this level
     return int(quota) / int(period)
+
+
+def _limit(folder: Path, version: int) -> int | None:
+    if version == 2:
+        text = text_of(folder / "memory.max").strip()
+    else:
+        # Not memory.limit_in_bytes: this one counts the groups above, too, also those that a container cannot see.
+        found = _HIERARCHICAL.search(text_of(folder / "memory.stat"))
+        text = found[1] if found else ""
+    if not (text.isdecimal() and 0 < int(text) < _NO_LIMIT):
+        return None  # "max" in v2, or a file that is not there: no limit at this level
+    return int(text)

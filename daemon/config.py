@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import resource
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preforkd.daemon.address import Address, UnixAddress
-from preforkd.daemon.cgroup import cpu_quota
+from preforkd.daemon.host import Host, auto_connections, auto_workers
 from preforkd.daemon.options import BY_NAME, DECLARATIONS, Declaration, Options
 from preforkd.daemon.privileges import Identity
 from preforkd.daemon.tls_specs import SpecError, TlsSpec, secured, specs
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from preforkd.daemon.certificates import Certificates
 
 DEFAULT_FILE = "preforkd.toml"
-MOST_WITHOUT_QUOTA = 8
-"""Workers that `auto` starts at most when nothing limits CPU: on a big shared machine more would be a surprise."""
 
 _PREFIX = "PREFORKD_"
 _NO_OPTIONS = (_PREFIX + "CONFIG", _PREFIX + "SLOT", _PREFIX + "GENERATION")  # the last two are a worker's, for its app
@@ -51,32 +48,6 @@ class ConfigError(Exception):
     def __init__(self, errors: list[str]) -> None:
         super().__init__("\n".join(errors))
         self.errors = errors
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What the machine allows this process.
-
-    Attributes:
-        cpus: that it may run on.
-        quota: of the tightest control group in CPUs, None without one.
-        open_files: the soft limit of file descriptors.
-    """
-
-    cpus: int
-    quota: float | None
-    open_files: int
-
-    @classmethod
-    def probe(cls) -> Host:
-        """Ask the operating system."""
-        affinity = getattr(os, "sched_getaffinity", None)  # Linux; a Mac has only the number of CPUs
-        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return cls(
-            cpus=len(affinity(0)) if affinity else os.cpu_count() or 1,
-            quota=cpu_quota(),
-            open_files=1 << 20 if soft == resource.RLIM_INFINITY else soft,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,23 +352,6 @@ def _watched(values: Mapping[str, object]) -> tuple[str, ...]:
 def _portion(percentage: str, whole: int) -> int:
     """So many percent of a number, rounded up."""
     return -(-whole * int(percentage.removesuffix("%")) // 100)
-
-
-def auto_workers(host: Host) -> tuple[int, str]:
-    """How many workers `auto` means here, and why."""
-    cpus = f"{host.cpus} CPU{'s' if host.cpus != 1 else ''} usable"
-    if host.quota is not None:
-        number = max(1, min(host.cpus, math.ceil(host.quota)))
-        return number, f"{cpus}, cgroup quota of {host.quota:g}"
-    if host.cpus > MOST_WITHOUT_QUOTA:
-        return MOST_WITHOUT_QUOTA, f"{cpus}, no cgroup quota, so {MOST_WITHOUT_QUOTA} at most"
-    return host.cpus, f"{cpus}, no cgroup quota"
-
-
-def auto_connections(host: Host) -> tuple[int, str]:
-    """How many connections a worker can hold, and why: what the app, logs and channels need is left free."""
-    reserve = min(max(64, host.open_files // 10), host.open_files // 2)
-    return max(1, host.open_files - reserve), f"{host.open_files} open files allowed (ulimit -n), {reserve} kept free"
 
 
 def _warnings(options: Options, host: Host) -> Iterator[str]:

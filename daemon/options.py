@@ -231,7 +231,8 @@ class Options:
         _WORKERS,
         Count(least=1, most=1000, auto=True),
         AUTO,
-        "Worker processes; auto: as many as the CPUs that affinity and cgroup quota allow (8 at most without a quota).",
+        "Worker processes; auto: as many as the CPUs that affinity and cgroup quota allow (8 at most without a quota), "
+        "but no more than one for each 128 MiB where a cgroup limits memory.",
         short="-w",
         generic="WEB_CONCURRENCY",
     )

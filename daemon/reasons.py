@@ -37,7 +37,8 @@ REASONS = {
     "proxy_allow_from": "Whoever may write that header chooses his address.",
     "request_id_header": "So that a line of the access log can be found again from the client's side.",
     "workers": "The start-up log tells the number and the reason. Without a quota 8 at most, for each has the app"
-    " in memory. WEB_CONCURRENCY is used when nothing else gives it.",
+    " in memory: some 50 MiB of a FastAPI app, and twice that in a reload. WEB_CONCURRENCY is used when nothing else"
+    " gives it.",
     "surge": "A reload needs that much memory more, for its time.",
     "trial": "Most code that dies, dies at once; while the old workers stand by, a rollback needs no boot.",
     "trial_workers": "A canary doubles the time of a deploy, and needs traffic to say something.",

@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from preforkd.workers.http import compiled
 from tests.e2e import engine
 
-IN_PROCESS = [Path(__file__).parent / "workers" / name for name in ("http", "gateways")]
+# How long an example takes is the machine's business, not the code's.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+WITH_DAEMONS = [Path(__file__).parent / name for name in ("e2e", "frameworks")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,10 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs beside others: those of the protocol in one process promise nothing that others could break."""
+    """Mark what runs beside others: of the tests without a daemon all that are not `alone`.
+
+    First come those that belong together: `--dist worksteal` gives each process a row of tests, and others steal from
+    the end of a row. They also take longest.
+    """
     for item in items:
-        if any(folder in item.path.parents for folder in IN_PROCESS) and item.get_closest_marker("alone") is None:
+        with_daemon = any(folder in item.path.parents for folder in WITH_DAEMONS)
+        if not with_daemon and item.get_closest_marker("alone") is None:
             item.add_marker(pytest.mark.parallel)
+    items.sort(key=lambda item: item.get_closest_marker("together") is None)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

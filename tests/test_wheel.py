@@ -56,6 +56,9 @@ class Wheel(NamedTuple):
     parser: str
 
 
+pytestmark = pytest.mark.together  # each wheel is built once
+
+
 @pytest.fixture(scope="module", params=["compiled", "pure"])
 def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Wheel:
     """The wheel, built with a compiler and without, from a copy: a build leaves files behind, which the next finds."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from preforkd.daemon.config import Config, ConfigError, Host, load
+from preforkd.daemon.config import Config, ConfigError, load
+from preforkd.daemon.host import Host
 
 HOST = Host(cpus=4, quota=None, open_files=1024)
 

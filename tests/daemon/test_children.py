@@ -29,6 +29,8 @@ from preforkd.workers.blame import AppError
 from preforkd.workers.channel import Drain, Failed, Hello, Message, Ready, encode
 from preforkd.workers.scoreboard import Field, Scoreboard
 
+pytestmark = pytest.mark.alone  # it forks
+
 WAIT = 10.0  # seconds: a test that waits longer has failed
 Life = Callable[[socket.socket], int]
 
@@ -50,6 +52,12 @@ def ready_if_heard_until_killed(channel: socket.socket) -> int:
         say(channel, Ready())
     while True:
         signal.pause()
+
+
+def stop(pid: int) -> None:
+    """Stop a child, and wait until it stands still: until then it may take another order."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
 
 
 class Master:
@@ -302,7 +310,7 @@ class TestPreload:
         serial = master.fork(preload=molded())
         master.wait(WorkerReady, serial)
         dead = master.mold(serial)
-        os.kill(dead.pid, signal.SIGSTOP)
+        stop(dead.pid)
         successor = master.fork(preload=molded())
         assert master.mold(successor) is dead
         os.kill(dead.pid, signal.SIGKILL)
@@ -313,7 +321,7 @@ class TestPreload:
     def test_an_order_that_dies_with_a_mold_that_was_to_end_is_not_given_to_another(self, master: Master) -> None:
         serial = master.fork(preload=molded())
         master.wait(WorkerReady, serial)
-        os.kill(master.mold(serial).pid, signal.SIGSTOP)
+        stop(master.mold(serial).pid)
         successor = master.fork(preload=molded())
         master.children.end_molds()
         assert master.exited(successor) == (None, signal.SIGKILL)

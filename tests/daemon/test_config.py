@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preforkd.daemon.address import TcpAddress, UnixAddress
-from preforkd.daemon.config import ConfigError, Host, auto_connections, auto_workers, load
+from preforkd.daemon.config import ConfigError, load
+from preforkd.daemon.host import Host
 from tests.daemon.sources import HOST, configure, errors
 
 # Precedence and origins
@@ -196,32 +197,11 @@ def test_the_file_that_is_named_is_read_and_named_in_the_origins(tmp_path: Path)
 # What preforkd makes of the values
 
 
-@pytest.mark.parametrize(
-    ("cpus", "quota", "workers", "reason"),
-    [
-        (1, None, 1, "1 CPU usable, no cgroup quota"),
-        (4, None, 4, "4 CPUs usable, no cgroup quota"),
-        (64, None, 8, "64 CPUs usable, no cgroup quota, so 8 at most"),
-        (64, 0.5, 1, "64 CPUs usable, cgroup quota of 0.5"),
-        (64, 1.5, 2, "64 CPUs usable, cgroup quota of 1.5"),
-        (64, 12.0, 12, "64 CPUs usable, cgroup quota of 12"),
-        (2, 12.0, 2, "2 CPUs usable, cgroup quota of 12"),
-    ],
-)
-def test_auto_workers_follow_affinity_and_quota_and_say_why(
-    cpus: int, quota: float | None, workers: int, reason: str
-) -> None:
-    host = Host(cpus, quota, 1024)
-    assert auto_workers(host) == (workers, reason)
-    config = configure(host=host)
-    assert config.options.workers == workers
-    assert config.why("workers") == f"default, auto: {reason}"
-    assert configure({"workers": "3"}, host=host).why("workers") == "--workers on the command line"
-
-
-@pytest.mark.parametrize(("files", "connections"), [(16, 8), (128, 64), (1024, 922), (20000, 18000), (1 << 20, 943719)])
-def test_auto_connections_leave_files_for_the_app(files: int, connections: int) -> None:
-    assert auto_connections(Host(1, None, files))[0] == connections
+def test_auto_is_put_into_a_number_and_the_reason_said() -> None:
+    config = configure(host=Host(64, 1.5, 1024))
+    assert config.options.workers == 2
+    assert config.why("workers") == "default, auto: 64 CPUs usable, cgroup quota of 1.5"
+    assert configure({"workers": "3"}).why("workers") == "--workers on the command line"
 
 
 def test_a_limit_that_the_system_cannot_hold_is_warned_of() -> None:

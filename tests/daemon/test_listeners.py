@@ -125,6 +125,7 @@ def test_a_second_daemon_is_refused_while_the_app_of_the_first_still_boots(bind:
         socket.create_server(("127.0.0.1", port))
 
 
+@pytest.mark.alone  # it forks
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who may not")
 def test_a_port_that_is_not_permitted_is_refused_with_what_would_be_right() -> None:
     start = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -273,6 +274,7 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     assert line.endswith(f"the folder {tmp_path}/none does not exist")
 
 
+@pytest.mark.alone  # it forks
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who may not")
 def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):

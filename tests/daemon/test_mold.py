@@ -26,6 +26,7 @@ from preforkd.workers.blame import AppError
 from preforkd.workers.channel import INTERNAL, Decoder, Failed, Hello, Message, encode
 
 pytestmark = [
+    pytest.mark.alone,  # it forks
     pytest.mark.skipif(sys.platform != "linux", reason="a preload needs subreapers, which only Linux has"),
     # Tests of servers may have left threads in this process; they hold no lock that a mold would need.
     pytest.mark.filterwarnings("ignore:.*is multi-threaded, use of fork:DeprecationWarning"),

@@ -126,7 +126,9 @@ def test_stopping_is_said_once_whatever_the_way(heard: Heard, phase: Phase) -> N
     assert heard.take("STOPPING") == []
 
 
-@pytest.mark.parametrize("phase", [Phase.BOOTING, *ON_TRIAL, Phase.LEAVING, Phase.STOPPING, Phase.HALTING])
+@pytest.mark.parametrize(
+    "phase", [Phase.BOOTING, *sorted(ON_TRIAL, key=str), Phase.LEAVING, Phase.STOPPING, Phase.HALTING]
+)
 def test_while_it_is_on_the_way_it_asks_for_time_again_and_again(heard: Heard, phase: Phase) -> None:
     notifier = Notifier(Systemd(notify="/notify"), heard)
     for now in (100.0, 101.0, 100.0 + EXTEND_EVERY, 101.0 + EXTEND_EVERY, 100.0 + 2 * EXTEND_EVERY):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 
-from preforkd.daemon.config import Host
+from preforkd.daemon.host import Host
 from preforkd.daemon.options import DECLARATIONS
 from preforkd.daemon.print_config import as_toml
 from tests.daemon.sources import configure

@@ -17,6 +17,8 @@ from preforkd.daemon import spawn as spawning
 from preforkd.daemon.spawn import Child, become_subreaper, die_with, flush_output, spawn, spawn_sibling
 from preforkd.workers import log
 
+pytestmark = pytest.mark.alone  # it forks
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers and parent death signals")
 
 

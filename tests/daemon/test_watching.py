@@ -87,6 +87,7 @@ def test_a_process_that_cannot_be_forked_is_said(
     assert "could not be forked: Resource temporarily unavailable" in caplog.text
 
 
+@pytest.mark.alone  # it forks
 def test_a_saved_file_is_told_with_its_name(tmp_path: Path) -> None:
     pytest.importorskip("watchfiles")
     with selectors.DefaultSelector() as selector:

@@ -259,7 +259,7 @@ def test_the_stack_of_a_worker_that_hangs_is_among_the_events(start: Start, tmp_
     texts = [one["text"] for one in admin.status()["events"]]
     assert any("is ready after" in one for one in texts), "also what the log does not say"
     with Connection(admin.daemon.port) as connection:
-        connection.ask("/block/2.5")
+        connection.ask("/block/4")
 
         def stack() -> str:
             return next((one["text"] for one in admin.status()["events"] if " is here:" in one["text"]), "")

@@ -38,6 +38,7 @@ def stack() -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
+@pytest.mark.parallel
 def test_the_interface_is_found_and_named(start: Start) -> None:
     daemon = start(app=APP)
     assert get(daemon.port).text.startswith("1 ")
@@ -75,6 +76,7 @@ def test_a_stop_under_load_finishes_what_was_accepted(start: Start) -> None:
 # Lifespan
 
 
+@pytest.mark.parallel
 def test_a_startup_that_fails_is_a_failed_boot_with_its_message(start: Start, site: AppFile) -> None:
     site.version("1", receive='await send({"type": "lifespan.startup.failed", "message": "no database"})')
     daemon = start(app=site.target, wait=False, tolerated="Traceback")
@@ -82,6 +84,7 @@ def test_a_startup_that_fails_is_a_failed_boot_with_its_message(start: Start, si
     daemon.wait_log(r"did not boot: lifespan: the app's startup failed: no database")
 
 
+@pytest.mark.parallel
 def test_a_startup_that_raises_is_a_failed_boot_with_its_traceback(start: Start, site: AppFile) -> None:
     site.version("1", send='raise LookupError("no database")')
     daemon = start(app=site.target, wait=False, tolerated="Traceback")
@@ -100,6 +103,7 @@ def test_nothing_is_served_before_the_startup_is_complete(start: Start, site: Ap
     assert get(daemon.port).text.startswith("1 ")
 
 
+@pytest.mark.parallel
 def test_a_startup_that_hangs_is_ended_by_the_startup_timeout(start: Start, site: AppFile) -> None:
     site.version("1", send="await asyncio.sleep(60)")
     daemon = start("--startup-timeout", "1", app=site.target, workers=1, wait=False, tolerated="Fatal Python error")
@@ -107,6 +111,7 @@ def test_a_startup_that_hangs_is_ended_by_the_startup_timeout(start: Start, site
     daemon.wait_log("--startup-timeout")
 
 
+@pytest.mark.parallel
 def test_a_reload_to_an_app_that_does_not_start_leaves_the_old_one_and_its_lifespan(
     start: Start, site: AppFile
 ) -> None:
@@ -132,6 +137,7 @@ def test_a_shutdown_that_hangs_is_cancelled_within_its_budget(start: Start, site
     daemon.wait_log("has not shut down within")
 
 
+@pytest.mark.parallel
 def test_the_health_path_is_answered_before_an_asgi_app(start: Start) -> None:
     daemon = start("--health-path", "/healthz", app=APP)
     with Connection(daemon.port) as connection:

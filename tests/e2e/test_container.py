@@ -138,6 +138,7 @@ def grouped(group: Path, start: Start, tmp_path: Path) -> Daemon:
     return daemon
 
 
+@pytest.mark.parallel
 def test_a_worker_that_the_kernel_killed_for_memory_is_said_to_have_been(grouped: Daemon) -> None:
     known = grouped.worker_pids()
     with Connection(grouped.port) as connection, pytest.raises((NoAnswerError, ResetError)):
@@ -149,6 +150,7 @@ def test_a_worker_that_the_kernel_killed_for_memory_is_said_to_have_been(grouped
     assert grouped.stop() == 0
 
 
+@pytest.mark.parallel
 def test_an_import_that_needs_too_much_memory_is_said_to_have_with_a_mold_too(
     group: Path, start: Start, tmp_path: Path
 ) -> None:
@@ -160,6 +162,7 @@ def test_an_import_that_needs_too_much_memory_is_said_to_have_with_a_mold_too(
     assert daemon.wait_exit() == 0
 
 
+@pytest.mark.parallel
 def test_a_worker_that_somebody_killed_is_not_said_to_have_been_out_of_memory(grouped: Daemon) -> None:
     grouped.signal(signal.SIGKILL, min(grouped.worker_pids()))
     said = grouped.wait_log(r"worker \d \(generation 1\) ended: (.*)")[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -77,17 +78,20 @@ def test_the_workers_of_a_killed_master_are_gone_and_the_port_is_free(start: Sta
     assert successor.stop() == 0
 
 
-def test_a_worker_that_is_told_to_end_finishes_its_request_and_is_replaced(start: Start) -> None:
+@pytest.mark.parallel
+def test_a_worker_that_is_told_to_end_finishes_its_request_and_is_replaced(start: Start, tmp_path: Path) -> None:
     daemon = start()
     with load(daemon.port, expect=r"1 \d+") as result:
-        for _ in range(3):
+        for number in range(3):
             known = daemon.worker_pids()
             victim = min(known)
             (busy,) = daemon.connect_to(victim, 1)
             with busy:
-                busy.ask("/slow/2")  # longer than its successor takes to be ready: until then it serves as before
+                busy.ask(f"/until{tmp_path}/{number}")
                 daemon.signal(signal.SIGTERM, victim)
-                daemon.wait_serving(but=known)
+                daemon.wait_serving(but=known)  # its successor: until that is ready it serves as before
+                daemon.wait_log(rf"\[{victim}\] draining \(term\)")
+                (tmp_path / str(number)).touch()
                 answer = busy.answer()
             assert (answer.text, answer.closes) == (f"1 {victim}", True)
             daemon.wait_workers(2, but={victim})

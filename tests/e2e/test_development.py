@@ -15,6 +15,7 @@ from tests.e2e.daemon import APPS, Daemon, title
 from tests.e2e.websocket_client import RawWebSocket
 
 pytest.importorskip("watchfiles")
+pytestmark = pytest.mark.parallel
 
 
 def watching(start: Start, *arguments: str, app: str, **more: object) -> Daemon:

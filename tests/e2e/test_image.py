@@ -35,7 +35,11 @@ async def app(scope, receive, send):
 """
 
 why = missing()
-pytestmark = pytest.mark.skipif(bool(why), reason=why)
+pytestmark = [
+    pytest.mark.skipif(bool(why), reason=why),
+    pytest.mark.parallel,
+    pytest.mark.together,  # the image is built once
+]
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +116,29 @@ def test_a_stop_by_the_engine_answers_what_is_in_flight(engine: Engine) -> None:
     assert codes == [0]
 
 
-def test_the_cpus_that_the_engine_allows_decide_how_many_workers_there_are(engine: Engine) -> None:
-    container = serving(engine.start(IMAGE, options=["--cpus=0.5"]))
-    assert re.search(r"with 1 worker \(default, auto: \d+ CPUs? usable, cgroup quota of 0.5\)", container.log())
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        pytest.param(["--cpus=0.5"], r"1 worker \(default, auto: \d+ CPUs? usable, cgroup quota of 0.5\)", id="cpus"),
+        pytest.param(
+            ["--cpus=0.5", "--memory=512m"],
+            r"1 worker \(default, auto: \d+ CPUs? usable, cgroup quota of 0.5, "
+            r"cgroup memory limit of 512 MiB for 4 of 128 MiB\)",
+            id="both",
+        ),
+        pytest.param(
+            ["--memory=200m"],
+            r"1 worker \(default, auto: \d+ CPUs? usable, no cgroup quota(, so 8 at most)?, "
+            r"cgroup memory limit of 200 MiB for 1 of 128 MiB\)",
+            id="memory",
+        ),
+    ],
+)
+def test_the_cpus_and_the_memory_that_the_engine_allows_decide_how_many_workers_there_are(
+    engine: Engine, options: list[str], workers: str
+) -> None:
+    container = serving(engine.start(IMAGE, options=options))
+    assert re.search(f"with {workers}", container.log()), container.log()
 
 
 @pytest.fixture

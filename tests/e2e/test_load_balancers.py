@@ -16,7 +16,7 @@ import pytest
 from tests.certificates import Authority, needs_openssl
 from tests.e2e import client
 from tests.e2e.conftest import Start
-from tests.e2e.daemon import BOOT, ROOT, Daemon, free_port, listens
+from tests.e2e.daemon import BOOT, ROOT, SHORT_TRIAL, Daemon, free_port, listens
 from tests.e2e.deadline import until
 from tests.e2e.load import Result, load
 from tests.e2e.websocket_client import RawWebSocket, frame
@@ -123,12 +123,23 @@ def wait_used(balanced: int, instance: Daemon) -> None:
 
 
 @contextmanager
-def loaded(balanced: int) -> Iterator[Result]:
-    """Eight clients, who keep their connections or open new ones, with a POST as every other request; none may fail."""
-    with load(balanced, clients=8, post=2000) as result:
+def loaded(balanced: int, one_shot: int = 4) -> Iterator[Result]:
+    """Eight clients, with a POST as every other request; none may fail.
+
+    Args:
+        balanced: the port of the load balancer.
+        one_shot: how many of them open a connection for each request; the others keep theirs.
+    """
+    with load(balanced, clients=8, one_shot=one_shot, post=2000) as result:
         yield result
     assert result.failed == 0, result.describe()
     assert any(body.endswith(" 2000") for body in result.bodies), "no POST was answered"
+
+
+def wait_share(instance: Daemon) -> None:
+    """Until an instance has answered requests of the load, which its log shows: `wait_used` has seen its own."""
+    since = instance.mark()
+    instance.until(lambda: instance.log()[since:].count('"GET / HTTP/1.1" 200') >= 50, BOOT, "the load's requests")
 
 
 def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *options: str, wait: bool) -> None:
@@ -151,8 +162,7 @@ def rolling_restart(balanced: int, instances: list[Daemon], start: Start, *optio
             if wait:
                 wait_used(balanced, again)
         wait_used(balanced, again)
-        # That was a request of our own; the load is to have its share, which shows in the log only.
-        again.until(lambda: again.log().count('"GET / HTTP/1.1" 200') >= 50, BOOT, "the load's requests")
+        wait_share(again)
     assert result.slowest < 0.9, f"nobody waits longer than for HAProxy's pause: {result.describe()}"
     served = {int(body.split()[1]) for body in result.bodies}
     assert all(served & life for life in lives), "each life of each instance has had its share of the load"
@@ -184,17 +194,19 @@ def without_retries(file: Path) -> Path:
     return file
 
 
+@pytest.mark.parallel
 @pytest.mark.parametrize("retries", [True, False])
 def test_reloads_behind_haproxy_cost_no_request(start: Start, tmp_path: Path, *, retries: bool) -> None:
-    instances = [start(), start()]
+    instances = [start(*SHORT_TRIAL), start(*SHORT_TRIAL)]
     file = HAPROXY if retries else without_retries(tmp_path / "haproxy.cfg")
     with haproxy(instances[0].port, instances[1].port, file) as balanced:
         reloads(balanced, instances)
 
 
+@pytest.mark.parallel
 @pytest.mark.parametrize("retries", [True, False])
 def test_reloads_behind_nginx_cost_no_request(start: Start, tmp_path: Path, *, retries: bool) -> None:
-    instances = [start(), start()]
+    instances = [start(*SHORT_TRIAL), start(*SHORT_TRIAL)]
     text, replaced = re.subn(r"proxy_next_upstream error timeout;", "proxy_next_upstream off;", NGINX.read_text())
     assert replaced == 1
     with nginx(instances[0].port, instances[1].port, tmp_path, "" if retries else text) as balanced:
@@ -221,6 +233,7 @@ def test_a_rolling_restart_behind_nginx_costs_no_request(start: Start, tmp_path:
         rolling_restart(balanced, instances, start, wait=False)
 
 
+@pytest.mark.parallel
 @needs_openssl
 def test_haproxy_and_nginx_speak_tls_to_it_and_verify_it(start: Start, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
@@ -256,6 +269,7 @@ def test_haproxy_and_nginx_speak_tls_to_it_and_verify_it(start: Start, tmp_path:
         assert result.failed == 0, result.describe()
 
 
+@pytest.mark.parallel
 def test_websockets_pass_through_the_configurations_that_are_shipped(start: Start, tmp_path: Path) -> None:
     app = f"{ROOT / 'tests' / 'apps' / 'behind.py'}:app"
     instances = [start(app=app, workers=1), start(app=app, workers=1)]
@@ -268,6 +282,7 @@ def test_websockets_pass_through_the_configurations_that_are_shipped(start: Star
             assert reply.payload == b"hello"
 
 
+@pytest.mark.parallel
 def test_the_other_ways_to_an_instance_that_the_configurations_show_are_accepted(tmp_path: Path) -> None:
     path, text = program("haproxy", "haproxy"), HAPROXY.read_text()
     others = re.findall(r"^    # (server a .*)$", text, re.MULTILINE)

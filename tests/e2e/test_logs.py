@@ -39,8 +39,9 @@ def wait_event(daemon: Daemon, name: str, **fields: object) -> dict[str, Any]:
     return daemon.until(look, 20, f"an event {name} with {fields}")
 
 
+@pytest.mark.parallel
 def test_in_json_every_line_is_an_object_and_the_events_have_their_names(start: Start) -> None:
-    options = ["--log-format", "json", "--capture-output", "--slow-request", "1"]
+    options = ["--log-format", "json", "--capture-output", "--slow-request", "1", "--trial", "1"]
     daemon = start(*options, app=ASGI, workers=2, tolerated="Traceback")
     assert wait_event(daemon, "worker_ready", slot=1, generation=1)["seconds"] > 0
     assert wait_event(daemon, "serving", workers=2)["addresses"] == [f"http://127.0.0.1:{daemon.port}"]
@@ -62,7 +63,7 @@ def test_in_json_every_line_is_an_object_and_the_events_have_their_names(start: 
     assert "most recent call first" in wait_event(daemon, "stacks")["stack"]
     daemon.signal(signal.SIGHUP)
     reload = wait_event(daemon, "reload", result="done", generation=2)
-    assert reload["seconds"] > 4
+    assert reload["seconds"] > 1
     assert wait_event(daemon, "drain", reason="reload")["connections"] >= 0
     assert wait_event(daemon, "worker_exit", generation=1, cause="orderly")["exit_code"] == 0
     wait_event(daemon, "output", stream="stdout", message="imported")

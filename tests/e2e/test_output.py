@@ -24,6 +24,8 @@ from tests.e2e.conftest import COMMAND, Start
 from tests.e2e.daemon import Daemon, listens, scoreboard
 from tests.e2e.watching import Admin
 
+pytestmark = pytest.mark.parallel
+
 LONG = 6000  # of a path: its line is longer than a pipe takes at once for sure
 ENOUGH = ROOM // LONG + 100  # requests whose lines are more than are kept
 LINE = re.compile(r'127\.0\.0\.1 - - \[[^]]+\] "GET /who\?(\d+)(?:=x+)? HTTP/1\.1" 200 \d+ "-" "-"\n')

@@ -24,7 +24,7 @@ import time
 async def app(scope, receive, send):
     assert scope["type"] == "http"
     if scope["path"] == "/block":
-        time.sleep(1.5)
+        time.sleep(2.5)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"x"})
 """
@@ -57,7 +57,7 @@ def test_a_request_that_waits_too_long_for_a_thread_is_told_503_while_the_thread
 @pytest.mark.parametrize("interface", ["asgi", "wsgi on the loop"])
 def test_a_request_that_waits_too_long_for_its_loop_is_told_503(start: Start, tmp_path: Path, interface: str) -> None:
     (path := tmp_path / "blocking.py").write_text(BLOCKING)
-    app, block = (f"{path}:app", "/block") if interface == "asgi" else (WSGI, "/slow/1.5")
+    app, block = (f"{path}:app", "/block") if interface == "asgi" else (WSGI, "/slow/2.5")
     for limit, status in (("0.5", 503), ("10", 200)):
         daemon = start("--threads", "0", "--limit-queue-time", limit, app=app, workers=1, tolerated="Traceback")
         with ExitStack() as stack:

@@ -70,6 +70,7 @@ def wait_version(daemon: Daemon, wanted: str) -> None:
 # What it is for
 
 
+@pytest.mark.parallel
 def test_the_workers_are_the_masters_children_and_the_mold_is_beside_them(preloaded: partial[Daemon]) -> None:
     daemon = preloaded()
     children = sorted(title(child) for child in psutil.Process(daemon.pid).children())
@@ -83,6 +84,7 @@ def test_the_workers_are_the_masters_children_and_the_mold_is_beside_them(preloa
     daemon.wait_gone(0.1)
 
 
+@pytest.mark.parallel
 def test_the_app_is_imported_once_for_all_workers_and_what_it_prints_is_printed_once(
     preloaded: partial[Daemon], tmp_path: Path
 ) -> None:
@@ -93,6 +95,7 @@ def test_the_app_is_imported_once_for_all_workers_and_what_it_prints_is_printed_
     assert len(re.findall("^imported in", daemon.log(), re.MULTILINE)) == 1
 
 
+@pytest.mark.parallel
 def test_the_workers_share_the_memory_of_the_import(preloaded: partial[Daemon], start: Start) -> None:
     app = f"{APPS / 'heavy.py'}:Site"
     shared, alone = (_memory(daemon(app=app, workers=4)) for daemon in (preloaded, start))
@@ -157,6 +160,7 @@ def test_a_killed_worker_is_replaced_without_another_import(preloaded: partial[D
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_scaling_takes_workers_from_the_mold(preloaded: partial[Daemon]) -> None:
     daemon = preloaded()
     mold = the_mold(daemon)
@@ -211,6 +215,7 @@ def test_a_broken_deploy_leaves_the_old_code_serving(preloaded: partial[Daemon],
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 @pytest.mark.parametrize(
     ("first", "said"),
     [(SLOW.format(60), "not ready within"), ("os._exit(9)", "exit code 9"), ("1 +", "SyntaxError")],
@@ -290,6 +295,7 @@ def test_an_upgrade_begins_with_a_new_mold(preloaded: partial[Daemon], tmp_path:
 # A boot that fails, or takes long
 
 
+@pytest.mark.parallel
 def test_an_app_that_fails_at_import_ends_the_start_with_3_and_one_message(preloaded: partial[Daemon]) -> None:
     daemon = preloaded(app=f"{APPS / 'broken.py'}:Site", workers=4, wait=False, tolerated="Traceback")
     assert daemon.wait_exit() == 3
@@ -299,6 +305,7 @@ def test_an_app_that_fails_at_import_ends_the_start_with_3_and_one_message(prelo
     assert re.search(r"broken\.py:10: RuntimeError: broken on purpose", log), log
 
 
+@pytest.mark.parallel
 def test_an_import_that_ends_its_process_ends_the_start_with_3(preloaded: partial[Daemon], tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     app.version("1", "os._exit(9)")
@@ -308,6 +315,7 @@ def test_an_import_that_ends_its_process_ends_the_start_with_3(preloaded: partia
     assert "exit code 9" in daemon.log()
 
 
+@pytest.mark.parallel
 def test_an_import_that_takes_too_long_ends_the_start_with_3_and_shows_where_it_is(preloaded: partial[Daemon]) -> None:
     app = f"{APPS / 'slow_import.py'}:Site"
     daemon = preloaded("--startup-timeout", "0.5", app=app, workers=4, wait=False, tolerated="Fatal Python error")
@@ -330,6 +338,7 @@ def test_a_stop_during_the_import_is_obeyed_at_once(
     daemon.wait_gone(AT_ONCE)
 
 
+@pytest.mark.parallel
 def test_a_stop_during_the_import_of_a_reload_drains_the_workers(preloaded: partial[Daemon], tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = preloaded(app=app.target)
@@ -363,6 +372,7 @@ def test_term_at_any_moment_is_orderly(preloaded: partial[Daemon], tmp_path: Pat
 # Deaths
 
 
+@pytest.mark.parallel
 def test_a_killed_mold_harms_nothing_and_the_next_worker_gets_another(
     preloaded: partial[Daemon], tmp_path: Path
 ) -> None:
@@ -385,6 +395,7 @@ def test_a_killed_mold_harms_nothing_and_the_next_worker_gets_another(
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_a_mold_and_all_its_workers_killed_together_are_back(preloaded: partial[Daemon]) -> None:
     daemon = preloaded()
     known = {the_mold(daemon), *daemon.worker_pids()}
@@ -420,6 +431,7 @@ def test_the_port_is_closed_by_a_stop_at_once_though_a_request_goes_on(preloaded
     assert daemon.wait_exit() == 0
 
 
+@pytest.mark.parallel
 def test_a_worker_that_is_told_to_end_is_replaced(preloaded: partial[Daemon]) -> None:
     daemon = preloaded()
     known = daemon.worker_pids()
@@ -438,6 +450,7 @@ def test_orphans_that_the_master_adopts_are_reaped_and_never_mistaken_for_worker
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN])
 def test_a_mold_ignores_what_is_the_masters_business(preloaded: partial[Daemon], signum: signal.Signals) -> None:
     daemon = preloaded()
@@ -460,6 +473,7 @@ def _warned(preloaded: partial[Daemon], tmp_path: Path, first: str) -> Iterator[
     yield from re.findall("WARNING mold.*", daemon.log())
 
 
+@pytest.mark.parallel
 def test_threads_alive_after_the_import_are_named_in_one_warning(preloaded: partial[Daemon], tmp_path: Path) -> None:
     threads = "import threading\nfor name in ('ticker', 'poller'):\n"
     threads += "    threading.Thread(target=time.sleep, args=(60,), name=name, daemon=True).start()"
@@ -467,10 +481,12 @@ def test_threads_alive_after_the_import_are_named_in_one_warning(preloaded: part
     assert "2 threads started at import: ticker, poller; they do not exist in the workers" in warning
 
 
+@pytest.mark.parallel
 def test_an_app_that_starts_nothing_is_not_warned_of(preloaded: partial[Daemon], tmp_path: Path) -> None:
     assert list(_warned(preloaded, tmp_path, "")) == []
 
 
+@pytest.mark.parallel
 def test_connections_made_by_the_import_are_warned_of(preloaded: partial[Daemon], tmp_path: Path) -> None:
     (warning,) = _warned(preloaded, tmp_path, "import socket\nDATABASE = socket.socketpair()")
     assert "opened at import: 2 sockets, which all workers share" in warning

@@ -45,6 +45,7 @@ def test_ten_workers_that_have_had_their_requests_are_replaced_and_no_request_fa
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_one_worker_alone_is_replaced_without_a_gap(start: Start) -> None:
     daemon = start("--max-requests", "100", "--max-requests-jitter", "0", workers=1)
     with load(daemon.port, expect=r"1 \d+") as result:

@@ -106,6 +106,7 @@ def test_a_request_of_an_old_worker_is_completed_by_it(start: Start, tmp_path: P
         connection.expect_close()
 
 
+@pytest.mark.parallel
 def test_same_size_within_the_same_second_is_new_code_too(start: Start, tmp_path: Path) -> None:
     # The byte code that Python caches is checked by size and by the time in whole seconds.
     app = AppFile(tmp_path)
@@ -116,6 +117,7 @@ def test_same_size_within_the_same_second_is_new_code_too(start: Start, tmp_path
         wait_version(daemon, number)
 
 
+@pytest.mark.parallel
 def test_a_broken_deploy_leaves_the_old_code_serving(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target, tolerated="Traceback")
@@ -135,6 +137,7 @@ def test_a_broken_deploy_leaves_the_old_code_serving(start: Start, tmp_path: Pat
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_a_removed_app_leaves_the_old_code_serving(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target)
@@ -150,6 +153,7 @@ def test_a_removed_app_leaves_the_old_code_serving(start: Start, tmp_path: Path)
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_reloads_faster_than_boots_end_with_the_newest_code(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target)

@@ -12,6 +12,8 @@ from tests.e2e.client import Connection, get
 from tests.e2e.conftest import Start
 from tests.e2e.load import load
 
+pytestmark = pytest.mark.parallel
+
 REQUESTS, CONNECTIONS = 20_000, 50
 
 

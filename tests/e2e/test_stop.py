@@ -118,7 +118,7 @@ def test_a_request_that_takes_too_long_is_cut_at_the_end_of_the_budget(start: St
 
 
 def test_a_blocked_worker_is_killed_at_the_end_of_the_budget(start: Start) -> None:
-    daemon = start("--graceful-timeout", "1", "--shutdown-timeout", "1")
+    daemon = start("--graceful-timeout", "0.5", "--shutdown-timeout", "0.5")
     with Connection(daemon.port) as connection:
         connection.ask("/block/60")
         daemon.wait_log("hangs")
@@ -147,17 +147,17 @@ def at_two_workers(daemon: Daemon, stack: ExitStack) -> tuple[Connection, Connec
 
 
 def test_a_stop_beside_a_blocked_worker_refuses_new_clients_and_finishes_the_rest(start: Start) -> None:
-    daemon = start("--graceful-timeout", "3", "--shutdown-timeout", "1")
+    daemon = start("--graceful-timeout", "1.5", "--shutdown-timeout", "0.5")
     with ExitStack() as stack:
         blocked, busy = at_two_workers(daemon, stack)
         blocked.ask("/block/60")
         daemon.wait_log("hangs")
-        busy.ask("/slow/1")
+        busy.ask("/slow/0.7")
         daemon.signal(signal.SIGTERM)
         wait_refused(daemon)
         answer = busy.answer()
         assert (answer.status, answer.closes) == (200, True)
-        daemon.wait_exit(6)
+        daemon.wait_exit(4)
     daemon.wait_gone(AT_ONCE)
 
 

@@ -134,14 +134,14 @@ def test_the_option_says_which_streams_are_told_at_once(start: Start, option: li
 
 
 def test_a_stream_is_told_by_the_same_rule_when_its_worker_stands_by_first(start: Start) -> None:
-    daemon = start("--graceful-timeout", "7", app=APP, workers=1)
+    daemon = start("--trial", "3", "--graceful-timeout", "5", app=APP, workers=1)
     with open_stream(daemon, "/text/listens", within=20) as text:
         daemon.signal(signal.SIGHUP)
         took_over = logged_at(daemon, r"worker 0 \(generation 2\) is ready")
         with pytest.raises(TruncatedError):
             text.answer()
         told = logged_at(daemon, "told 1 stream")
-    assert 5 < told - took_over < 6.2, "a fifth before the end, 5.6 s; not a fifth of what the standby has left, 6.6 s"
+    assert 3.4 < told - took_over < 4.5, "a fifth before the end, 4 s; not a fifth of what the standby has left, 4.6 s"
     daemon.wait_log("reload done")
 
 

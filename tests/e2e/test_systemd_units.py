@@ -18,10 +18,13 @@ from tests.e2e.daemon import free_port
 from tests.e2e.deadline import until
 from tests.e2e.engine import SCOPE, missing
 from tests.e2e.load import load
+from tests.e2e.test_load_balancers import loaded, nginx
+from tests.e2e.test_nginx_without_retries import without_retries
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
 SERVICE = "preforkd@shop.service"
+SECOND = "preforkd@second.service"
 PROGRAM = """#!{python}
 import sys
 sys.path[:0] = ["/opt/preforkd/lib", "/opt/preforkd/site-packages"]
@@ -29,19 +32,26 @@ from preforkd.daemon.{module} import main
 sys.exit(main())
 """
 APP = """
-import asyncio
+import asyncio, os
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
+        body = b"VERSION 0"
+        if scope["method"] == "POST":
+            size, message = 0, {"more_body": True}
+            while message.get("more_body"):
+                message = await receive()
+                size += len(message.get("body", b""))
+            body += b" %d %d" % (os.getpid(), size)
         await asyncio.sleep(1 if scope["path"] == "/slow" else 0)
         await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.body", "body": b"VERSION 0"})
+        await send({"type": "http.response.body", "body": body})
 """
 OWN_PYTHON = sys.base_prefix != "/usr"
 """The interpreter is none of the system's: it may lie in a home, which the unit does not see."""
 # The limit of open files is what a sandbox may allow, the watchdog what a test can wait for; an interpreter that was
 # not installed for the system finds its library where it is shown.
-DROP_IN = "[Service]\nLimitNOFILE=4096\nWatchdogSec=2\nEnvironment=LD_LIBRARY_PATH=/opt/preforkd/python/lib\n"
+DROP_IN = "[Service]\nLimitNOFILE=4096\nWatchdogSec=4\nEnvironment=LD_LIBRARY_PATH=/opt/preforkd/python/lib\n"
 
 
 def why_not() -> str:
@@ -51,14 +61,23 @@ def why_not() -> str:
 
 
 why = why_not()
-pytestmark = pytest.mark.skipif(bool(why), reason=why)
+pytestmark = [
+    pytest.mark.skipif(bool(why), reason=why),
+    pytest.mark.parallel,
+    pytest.mark.together,  # the machine is booted once
+]
+
+
+def socket_of(service: str) -> str:
+    """The socket unit of a service."""
+    return f"{service.removesuffix('.service')}.socket"
 
 
 class Machine:
-    """A container whose first process is systemd, with the units of deploy/systemd for one app."""
+    """A container whose first process is systemd, with the units of deploy/systemd for two instances of one app."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port, self.second_port = free_port(), free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="preforkd-systemd-"))
         self.name = f"preforkd-systemd-{os.getpid()}"
         self._mounts: list[Path] = []
@@ -103,12 +122,11 @@ class Machine:
             (units / name).symlink_to("/dev/null")
         for path in UNITS.glob("preforkd@.*"):
             shutil.copy(path, units)
-        for name, text in (
-            (SERVICE, DROP_IN),
-            ("preforkd@shop.socket", f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{self.port}\n"),
-        ):
-            (units / f"{name}.d").mkdir()
-            (units / f"{name}.d" / "test.conf").write_text(text)
+        for service, port in ((SERVICE, self.port), (SECOND, self.second_port)):
+            address = f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n"
+            for name, text in ((service, DROP_IN), (socket_of(service), address)):
+                (units / f"{name}.d").mkdir()
+                (units / f"{name}.d" / "test.conf").write_text(text)
         python = Path(sys.executable).resolve()
         if OWN_PYTHON:
             python = Path("/opt/preforkd/python") / python.relative_to(sys.base_prefix)
@@ -120,7 +138,8 @@ class Machine:
             program.chmod(0o755)
         (self.root / "etc" / "preforkd").mkdir()
         text = 'app = "/srv/app.py:app"\nbind = ["systemd:web"]\nworkers = 2\n'
-        (self.root / "etc" / "preforkd" / "shop.toml").write_text(text)
+        for name in ("shop", "second"):
+            (self.root / "etc" / "preforkd" / f"{name}.toml").write_text(text)
         self.write_app(APP)
 
     def write_app(self, text: str) -> None:
@@ -178,21 +197,21 @@ def machine() -> Iterator[Machine]:
 
 @pytest.fixture
 def served(machine: Machine) -> Iterator[Machine]:
-    machine.ordered("start", "preforkd@shop.socket")
+    machine.ordered("start", socket_of(SERVICE))
     machine.ordered("start", SERVICE)
     yield machine
-    machine.systemctl("stop", "preforkd@shop.socket", SERVICE)
+    machine.systemctl("stop", socket_of(SERVICE), SERVICE)
     machine.systemctl("reset-failed")
     machine.write_app(APP)
 
 
 def test_the_first_connection_starts_the_service_and_is_answered(machine: Machine) -> None:
-    machine.ordered("start", "preforkd@shop.socket")
+    machine.ordered("start", socket_of(SERVICE))
     assert machine.show("ActiveState") == "inactive"
     assert get(machine.port).text == "VERSION 0"
     assert machine.show("ActiveState") == "active"
     assert machine.show("StatusText") == "serving: 2 of 2 workers ready (generation 1)"
-    machine.ordered("stop", "preforkd@shop.socket", SERVICE)
+    machine.ordered("stop", socket_of(SERVICE), SERVICE)
     assert machine.show("Result") == "success"
 
 
@@ -223,6 +242,19 @@ def test_a_restart_under_load_loses_nothing_whomever_systemd_signals(served: Mac
     assert result.failed == 0, result.describe()
     served.execute("rm", conf)
     served.ordered("daemon-reload")
+
+
+def test_restarts_one_after_the_other_behind_an_nginx_that_tries_nothing_again_lose_nothing(
+    served: Machine, tmp_path: Path
+) -> None:
+    served.ordered("start", socket_of(SECOND))
+    served.ordered("start", SECOND)
+    with nginx(served.port, served.second_port, tmp_path, without_retries()) as balanced, loaded(balanced) as result:
+        for service in (SERVICE, SECOND):
+            served.ordered("restart", service)
+    workers = {body.split()[2] for body in result.bodies if len(body.split()) == 4}
+    assert len(workers) > 4, f"two workers of each life of an instance, at least three of which have served: {workers}"
+    served.ordered("stop", socket_of(SECOND), SECOND)
 
 
 def test_a_master_that_stands_still_is_replaced_by_the_watchdog(served: Machine) -> None:

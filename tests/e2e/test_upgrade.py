@@ -43,6 +43,7 @@ def test_ten_upgrades_under_load_fail_no_request_and_keep_the_pid(start: Start, 
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_a_request_of_an_old_worker_survives_the_exchange_of_the_program(start: Start, tmp_path: Path) -> None:
     daemon = start()
     with Connection(daemon.port) as connection:
@@ -54,6 +55,7 @@ def test_a_request_of_an_old_worker_survives_the_exchange_of_the_program(start: 
     assert (answer.text, answer.closes) == (old, True)
 
 
+@pytest.mark.parallel
 def test_a_new_program_that_does_not_start_changes_nothing(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("from preforkd.daemon.cli import main\n\nmain()\n")
@@ -71,6 +73,7 @@ def test_a_new_program_that_does_not_start_changes_nothing(start: Start, tmp_pat
     assert daemon.stop() == 0
 
 
+@pytest.mark.parallel
 def test_an_app_that_does_not_boot_changes_nothing(start: Start, tmp_path: Path) -> None:
     app = AppFile(tmp_path)
     daemon = start(app=app.target, tolerated="Traceback")

@@ -25,6 +25,7 @@ MODES = ["0", "1", "3"]
 every_mode = pytest.mark.parametrize("threads", MODES)
 
 
+@pytest.mark.parallel
 @every_mode
 def test_a_wsgi_app_is_found_by_itself_and_served(start: Start, threads: str) -> None:
     daemon = start("--threads", threads, app=SITE)
@@ -42,6 +43,7 @@ def test_a_wsgi_app_is_found_by_itself_and_served(start: Start, threads: str) ->
     assert (said["REMOTE_ADDR"], said["QUERY_STRING"], said["wsgi.multithread"]) == ("127.0.0.1", "a=b", threads == "3")
 
 
+@pytest.mark.parallel
 @every_mode
 def test_a_websocket_is_refused_in_one_line_and_without_the_app(start: Start, threads: str) -> None:
     daemon = start("--threads", threads, app=SITE, workers=1)
@@ -57,6 +59,7 @@ def test_a_websocket_is_refused_in_one_line_and_without_the_app(start: Start, th
     assert daemon.log().count("WebSocket is not served") == 1
 
 
+@pytest.mark.parallel
 def test_one_thread_is_the_default_and_the_interface_can_be_given(start: Start) -> None:
     daemon = start("--interface", "wsgi", app=SITE, workers=1)
     threads = psutil.Process(daemon.workers()[0].pid).num_threads()
@@ -64,6 +67,7 @@ def test_one_thread_is_the_default_and_the_interface_can_be_given(start: Start) 
     assert psutil.Process(more.workers()[0].pid).num_threads() == threads + 4
 
 
+@pytest.mark.parallel
 def test_a_root_path_is_the_script_name(start: Start) -> None:
     daemon = start("--root-path", "/mounted", app=SITE, workers=1)
     for path in ("/mounted/describe", "/describe"):
@@ -71,6 +75,7 @@ def test_a_root_path_is_the_script_name(start: Start) -> None:
         assert (said["SCRIPT_NAME"], said["PATH_INFO"]) == ("/mounted", "/describe")
 
 
+@pytest.mark.parallel
 @every_mode
 def test_an_app_that_fails_or_calls_exit_is_answered_500_and_the_worker_stays(start: Start, threads: str) -> None:
     daemon = start("--threads", threads, app=SITE, workers=1, tolerated="Traceback")
@@ -181,6 +186,7 @@ def test_slow_uploads_leave_other_clients_unharmed_with_one_thread(start: Start)
             connection.close()
 
 
+@pytest.mark.parallel
 def test_the_access_log_has_the_bytes_and_status_of_wsgi_responses(start: Start) -> None:
     daemon = start("--threads", "1", app=SITE, workers=1)
     get(daemon.port, "/large/1234?q")

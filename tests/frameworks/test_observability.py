@@ -17,6 +17,7 @@ from tests.e2e.daemon import APPS, EXAMPLES, Daemon
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 pytest.importorskip("opentelemetry.instrumentation.asgi")
 pytest.importorskip("sentry_sdk")
+pytestmark = pytest.mark.parallel
 APP = f"{APPS / 'frameworks' / 'traced_app.py'}:app"
 
 

@@ -133,6 +133,7 @@ def test_lost_lines_are_told_when_it_flows_again_also_with_another_configuration
     assert "lost" not in os.read(full_pipe, 1 << 20).decode()
 
 
+@pytest.mark.alone  # it forks
 def test_a_child_has_nothing_of_what_its_parent_has_still_to_write(full_pipe: int) -> None:
     log.configure("master")
     log.LOGGER.error("the parent's")

@@ -6,6 +6,8 @@ import os
 import time
 from itertools import pairwise
 
+import pytest
+
 from preforkd.workers.scoreboard import (
     CELLS,
     CLASSES,
@@ -25,6 +27,7 @@ from preforkd.workers.scoreboard import (
 )
 
 
+@pytest.mark.alone  # it forks
 def test_what_a_child_writes_its_parent_reads() -> None:
     board = Scoreboard()
     pid = os.fork()

@@ -92,6 +92,7 @@ def test_the_compiled_form_refuses_what_is_no_request() -> None:
             count(*arguments)
 
 
+@pytest.mark.alone  # it forks
 def test_what_a_killed_worker_has_counted_is_there() -> None:
     board = Scoreboard()
     pid = os.fork()
@@ -102,6 +103,7 @@ def test_what_a_killed_worker_has_counted_is_there() -> None:
     assert board.row(0).cells[Field.DURATIONS + 2 * CELLS] == 1
 
 
+@pytest.mark.alone  # it forks
 @pytest.mark.parametrize("make", FORMS)
 def test_what_the_app_forks_counts_nothing_and_lets_the_page_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     if make(Scoreboard().row(0).cells) is None:

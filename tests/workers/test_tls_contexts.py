@@ -106,6 +106,7 @@ def test_ciphers_and_authorities_that_cannot_be_used_are_said(authority: Authori
         make_context(Profile(good, ca_certs="-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
 
 
+@pytest.mark.alone  # it forks
 def test_what_is_new_is_served_by_other_processes_when_they_renew(authority: Authority) -> None:
     first, second = material(authority, "first"), material(authority, "second")
     contexts = Contexts({"a:1": Profile((first,)), "b:1": Profile((first,))})

@@ -94,6 +94,7 @@ def test_a_long_line_waits_for_room_for_all_of_it(
     way.close()
 
 
+@pytest.mark.alone  # it forks
 def test_a_fork_does_not_share_the_pipe_that_is_spliced_from(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
