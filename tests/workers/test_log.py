@@ -185,14 +185,15 @@ def app_logging() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:], root.level, logging.getLogRecordFactory()
     loggers = logging.Logger.manager.loggerDict
-    disabled = {name for name, one in loggers.items() if isinstance(one, logging.Logger) and one.disabled}
+    known = {name: (one.disabled, one.level) for name, one in loggers.items() if isinstance(one, logging.Logger)}
     yield
     logging.disable(logging.NOTSET)
     root.handlers[:], root.level = before[:2]
     logging.setLogRecordFactory(before[2])
     for name, one in loggers.items():
         if isinstance(one, logging.Logger):
-            one.disabled = name in disabled
+            one.disabled, level = known.get(name, (False, logging.NOTSET))
+            one.setLevel(level)
 
 
 def refuse(*_arguments: object, **_keywords: object) -> logging.LogRecord:
