@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from math import inf
 from statistics import mean
 
 import psutil
@@ -44,12 +45,17 @@ def held_by(daemon: Daemon) -> int:
     return sum(one.status == psutil.CONN_ESTABLISHED for worker in workers for one in worker.net_connections("tcp"))
 
 
-def unevenness(open_connections: Opening, daemon: Daemon, workers: Collection[int]) -> float:
-    """The busiest worker's share over the mean: the best of three tries.
+def unevenness(open_connections: Opening, daemon: Daemon, workers: Collection[int], even: float) -> float:
+    """The busiest worker's share over the mean: the best of three tries, or the first that is even.
 
     The promise is about how the workers share; a busy machine that lets one of them wait for a CPU only adds to it.
     """
-    return min(_unevenness(open_connections, daemon, workers) for _ in range(3))
+    best = inf
+    for _ in range(3):
+        best = min(best, _unevenness(open_connections, daemon, workers))
+        if best <= even:
+            break
+    return best
 
 
 def _unevenness(open_connections: Opening, daemon: Daemon, workers: Collection[int]) -> float:
@@ -63,7 +69,7 @@ def _unevenness(open_connections: Opening, daemon: Daemon, workers: Collection[i
 @pytest.mark.parametrize("open_connections", [one_after_another, in_one_burst])
 def test_connections_are_shared_evenly(start: Start, open_connections: Opening) -> None:
     daemon = start(workers=WORKERS)
-    assert unevenness(open_connections, daemon, daemon.worker_pids()) <= EVEN
+    assert unevenness(open_connections, daemon, daemon.worker_pids(), EVEN) <= EVEN
 
 
 @pytest.mark.parametrize("at_a_time", [1, 16])
@@ -74,7 +80,7 @@ def test_a_burst_behind_short_connections_is_shared_evenly(start: Start, at_a_ti
         asyncio.run(short_connections(daemon.port, at_a_time))
         return in_one_burst(daemon, stack)
 
-    assert unevenness(behind_short_ones, daemon, daemon.worker_pids()) <= EVEN_BEHIND_SHORT_ONES
+    assert unevenness(behind_short_ones, daemon, daemon.worker_pids(), EVEN_BEHIND_SHORT_ONES) <= EVEN_BEHIND_SHORT_ONES
 
 
 async def short_connections(port: int, at_a_time: int) -> None:
@@ -97,4 +103,7 @@ def test_a_hung_worker_gets_no_share(start: Start) -> None:
         hung = int(victim.get().text.split()[1])
         victim.ask("/block/60")
         daemon.wait_log("hangs")
-        assert unevenness(one_after_another, daemon, daemon.worker_pids() - {hung}) <= EVEN_BESIDE_A_HUNG_ONE
+        assert (
+            unevenness(one_after_another, daemon, daemon.worker_pids() - {hung}, EVEN_BESIDE_A_HUNG_ONE)
+            <= EVEN_BESIDE_A_HUNG_ONE
+        )
