@@ -187,9 +187,9 @@ def running(form: str) -> Iterator[None]:
         compiled.choose(before)
 
 
-def both(run: Callable[[], object]) -> tuple[object, object]:
+def both(run: Callable[..., object], given: Circumstances, *arguments: object) -> tuple[object, object]:
     """What comes of something in the pure form, and in the compiled one."""
     with running("pure"):
-        pure = run()
+        pure = run(circumstances(given), *arguments)
     with running("compiled"):
-        return pure, run()
+        return pure, run(circumstances(given), *arguments)

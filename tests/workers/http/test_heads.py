@@ -48,6 +48,15 @@ STATUSES: list[Any] = [
 BODIES: list[Any] = [b"", b"Hello, World", b"x" * 40000, bytearray(b"abc"), memoryview(b"abcd"), "text", None, 5]
 
 
+OTHERWISE: list[tuple[str, Any]] = [
+    ("method", "HEAD"), ("version", HttpVersion10), ("keep_alive", False), ("keep_alive", None), ("keep_alive", 1),
+    ("should_close", True), ("id_line", b"X-Request-Id: 7\r\n"), ("persistent", False), ("corked", False),
+    ("paused", True), ("continue_is_due", True), ("rest_may_be_long", True), ("state", ConnectionState.CLOSING),
+    ("is_over", True), ("is_closing", True),
+]  # fmt: skip
+SENT: list[Step] = [("send_headers", (), {}), ("write", (b"Hello, World",), {}), ("write_eof", (), {})]
+
+
 class Text(str):
     __slots__ = ()
 
@@ -136,8 +145,8 @@ def test_the_seeds_class(
     given: Circumstances, status: Any, options: dict[str, Any], fields: list[Any], steps: list[Step], rest: list[Step]
 ) -> None:
     all_steps = [*(("add_header", pair, {}) for pair in fields), *steps, *rest]
-    pure, compiled = both(lambda: of_class(circumstances(given), (status,), options, all_steps))
-    assert compiled == pure
+    pure, ours = both(of_class, given, (status,), options, all_steps)
+    assert ours == pure
 
 
 def encoded(pair: Any) -> Any:
@@ -174,8 +183,8 @@ messages: st.SearchStrategy[Any] = st.one_of(
 @settings(deadline=None, max_examples=300)
 @given(given_circumstances, st.tuples(starts, body_messages).map(list) | st.lists(messages, max_size=4))
 def test_asgi(given: Circumstances, messages: list[Any]) -> None:
-    pure, compiled = both(lambda: of_asgi(circumstances(given), messages))
-    assert compiled == pure
+    pure, ours = both(of_asgi, given, messages)
+    assert ours == pure
 
 
 @settings(deadline=None, max_examples=300)
@@ -187,8 +196,75 @@ def test_asgi(given: Circumstances, messages: list[Any]) -> None:
     sent | bodies.map(lambda body: [("send_whole", (body,), {})]),
 )  # fmt: skip
 def test_wsgi(given: Circumstances, status: Any, fields: Any, steps: list[Step]) -> None:
-    pure, compiled = both(lambda: of_wsgi(circumstances(given), status, fields, steps))
-    assert compiled == pure
+    pure, ours = both(of_wsgi, given, status, fields, steps)
+    assert ours == pure
+
+
+def started(status: Any, *pairs: Any) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": list(pairs)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_with_each_value(name: str) -> None:
+    last = {"type": "http.response.body", "body": b"Hello, World"}
+    for value in VALUES:
+        for more in ([], [("Content-Length", "12")]):
+            fields = [*more, (name, value)]
+            raw = [encoded(pair) for pair in fields]
+            steps: list[Step] = [("add_header", pair, {}) for pair in fields]
+            for pure, ours in (
+                both(of_class, Circumstances(), (200,), {}, [*steps, *SENT]),
+                both(of_asgi, Circumstances(), [started(200, *raw), last]),
+                both(of_wsgi, Circumstances(), "200 OK", fields, SENT),
+            ):
+                assert ours == pure, (name, value, more)
+
+
+@pytest.mark.parametrize("given", [Circumstances(), *(Circumstances(**{name: value}) for name, value in OTHERWISE)])
+@pytest.mark.parametrize("status", [200, 404, 204, 205, 304, 103, 101, 299, True, 10**30])
+def test_each_status_in_each_circumstance(given: Circumstances, status: Any) -> None:
+    length = ("Content-Length", "12")
+    has_length: Step = ("add_header", length, {})
+    closes: Step = ("force_close", (), {})
+    changes: Step = ("__setattr__", ("status", status), {})
+    for body in BODIES:
+        whole: Step = ("send_whole", (body,), {})
+        parts: list[Step] = [("send_headers", (), {}), ("write", (body,), {}), ("write_eof", (), {})]
+        for pure, ours in (
+            both(of_class, given, (status,), {}, [whole]),
+            both(of_class, given, (200,), {}, [changes, has_length, whole]),
+            both(of_class, given, (status,), {}, [has_length, *parts]),
+            both(of_class, given, (200,), {}, [has_length, changes, *parts]),
+            both(of_class, given, (status,), {}, [closes, *parts]),
+            both(of_wsgi, given, f"{status} OK", [length], [whole]),
+            both(of_wsgi, given, f"{status} OK", [], [whole, whole]),
+        ):
+            assert ours == pure, body
+
+
+@pytest.mark.parametrize("given", [Circumstances(), *(Circumstances(**{name: value}) for name, value in OTHERWISE)])
+@pytest.mark.parametrize("status", [200, 404, 204, 304, 103, 299, True, 10**30])
+def test_each_message_in_each_circumstance(given: Circumstances, status: Any) -> None:
+    first = started(status, (b"content-length", b"12"))
+    for body in BODIES:
+        for part in ({}, {"more_body": True}, {"more_body": 0}):
+            second, third = {"type": "http.response.body", "body": body, **part}, {"type": "http.response.body"}
+            for messages in (
+                [first, second, third],
+                [second, first],
+                [first, first],
+                [started(status), second, third],
+                [{**first, "trailers": True}, second, third],
+            ):
+                pure, ours = both(of_asgi, given, messages)
+                assert ours == pure, messages
+
+
+def test_nothing_is_said_of_a_response_that_has_gone_out() -> None:
+    steps: list[Step] = [("send_whole", (b"abc",), {}), ("add_header", ("X", "y"), {}), *SENT]
+    pure, ours = both(of_class, Circumstances(), (200,), {}, steps)
+    assert ours == pure
+    assert "the headers have been sent already" in str(ours)
 
 
 def test_a_field_with_the_requests_id_has_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,10 +272,10 @@ def test_a_field_with_the_requests_id_has_any_name(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fields, "_MEANINGS", {})
     given = Circumstances(id_line=b"X-Trace: ours\r\n")
     message = {"type": "http.response.start", "status": 200, "headers": [(b"X-TRACE", b"mine"), (b"X-Other", b"1")]}
-    pure, compiled = both(lambda: of_asgi(circumstances(given), [message, {"type": "http.response.body"}]))
-    assert compiled == pure
-    assert "ours" not in str(compiled)
-    assert "X-TRACE: mine" in str(compiled)
+    pure, ours = both(of_asgi, given, [message, {"type": "http.response.body"}])
+    assert ours == pure
+    assert "ours" not in str(ours)
+    assert "X-TRACE: mine" in str(ours)
 
 
 def test_the_usual_response_is_not_left_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
