@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not with_daemon and item.get_closest_marker("alone") is None:
             item.add_marker(pytest.mark.parallel)
     items.sort(key=lambda item: item.get_closest_marker("together") is None)
+
+
+@pytest.fixture
+def pure_form() -> Iterator[None]:
+    """Have the pure form run, for what there is in no other: its memories."""
+    before = compiled.form()
+    compiled.choose("pure")
+    yield
+    compiled.choose(before)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Whether the compiled form of the parser is there; for those who must not load it, as the master."""
+"""Whether the compiled forms are there; for those who must not load them, as the master."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from importlib.util import find_spec
 
 
 def parser_is_built() -> bool:
-    """Whether `_parsing.c` was compiled for this interpreter."""
-    return find_spec("preforkd.workers.http._parsing") is not None
+    """Whether `_parsing.c`, and with it `_heads.c`, was compiled for this interpreter."""
+    return all(find_spec(f"preforkd.workers.http.{name}") is not None for name in ("_parsing", "_heads"))

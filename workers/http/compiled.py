@@ -1,6 +1,7 @@
-"""The compiled form of the parser (`_parsing.c`), where it was built; `parsing.py` is the reference and runs without.
+"""The compiled forms of the parser (`_parsing.c`) and of responses (`_heads.c`), where they were built.
 
-An operator chooses with `--parser`; without the daemon the compiled form runs if it is there.
+The code in Python is the reference and runs without. An operator chooses with `--parser`; without the daemon the
+compiled forms run if they are there.
 
 Attributes:
     usual_head: of `_parsing`: takes the bytes of a head, and the limits for the number of fields and for the size of a
@@ -11,32 +12,43 @@ Attributes:
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from preforkd.workers.http import fields
+from preforkd.workers.http.clock import clock
+from preforkd.workers.http.done import DONE
 from preforkd.workers.http.message import HttpVersion11, RequestMessage
 from preforkd.workers.http.names import FORWARDING, MEANT, METHODS, PLAIN, REQUEST_IDS
+from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from preforkd.workers.http.message import Fields
 
+T = TypeVar("T", bound=type)
+
 try:
-    from preforkd.workers.http import _parsing as built
-except ImportError as exc:  # there was no compiler, or it was built for another interpreter
+    from preforkd.workers.http import _heads as built_heads
+    from preforkd.workers.http import _parsing as built_parsing
+except ImportError as exc:  # there was no compiler, or they were built for another interpreter
     _parsing: ModuleType | None = None
     MISSING = str(exc)
 else:
-    built.setup(RequestMessage, HttpVersion11, MEANT, FORWARDING, REQUEST_IDS, PLAIN, METHODS)
-    _parsing = built
+    built_parsing.setup(RequestMessage, HttpVersion11, MEANT, FORWARDING, REQUEST_IDS, PLAIN, METHODS)
+    built_heads.setup(clock, fields.PLAIN_LINES, HttpVersion11, DONE, ConnectionState.ACTIVE, vars(fields))
+    _parsing = built_parsing
     MISSING = ""
 
 usual_head: Callable[[bytes, int, int], RequestMessage | None] | None = None
 add_fields: Callable[[dict[str, object], Fields], None] | None = None
 
+# Of each class with methods in both forms: by their names, those of Python and those of C.
+_methods: list[tuple[type, dict[str, Any], dict[str, Any]]] = []
+
 
 def choose(form: str) -> None:
-    """Have the connections that are made from now on parsed in this form.
+    """Have the connections that are made from now on served in this form.
 
     Args:
         form: "pure", "compiled", or "auto": compiled where it was built.
@@ -53,11 +65,28 @@ def choose(form: str) -> None:
         usual_head = add_fields = None
     else:
         usual_head, add_fields = _parsing.parse_head, _parsing.add_fields
+    for cls, pure, compiled in _methods:
+        _have_methods(cls, pure if usual_head is None else compiled)
 
 
 def form() -> str:
     """Return which form runs: "compiled" or "pure"."""
     return "pure" if usual_head is None else "compiled"
+
+
+def in_both_forms(cls: T) -> T:
+    """A class whose slots `_heads.c` reads and writes, and some of whose methods are there too."""
+    if _parsing is not None:
+        compiled = built_heads.learn(cls)
+        _methods.append((cls, {name: vars(cls)[name] for name in compiled}, compiled))
+        if usual_head is not None:
+            _have_methods(cls, compiled)
+    return cls
+
+
+def _have_methods(cls: type, methods: dict[str, Any]) -> None:
+    for name, method in methods.items():
+        setattr(cls, name, method)
 
 
 choose("auto")

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 from weakref import ref
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.closing import Closer
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.deadlines import Allowance, Times
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     Address = tuple[str, int]
 
 
+@compiled.in_both_forms
 class HttpConnection(asyncio.Protocol):
     """The transport's side of `ServerHttpProtocol`.
 

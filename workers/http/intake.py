@@ -6,6 +6,7 @@ import enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.decoding import DecodedPayload
 from preforkd.workers.http.errors import BadRequestError, ClientDisconnectedError
 from preforkd.workers.http.parser import RequestParser
@@ -38,6 +39,7 @@ class Phase(enum.IntEnum):
 HEAD, BODY, KEEP, SKIP, DISCARD, FOREIGN = Phase
 
 
+@compiled.in_both_forms
 class Intake:
     """Makes requests of what arrives, and reads no more than is wanted.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError, ResponseError
 from preforkd.workers.http.fields import BODILESS, field_line
@@ -23,6 +24,7 @@ _CLOSING = ConnectionState.CLOSING
 _JOIN_CHUNK_BELOW = 16384  # a copy up to here costs less than two more parts
 
 
+@compiled.in_both_forms
 class Response(ResponseHead):
     """One response to the current request of a connection (the seed's contract).
 
@@ -99,6 +101,7 @@ class Response(ResponseHead):
             self.set_length(len(body))
         self._left = 0
         self.lines.append(self.length_line)
+        self._takes_fields = False
         self.headers_sent = self.head_is_due = self.ended = writer.due = True
         writer.response = self
         if body:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.sendfile import send_by_kernel
@@ -39,6 +40,7 @@ class PersistentConnection(Protocol):
     persistent: bool
 
 
+@compiled.in_both_forms
 class ResponseWriter:
     """The `Wire` of HTTP/1.1: gives what responses write to the transport in as few calls as possible.
 

@@ -29,9 +29,10 @@ USUAL = (
 
 @pytest.fixture(autouse=True)
 def _auto() -> Iterator[None]:
+    before = compiled.form()
     compiled.choose("compiled")
     yield
-    compiled.choose("auto")
+    compiled.choose(before)
 
 
 def usual(head: bytes, limits: Limits | None = None) -> Any:

@@ -67,6 +67,7 @@ def test_a_subclass_of_str_is_sent_as_its_text(own: bool) -> None:
     assert b"evil" not in result.output
 
 
+@pytest.mark.usefixtures("pure_form")
 def test_a_subclass_of_str_is_not_remembered_for_others() -> None:
     answer(("Content-Type", Sly("text/x-memo")), (Sly("X-Memo"), "v"))
     assert answer(("Content-Type", "text/x-memo"), ("X-Memo", "v")).replies[0].headers["Content-Type"] == "text/x-memo"

@@ -22,6 +22,7 @@ from preforkd.workers.gateways.asgi.errors import AsgiProtocolError
 from preforkd.workers.gateways.asgi.file import send_path
 from preforkd.workers.gateways.asgi.response import AsgiResponse, as_bytes, pairs_of
 from preforkd.workers.gateways.streams import comes_back, is_event_stream
+from preforkd.workers.http import compiled
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError
 from preforkd.workers.http.exchange import ANSWERED, Observer
@@ -67,6 +68,7 @@ class Gateway(Protocol):
         """Hold on to a task that has outlived its response or its connection."""
 
 
+@compiled.in_both_forms
 class HttpCall(Observer):
     """The `receive` and `send` of one request; it may outlive its connection and its response.
 
@@ -83,6 +85,11 @@ class HttpCall(Observer):
         listener: what the app waits for in `receive()`, or has; None: it has not asked for `http.disconnect`.
         is_detached: the response is complete, the app went on, and the connection went on without it.
     """
+
+    __slots__ = (
+        "__dict__", "__weakref__", "_wants_trailers", "exchange", "gateway", "is_gone", "message", "payload", "phase",
+        "response",
+    )  # fmt: skip
 
     # Class attributes until a request needs another value: making an exchange costs less.
     is_detached = False

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.hop_by_hop import ASGI_NAMES
+from preforkd.workers.http import compiled
 from preforkd.workers.http.fields import meaning_of
 from preforkd.workers.http.response import Response
 
@@ -36,6 +37,7 @@ _NO_TRAILERS = frozenset(
 )
 
 
+@compiled.in_both_forms
 class AsgiResponse(Response):
     """A `Response` that takes its fields as ASGI has them."""
 

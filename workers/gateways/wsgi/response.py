@@ -14,6 +14,7 @@ from preforkd.workers.gateways.wsgi.headers import (
     known_status,
     parse_status,
 )
+from preforkd.workers.http import compiled
 from preforkd.workers.http.fields import BODILESS
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.response import Response
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from preforkd.workers.http.exchange import Exchange
 
 
+@compiled.in_both_forms
 class WsgiResponse(Response):
     """A `Response` as an app begins it with `start_response`; nothing is sent by that. It may be made in any thread.
 
@@ -55,16 +57,28 @@ class WsgiResponse(Response):
                 raise
             if mark is None:
                 lines.append(line)
-            elif mark >= 0:
-                if self.content_length is not None and self.content_length != mark:
-                    raise ValueError("two different values of Content-Length")
-                self.content_length = mark
-                self.length_line = line
-            elif mark == HOP_BY_HOP:
-                self._take_hop_by_hop(*field, line, hop_by_hop)
             else:
-                self.has_own(date=mark == DATE, server=mark == SERVER, request_id=mark == REQUEST_ID)
-                lines.append(line)
+                self._take_marked(field, line, mark, hop_by_hop)
+
+    def _take_field(self, field: tuple[str, str], hop_by_hop: HopByHopFields) -> None:
+        """Take a field that the compiled form leaves to this one."""
+        line, mark = check_field(field)
+        if mark is None:
+            self.lines.append(line)
+        else:
+            self._take_marked(field, line, mark, hop_by_hop)
+
+    def _take_marked(self, field: tuple[str, str], line: bytes, mark: int, hop_by_hop: HopByHopFields) -> None:
+        if mark >= 0:
+            if self.content_length is not None and self.content_length != mark:
+                raise ValueError("two different values of Content-Length")
+            self.content_length = mark
+            self.length_line = line
+        elif mark == HOP_BY_HOP:
+            self._take_hop_by_hop(*field, line, hop_by_hop)
+        else:
+            self.has_own(date=mark == DATE, server=mark == SERVER, request_id=mark == REQUEST_ID)
+            self.lines.append(line)
 
     def _take_hop_by_hop(self, name: str, value: str, line: bytes, fields: HopByHopFields) -> None:
         lower = name.lower()

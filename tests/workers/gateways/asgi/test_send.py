@@ -761,6 +761,7 @@ def test_nothing_follows_a_refused_response(file: Path) -> None:
 # Fields that are remembered
 
 
+@pytest.mark.usefixtures("pure_form")
 def test_a_field_that_comes_again_is_remembered_and_one_that_varies_is_not() -> None:
     number = 0
 
@@ -784,6 +785,7 @@ def test_a_field_that_comes_again_is_remembered_and_one_that_varies_is_not() -> 
     assert not remembered & {b"x-varies", b"date", b"server", b"connection", b"keep-alive"}
 
 
+@pytest.mark.usefixtures("pure_form")
 def test_what_is_remembered_of_fields_is_bounded() -> None:
     def response() -> asgi_response.AsgiResponse:
         writer: Any = SimpleNamespace(connection=None, exchange=None)

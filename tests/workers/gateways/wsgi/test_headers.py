@@ -66,6 +66,7 @@ def test_equal_length_twice_is_one_length() -> None:
     assert begin("200 OK", [("Content-Length", "5"), ("content-length", "5")]).length == 5
 
 
+@pytest.mark.usefixtures("pure_form")
 def test_memory_for_fields_and_statuses_is_bounded() -> None:
     for number in range(3 * wsgi_headers._FIELDS_MAX):
         check_field(("X-Number", str(number)))

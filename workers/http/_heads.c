@@ -1,0 +1,333 @@
+/* The module: the methods as objects of Python, and what they know of its classes. See `_heads.h`. */
+
+#include "_heads.h"
+#include <stddef.h>
+#include <string.h>
+
+/* The methods, as attributes of their classes. */
+
+static PyObject *
+call_method(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    method *m = (method *)callable;
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (m->pure == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the collector of garbage has had this already");
+        return NULL;
+    }
+    if (count > 0 && PyObject_TypeCheck(args[0], m->owner)) {
+        PyObject *result = m->function(m->st, args, count, names);
+        if (result != NULL || PyErr_Occurred()) {
+            return result;
+        }
+    }
+    return PyObject_Vectorcall(m->pure, args, nargsf, names);
+}
+
+static PyObject *
+bind_method(PyObject *self, PyObject *object, PyObject *type)
+{
+    (void)type;
+    return object == NULL ? Py_NewRef(self) : PyMethod_New(self, object);
+}
+
+/* Name, documentation and whatever else there is of a function: those of the reference. */
+static PyObject *
+attribute_of_method(PyObject *self, PyObject *name)
+{
+    method *m = (method *)self;
+    if (PyUnicode_CompareWithASCIIString(name, "__wrapped__") == 0) {
+        return Py_NewRef(m->pure);
+    }
+    if (PyUnicode_CompareWithASCIIString(name, "__class__") == 0) {
+        return PyObject_GenericGetAttr(self, name);
+    }
+    return PyObject_GetAttr(m->pure, name);
+}
+
+static int
+visit_method(PyObject *self, visitproc visit, void *arg)
+{
+    method *m = (method *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(m->owner);
+    Py_VISIT(m->pure);
+    Py_VISIT(m->module);
+    return 0;
+}
+
+static int
+clear_method(PyObject *self)
+{
+    method *m = (method *)self;
+    Py_CLEAR(m->owner);
+    Py_CLEAR(m->pure);
+    Py_CLEAR(m->module);
+    return 0;
+}
+
+static void
+free_method(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    clear_method(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef members_of_method[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(method, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots_of_method[] = {
+    {Py_tp_call, PyVectorcall_Call},       {Py_tp_descr_get, bind_method}, {Py_tp_getattro, attribute_of_method},
+    {Py_tp_traverse, visit_method},        {Py_tp_clear, clear_method},    {Py_tp_dealloc, free_method},
+    {Py_tp_members, members_of_method},    {0, NULL},
+};
+
+static PyType_Spec spec_of_method = {
+    .name = "preforkd.workers.http._heads.method",
+    .basicsize = sizeof(method),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots_of_method,
+};
+
+/* What is known of a class: its slots, and its methods that are here. */
+static const struct {
+    const char *name;
+    const char *slots[SLOTS_MAX];
+    struct {
+        const char *name;
+        usual function;
+    } methods[6];
+} CLASSES[CLASS_COUNT] = {
+    [HEAD] = {"ResponseHead",
+              {"_writer", "exchange", "status", "sent_status", "_first_line", "_version", "_close", "lines",
+               "content_length", "length_line", "_plain", "_takes_fields", "headers_sent", "ended", "_left",
+               "head_is_due", "keeps"},
+              {{"__init__", head_init}, {"add_header", head_add_header}, {"render", head_render}}},
+    [RESPONSE] = {"Response",
+                  {NULL},
+                  {{"send_whole", response_send_whole}, {"send_headers", response_send_headers},
+                   {"write", response_write}, {"write_eof", response_write_eof}}},
+    [WIRE] = {"ResponseWriter",
+              {"exchange", "response", "corked", "parts", "due", "paused", "connection", "_intake", "_transport",
+               "sent", "_size"},
+              {{"flush", writer_flush}}},
+    [CONNECTION] = {"HttpConnection", {"persistent", "state"}, {{NULL, NULL}}},
+    [INTAKE] = {"Intake", {"continue_is_due", "rest_may_be_long"}, {{NULL, NULL}}},
+    [CLOCK] = {"Clock", {"keep_alive_fields", "close_fields"}, {{NULL, NULL}}},
+    [CALL] = {"HttpCall",
+              {"gateway", "exchange", "message", "payload", "response", "phase", "is_gone", "_wants_trailers"},
+              {{"__init__", call_init}, {"send", call_send}}},
+    [ASGI_RESPONSE] = {"AsgiResponse", {NULL}, {{"add_pairs", asgi_add_pairs}}},
+    [WSGI_RESPONSE] = {"WsgiResponse", {NULL}, {{"__init__", wsgi_init}}},
+};
+
+static PyObject *
+make_method(PyObject *module, PyTypeObject *owner, const char *name, usual function)
+{
+    state *st = PyModule_GetState(module);
+    PyObject *names = PyObject_GetAttrString((PyObject *)owner, "__dict__");
+    PyObject *pure = names != NULL ? PyMapping_GetItemString(names, name) : NULL;
+    Py_XDECREF(names);
+    method *m = pure != NULL ? (method *)st->method_type->tp_alloc(st->method_type, 0) : NULL;
+    if (m == NULL) {
+        Py_XDECREF(pure);
+        return NULL;
+    }
+    m->vectorcall = call_method;
+    m->function = function;
+    m->owner = (PyTypeObject *)Py_NewRef((PyObject *)owner);
+    m->pure = pure;
+    m->module = Py_NewRef(module);
+    m->st = st;
+    return (PyObject *)m;
+}
+
+PyDoc_STRVAR(learn_doc,
+             "learn(cls)\n--\n\n"
+             "Take note of a class that has a part in responses, once, and return its methods that are here, by name.");
+
+static PyObject *
+learn(PyObject *module, PyObject *cls)
+{
+    state *st = PyModule_GetState(module);
+    PyTypeObject *type = (PyTypeObject *)cls;
+    int number = 0;
+    if (!PyType_Check(cls) || !(type->tp_flags & Py_TPFLAGS_HEAPTYPE)) {
+        PyErr_SetString(PyExc_TypeError, "learn() takes a class of Python");
+        return NULL;
+    }
+    while (number < CLASS_COUNT && strcmp(CLASSES[number].name, type->tp_name) != 0) {
+        number++;
+    }
+    if (number == CLASS_COUNT || st->classes[number].type != NULL) {
+        PyErr_Format(PyExc_ValueError, "nothing is known here of %s, or it was learned before", type->tp_name);
+        return NULL;
+    }
+    int is_response = number == RESPONSE || number == ASGI_RESPONSE || number == WSGI_RESPONSE;
+    if (is_response && (st->classes[HEAD].type == NULL || !PyType_IsSubtype(type, st->classes[HEAD].type))) {
+        PyErr_Format(PyExc_TypeError, "%s is no ResponseHead", type->tp_name);
+        return NULL;
+    }
+    layout *one = &st->classes[number];
+    if (note_slots(one, type, CLASSES[number].slots) < 0) {
+        return NULL;
+    }
+    PyObject *methods = PyDict_New();
+    for (int i = 0; methods != NULL && CLASSES[number].methods[i].name != NULL; i++) {
+        const char *name = CLASSES[number].methods[i].name;
+        PyObject *m = make_method(module, type, name, CLASSES[number].methods[i].function);
+        if (m != NULL && number == ASGI_RESPONSE) {
+            Py_XSETREF(st->pure_add_pairs, Py_NewRef(((method *)m)->pure));
+        }
+        if (m == NULL || PyDict_SetItemString(methods, name, m) < 0) {
+            Py_CLEAR(methods);
+        }
+        Py_XDECREF(m);
+    }
+    if (methods != NULL) {
+        one->type = (PyTypeObject *)Py_NewRef(cls);
+    }
+    return methods;
+}
+
+PyDoc_STRVAR(setup_doc,
+             "setup(clock, plain_lines, version, done, active, fields)\n--\n\n"
+             "Take what responses are made of; once, before anything else.\n\n"
+             "Args:\n"
+             "    clock: that of clock.py.\n"
+             "    plain_lines: of fields.py.\n"
+             "    version: HttpVersion11.\n"
+             "    done: that of done.py.\n"
+             "    active: ConnectionState.ACTIVE.\n"
+             "    fields: the names of fields.py; `_request_id` is read there.\n");
+
+static PyObject *
+setup(PyObject *module, PyObject *args)
+{
+    state *st = PyModule_GetState(module);
+    PyObject *clock, *plain_lines, *version, *done, *active, *fields;
+    if (!PyArg_ParseTuple(args, "OO!OOOO!", &clock, &PyDict_Type, &plain_lines, &version, &done, &active,
+                          &PyDict_Type, &fields)) {
+        return NULL;
+    }
+    if (st->clock != NULL) {
+        PyErr_SetString(PyExc_ValueError, "setup() was called before");
+        return NULL;
+    }
+    PyObject *methods = learn(module, (PyObject *)Py_TYPE(clock));
+    if (methods == NULL) {
+        return NULL;
+    }
+    Py_DECREF(methods);
+    st->clock = Py_NewRef(clock);
+    st->plain_lines = Py_NewRef(plain_lines);
+    st->version = Py_NewRef(version);
+    st->done = Py_NewRef(done);
+    st->active = Py_NewRef(active);
+    st->fields = Py_NewRef(fields);
+    Py_RETURN_NONE;
+}
+
+/* The module. */
+
+static int
+visit_state(PyObject *module, visitproc visit, void *arg)
+{
+    state *st = PyModule_GetState(module);
+    Py_VISIT(st->method_type);
+    for (int i = 0; i < CLASS_COUNT; i++) {
+        Py_VISIT(st->classes[i].type);
+    }
+    Py_VISIT(st->clock);
+    Py_VISIT(st->plain_lines);
+    Py_VISIT(st->version);
+    Py_VISIT(st->done);
+    Py_VISIT(st->active);
+    Py_VISIT(st->fields);
+    Py_VISIT(st->pure_add_pairs);
+    return 0;
+}
+
+static int
+clear_state(PyObject *module)
+{
+    state *st = PyModule_GetState(module);
+    Py_CLEAR(st->method_type);
+    for (int i = 0; i < CLASS_COUNT; i++) {
+        Py_CLEAR(st->classes[i].type);
+    }
+    Py_CLEAR(st->clock);
+    Py_CLEAR(st->plain_lines);
+    Py_CLEAR(st->version);
+    Py_CLEAR(st->done);
+    Py_CLEAR(st->active);
+    Py_CLEAR(st->fields);
+    Py_CLEAR(st->pure_add_pairs);
+    return 0;
+}
+
+static void
+free_state(void *module)
+{
+    state *st = PyModule_GetState(module);
+    clear_state(module);
+    Py_CLEAR(st->kind_start);
+    Py_CLEAR(st->kind_body);
+    Py_CLEAR(st->head);
+    Py_CLEAR(st->nothing);
+    for (int i = 0; i <= PHASE_COMPLETE; i++) {
+        Py_CLEAR(st->numbers[i]);
+    }
+#define CLEAR(name) Py_CLEAR(st->names.name);
+    NAMES(CLEAR)
+}
+
+static int
+execute(PyObject *module)
+{
+    state *st = PyModule_GetState(module);
+    fill_tables();
+    st->method_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec_of_method, NULL);
+    st->kind_start = PyUnicode_InternFromString("http.response.start");
+    st->kind_body = PyUnicode_InternFromString("http.response.body");
+    st->head = PyUnicode_InternFromString("HEAD");
+    st->nothing = PyBytes_FromStringAndSize(NULL, 0);
+    for (int i = 0; i <= PHASE_COMPLETE; i++) {
+        st->numbers[i] = PyLong_FromLong(i);
+    }
+#define INTERN(name) st->names.name = PyUnicode_InternFromString(#name);
+    NAMES(INTERN)
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyMethodDef functions[] = {
+    {"setup", setup, METH_VARARGS, setup_doc},
+    {"learn", learn, METH_O, learn_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "preforkd.workers.http._heads",
+    .m_doc = "The usual response, in C; see head.py and response.py.",
+    .m_size = sizeof(state),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = visit_state,
+    .m_clear = clear_state,
+    .m_free = free_state,
+};
+
+PyMODINIT_FUNC
+PyInit__heads(void)
+{
+    return PyModuleDef_Init(&definition);
+}
