@@ -3,9 +3,8 @@
 An operator chooses with `--parser`; without the daemon the compiled form runs if it is there.
 
 Attributes:
-    usual_head: of `_parsing`: takes the bytes of a head, and the limits for the number of fields and for the size of a
-        body; returns None for a head that is for the reference. None: the pure form runs.
-    add_fields: likewise; the pure one is in `gateways/wsgi/environ.py`.
+    usual_head: of `_parsing`: takes bytes that begin with a head, and the limits for the number of fields, for the size
+        of a body and for that of the head; returns None for a head that is for the reference. None: the pure form runs.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from preforkd.workers.http.names import FORWARDING, MEANT, METHODS, PLAIN, REQUE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from preforkd.workers.http.message import Fields
-
 try:
     from preforkd.workers.http import _parsing as built
 except ImportError as exc:  # there was no compiler, or it was built for another interpreter
@@ -31,8 +28,7 @@ else:
     _parsing = built
     MISSING = ""
 
-usual_head: Callable[[bytes, int, int], RequestMessage | None] | None = None
-add_fields: Callable[[dict[str, object], Fields], None] | None = None
+usual_head: Callable[[bytes, int, int, int], RequestMessage | None] | None = None
 
 
 def choose(form: str) -> None:
@@ -44,15 +40,12 @@ def choose(form: str) -> None:
     Raises:
         ValueError: the compiled form is not there, or the form is none of these.
     """
-    global usual_head, add_fields
+    global usual_head
     if form not in ("auto", "compiled", "pure"):
         raise ValueError(f"the parser is auto, compiled or pure, not {form!r}")
     if form == "compiled" and _parsing is None:
         raise ValueError(f"the compiled parser was not built: {MISSING}; install preforkd where there is a C compiler")
-    if form == "pure" or _parsing is None:
-        usual_head = add_fields = None
-    else:
-        usual_head, add_fields = _parsing.parse_head, _parsing.add_fields
+    usual_head = None if form == "pure" or _parsing is None else _parsing.parse_head
 
 
 def form() -> str:
