@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from preforkd.workers import forwarded
-from preforkd.workers.http.names import HAS_ID, ODDLY, TELLS, is_forwarding
+from preforkd.workers.http.names import ODDLY, TELLS, is_forwarding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,18 +39,18 @@ class Edge:
 
     def take(self, connection: HttpConnection, message: RequestMessage) -> None:
         """Take in a head. Flat: every request passes here."""
-        noted = message.noted
-        if noted & TELLS:
+        if message.noted & TELLS:
             self._take_told(connection, message)
         elif connection.speaks_for_others:
             connection.client_is(connection.peer_address)
         ids = self._ids
         if ids is None:
             return
-        if noted & HAS_ID or not ids.is_noted:
-            ids.take(message, connection.peer_is_trusted or self.trusts(connection))
-        else:
-            ids.give(message)
+        trusts = connection.peer_is_trusted
+        if trusts is None:
+            trusts = self.trusts(connection)
+        if not ids.take_usual(message, trusts):
+            ids.take_unusual(message, trusts)
 
     def trusts(self, connection: HttpConnection) -> bool:
         """Whether the peer of a connection is a trusted proxy; decided once for each."""

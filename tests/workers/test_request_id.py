@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.message import HttpVersion11, RequestMessage
 from preforkd.workers.http.names import note_of, noted_with
 from preforkd.workers.request_id import RequestIds, trace_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+FORMS = ["pure"] + (["compiled"] if not compiled.MISSING else [])
+
+
+@pytest.fixture(autouse=True, params=FORMS)
+def _form(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = compiled.form()
+    compiled.choose(request.param)
+    yield
+    compiled.choose(before)
 
 
 def taken(*fields: tuple[bytes, bytes], believes: bool, header: str = "X-Request-ID") -> RequestMessage:
@@ -64,6 +78,36 @@ def test_the_header_may_have_another_name() -> None:
     message = taken((b"x-request-id", b"a"), (b"x-amzn-trace-id", b"Root=1"), believes=True, header="X-Amzn-Trace-Id")
     assert message.request_id == "Root=1"
     assert message.id_line == b"X-Amzn-Trace-Id: Root=1\r\n"
+
+
+def test_one_that_stands_elsewhere_by_now_is_found() -> None:
+    for noted in (2 | 5 << 4, 2 | 1 << 4, 2 | 1 << 40):
+        message = RequestMessage("GET", "/", HttpVersion11, [(b"x-request-id", b"a"), (b"host", b"a")], False)
+        message.noted = noted
+        RequestIds("X-Request-ID").take(message, True)
+        assert message.request_id == "a"
+        assert len(message.fields) == 2
+
+
+def test_of_two_with_a_name_of_ones_own_nothing_is_left() -> None:
+    fields = [(b"x-own", b"a"), (b"x-own", b"b")]
+    message = RequestMessage("GET", "/", HttpVersion11, fields, False)
+    RequestIds("X-Own").take(message, True)
+    assert uuid.UUID(message.request_id).version == 7
+    assert message.fields == [(b"x-own", message.request_id.encode())]
+
+
+def test_what_is_no_request_is_refused() -> None:
+    ids: Any = RequestIds("X-Request-ID")
+    if compiled.form() == "pure":
+        return
+    for wrong in (None, 1, [], object()):
+        with pytest.raises(TypeError):
+            ids.take(wrong, True)
+        with pytest.raises(TypeError):
+            ids._give(wrong)
+    with pytest.raises(TypeError):
+        ids.take_usual()
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@
  * the reference in `parsing.py` judges it. So nothing is refused here, and no rule has to be known here that is not
  * about a usual head. `tests/workers/http/test_compiled.py` compares the two.
  *
- * `add_fields()` is that of `gateways/wsgi/environ.py`.
+ * First the whole head is looked at, where it lies, and only then anything is made of it.
  *
  * All input is bounded by the length of the bytes object, which ends with NUL: a read at s[n] is a read of that NUL,
- * which no table below takes for a part of anything.
+ * which no table below takes for a part of anything. Words are loaded up to `last_load`.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -16,19 +16,13 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { NAME_MAX_SIZE = 48, METHOD_MAX_SIZE = 16, TABLE_SIZE = 1024, METHODS_MAX = 64, VALUE_DIGITS_MAX = 18 };
+#include "_message.h"
+#include "_names.h"
 
-/* What a field means to us. TELLS, HAS_ID: proxies say something by it, see names.py. ODD: something that makes the head an unusual one. */
-enum meaning { PLAIN, TELLS, HAS_ID, HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, ODD };
+enum { METHOD_MAX_SIZE = 16, METHODS_MAX = 64, VALUE_DIGITS_MAX = 18, FIELDS_MAX = 128 };
+
 /* Noted beside TELLS and HAS_ID, which are 1 and 2; above them is the place of the first field with an id. */
 enum { ODDLY = 4, SEVERAL_IDS = 8, PLACE_OF_ID = 4 };
-
-typedef struct {
-    PyObject *name;     /* bytes, in lower case */
-    PyObject *variable; /* str for the environ; NULL: not for the app */
-    uint32_t hash;
-    enum meaning meaning;
-} entry;
 
 typedef struct {
     PyObject *bytes;
@@ -36,13 +30,11 @@ typedef struct {
 } method;
 
 typedef struct {
-    PyObject *request_class; /* RequestMessage */
-    PyObject *version;       /* HttpVersion11 */
-    PyObject *http_cookie;
-    PyObject *content_length; /* names of attributes */
-    PyObject *chunked;
-    PyObject *noted;
-    entry names[TABLE_SIZE]; /* open addressing; at most a quarter is used */
+    message_class class;
+    PyObject *version; /* HttpVersion11 */
+    PyObject *no_bytes;
+    PyObject *no_text;
+    table names;
     method methods[METHODS_MAX];
     Py_ssize_t method_count;
 } state;
@@ -62,32 +54,6 @@ fill_tables(void)
         TEXT[c] = c == '\t' || (c >= 32 && c != 127);
         TARGET[c] = c > 32 && c < 127 && c != '#';
         HOST_CHARACTER[c] = is_alphanumeric || c == '.' || c == '-';
-    }
-}
-
-#define HASH_START 2166136261u
-#define HASH_STEP(hash, c) (((hash) ^ (c)) * 16777619u)
-
-static uint32_t
-hash_of(const unsigned char *name, Py_ssize_t size)
-{
-    uint32_t hash = HASH_START;
-    for (Py_ssize_t i = 0; i < size; i++) {
-        hash = HASH_STEP(hash, name[i]);
-    }
-    return hash;
-}
-
-/* The entry of a name in lower case, or the free one that it would get. */
-static entry *
-find_entry(state *st, const unsigned char *name, Py_ssize_t size, uint32_t hash)
-{
-    for (uint32_t i = hash % TABLE_SIZE;; i = (i + 1) % TABLE_SIZE) {
-        entry *one = &st->names[i];
-        if (one->name == NULL || (one->hash == hash && PyBytes_GET_SIZE(one->name) == size
-                                  && memcmp(PyBytes_AS_STRING(one->name), name, (size_t)size) == 0)) {
-            return one;
-        }
     }
 }
 
@@ -205,7 +171,7 @@ note_of(state *st, const unsigned char *name, Py_ssize_t size)
         plain[i] = name[i] == '_' ? '-' : name[i];
         oddly |= name[i] == '_' ? ODDLY : 0;
     }
-    entry *known = find_entry(st, plain, size, hash_of(plain, size));
+    entry *known = find_name(&st->names, plain, size);
     if (known->name != NULL && (known->meaning == TELLS || known->meaning == HAS_ID)) {
         return (int)known->meaning | oddly;
     }
@@ -213,33 +179,82 @@ note_of(state *st, const unsigned char *name, Py_ssize_t size)
     return tells ? TELLS | oddly : 0;
 }
 
-/* Append the field at *at and move behind it. 1: done; 0: the head is an unusual one; -1: an exception. */
-static int
-take_field(state *st, const unsigned char **at, PyObject *fields, facts *said)
+/* A field where it lies. */
+typedef struct {
+    PyObject *known; /* its name in lower case; NULL: it is not in the table */
+    const unsigned char *name;
+    Py_ssize_t name_size;
+    const unsigned char *value;
+    Py_ssize_t value_size;
+} field;
+
+/* Look at the name of a field byte by byte; NULL: the head is an unusual one. What is noted for it goes to *note. */
+static const entry *
+look_at_name(state *st, field *one, int *note)
 {
     unsigned char name[NAME_MAX_SIZE];
-    const unsigned char *s = *at;
-    uint32_t hash = HASH_START;
     Py_ssize_t size = 0;
     unsigned char c;
-    while ((c = LOWER[s[size]]) != 0) {
+    while ((c = LOWER[one->name[size]]) != 0) {
         if (size == NAME_MAX_SIZE) {
-            return 0;
+            return NULL;
         }
         name[size++] = c;
-        hash = HASH_STEP(hash, c);
     }
-    if (size == 0 || s[size] != ':') {
-        return 0;
+    one->name_size = size;
+    if (size == 0 || one->name[size] != ':') {
+        return NULL;
     }
-    const unsigned char *value = s + size + 1;
+    const entry *known = find_name(&st->names, name, size);
+    if (known->name == NULL) {
+        *note = note_of(st, name, size);
+    }
+    return known;
+}
+
+/* The first byte that may not stand in a value. */
+static inline const unsigned char *
+end_of_text(const unsigned char *s, const unsigned char *last_load)
+{
+    while (s <= last_load) {
+        uint64_t word = load_word(s);
+        uint64_t stops = below(word, ' ') | equal_to(word, 127);
+        if (!stops) {
+            s += 8;
+            continue;
+        }
+        s += first_of(stops);
+        if (*s != '\t') {
+            return s;
+        }
+        s++;
+    }
+    while (TEXT[*s]) {
+        s++;
+    }
+    return s;
+}
+
+/* Look at the field at *at, the one of this number, and move behind it; 0: the head is an unusual one. */
+static inline int
+look_at_field(state *st, const unsigned char **at, const unsigned char *last_load, field *one, facts *said,
+              long number)
+{
+    int note = 0;
+    one->name = *at;
+    const entry *known = known_name(&st->names, one->name, last_load, &one->name_size);
+    if (known == NULL) {
+        known = look_at_name(st, one, &note);
+        if (known == NULL) {
+            return 0;
+        }
+    }
+    one->known = known->name;
+    const unsigned char *value = one->name + one->name_size + 1;
     while (is_blank(*value)) {
         value++;
     }
-    const unsigned char *end = value;
-    while (TEXT[*end]) {
-        end++;
-    }
+    const unsigned char *end = end_of_text(value, last_load);
     if (end[0] != '\r' || end[1] != '\n') {
         return 0;
     }
@@ -247,78 +262,129 @@ take_field(state *st, const unsigned char **at, PyObject *fields, facts *said)
     while (end > value && is_blank(end[-1])) {
         end--;
     }
-    entry *known = find_entry(st, name, size, hash);
-    if (known->name != NULL && known->meaning > HAS_ID && !take_meaning(said, known->meaning, value, end - value)) {
-        return 0;
+    one->value = value;
+    one->value_size = end - value;
+    if (known->name != NULL) {
+        if (known->meaning > HAS_ID) {
+            return take_meaning(said, known->meaning, value, end - value);
+        }
+        note = (int)known->meaning;
     }
-    int note = known->name == NULL ? note_of(st, name, size) : known->meaning <= HAS_ID ? (int)known->meaning : 0;
     if (note & HAS_ID) {
-        said->noted |= said->noted & HAS_ID ? SEVERAL_IDS : (long)PyList_GET_SIZE(fields) << PLACE_OF_ID;
+        said->noted |= said->noted & HAS_ID ? SEVERAL_IDS : number << PLACE_OF_ID;
     }
     said->noted |= note;
-    PyObject *first = known->name != NULL ? Py_NewRef(known->name) : PyBytes_FromStringAndSize((char *)name, size);
-    PyObject *second = PyBytes_FromStringAndSize((const char *)value, end - value);
-    PyObject *pair = first != NULL && second != NULL ? PyTuple_New(2) : NULL;
-    if (pair == NULL) {
-        Py_XDECREF(first);
-        Py_XDECREF(second);
-        return -1;
-    }
-    PyTuple_SET_ITEM(pair, 0, first);
-    PyTuple_SET_ITEM(pair, 1, second);
-    int failed = PyList_Append(fields, pair);
-    Py_DECREF(pair);
-    return failed ? -1 : 1;
+    return 1;
 }
 
 static PyObject *
-make_request(state *st, PyObject *name, PyObject *target, PyObject *fields, const facts *said, PyObject *head)
+name_of(const field *one)
 {
-    PyObject *arguments[] = {name, target, st->version, fields, said->should_close ? Py_True : Py_False, head};
-    PyObject *request = PyObject_Vectorcall(st->request_class, arguments, 6, NULL);
-    if (request != NULL && said->chunked && PyObject_SetAttr(request, st->chunked, Py_True) < 0) {
-        Py_CLEAR(request);
+    if (one->known != NULL) {
+        return Py_NewRef(one->known);
     }
-    if (request != NULL && said->noted) {
-        PyObject *noted = PyLong_FromLong(said->noted);
-        if (noted == NULL || PyObject_SetAttr(request, st->noted, noted) < 0) {
-            Py_CLEAR(request);
+    PyObject *name = PyBytes_FromStringAndSize(NULL, one->name_size);
+    if (name != NULL) {
+        for (Py_ssize_t i = 0; i < one->name_size; i++) {
+            PyBytes_AS_STRING(name)[i] = (char)LOWER[one->name[i]];
         }
-        Py_XDECREF(noted);
     }
-    if (request != NULL && said->length >= 0) {
-        PyObject *length = PyLong_FromLongLong(said->length);
-        if (length == NULL || PyObject_SetAttr(request, st->content_length, length) < 0) {
-            Py_CLEAR(request);
+    return name;
+}
+
+static PyObject *
+make_fields(const field *found, Py_ssize_t count)
+{
+    PyObject *fields = PyList_New(count);
+    for (Py_ssize_t i = 0; fields != NULL && i < count; i++) {
+        PyObject *name = name_of(&found[i]);
+        PyObject *value = PyBytes_FromStringAndSize((const char *)found[i].value, found[i].value_size);
+        PyObject *pair = name != NULL && value != NULL ? PyTuple_New(2) : NULL;
+        if (pair == NULL) {
+            Py_XDECREF(name);
+            Py_XDECREF(value);
+            Py_CLEAR(fields);
+            break;
         }
+        PyTuple_SET_ITEM(pair, 0, name);
+        PyTuple_SET_ITEM(pair, 1, value);
+        PyList_SET_ITEM(fields, i, pair);
+    }
+    return fields;
+}
+
+/* Make the request; takes over the references to the last four, of which any may be NULL, for an exception. */
+static PyObject *
+make_request(state *st, const facts *said, Py_ssize_t size, PyObject *name, PyObject *path, PyObject *fields,
+             PyObject *head)
+{
+    message_class *class = &st->class;
+    PyObject *length = said->length >= 0 ? PyLong_FromLongLong(said->length) : Py_NewRef(Py_None);
+    PyObject *noted = PyLong_FromLong(said->noted);
+    PyObject *head_size = PyLong_FromSsize_t(size);
+    PyObject *request = NULL;
+    if (path != NULL && fields != NULL && head != NULL && length != NULL && noted != NULL && head_size != NULL) {
+        request = class->type->tp_alloc(class->type, 0);
+    }
+    if (request == NULL) {
         Py_XDECREF(length);
+        Py_XDECREF(noted);
+        Py_XDECREF(head_size);
+        Py_DECREF(name);
+        Py_XDECREF(path);
+        Py_XDECREF(fields);
+        Py_XDECREF(head);
+        return NULL;
     }
+    SLOT(class, request, METHOD) = name;
+    SLOT(class, request, PATH) = path;
+    SLOT(class, request, FIELDS) = fields;
+    SLOT(class, request, HEAD) = head;
+    SLOT(class, request, LENGTH) = length;
+    SLOT(class, request, NOTED) = noted;
+    SLOT(class, request, HEAD_SIZE) = head_size;
+    SLOT(class, request, VERSION) = Py_NewRef(st->version);
+    SLOT(class, request, SHOULD_CLOSE) = Py_NewRef(said->should_close ? Py_True : Py_False);
+    SLOT(class, request, CHUNKED) = Py_NewRef(said->chunked ? Py_True : Py_False);
+    SLOT(class, request, EXPECTS) = Py_NewRef(Py_False);
+    SLOT(class, request, HAS_UPGRADE) = Py_NewRef(Py_False);
+    SLOT(class, request, UPGRADE) = Py_NewRef(Py_False);
+    SLOT(class, request, COMPRESSION) = Py_NewRef(Py_None);
+    SLOT(class, request, FORWARDED) = Py_NewRef(Py_None);
+    SLOT(class, request, HEADERS) = Py_NewRef(Py_None);
+    SLOT(class, request, ID_LINE) = Py_NewRef(st->no_bytes);
+    SLOT(class, request, REQUEST_ID) = Py_NewRef(st->no_text);
     return request;
 }
 
 PyDoc_STRVAR(parse_head_doc,
-             "parse_head(head, limit_headers, limit_body)\n--\n\n"
-             "Return the RequestMessage of a usual head; None: it is for the reference in parsing.py.");
+             "parse_head(data, limit_headers, limit_body, limit_size)\n--\n\n"
+             "Return the RequestMessage of a usual head and its size; None: it is for the reference in parsing.py.\n\n"
+             "Args:\n"
+             "    data: begins with the head.\n"
+             "    limit_headers, limit_body: see Limits; 0: no limit.\n"
+             "    limit_size: of the head.\n");
 
 static PyObject *
 parse_head(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     state *st = PyModule_GetState(module);
-    if (count != 3 || !PyBytes_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "parse_head() takes bytes and two limits");
+    if (count != 4 || !PyBytes_CheckExact(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "parse_head() takes bytes and three limits");
         return NULL;
     }
-    if (st->request_class == NULL) {
+    if (st->class.type == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "setup() was not called");
         return NULL;
     }
     Py_ssize_t limit_headers = PyLong_AsSsize_t(args[1]);
     long long limit_body = PyLong_AsLongLong(args[2]);
+    Py_ssize_t limit_size = PyLong_AsSsize_t(args[3]);
     if (PyErr_Occurred()) {
         return NULL;
     }
     const unsigned char *s = (const unsigned char *)PyBytes_AS_STRING(args[0]);
-    const unsigned char *end = s + PyBytes_GET_SIZE(args[0]);
+    Py_ssize_t given = PyBytes_GET_SIZE(args[0]);
     Py_ssize_t size = 0;
     while (size <= METHOD_MAX_SIZE && LOWER[s[size]]) {
         size++;
@@ -332,110 +398,32 @@ parse_head(PyObject *module, PyObject *const *args, Py_ssize_t count)
     while (TARGET[*at]) {
         at++;
     }
+    Py_ssize_t target_size = at - target;
     if (strncmp((const char *)at, " HTTP/1.1\r\n", 11) != 0) {
         Py_RETURN_NONE;
     }
-    PyObject *path = ascii(target, at - target);
-    PyObject *fields = path != NULL ? PyList_New(0) : NULL;
-    PyObject *request = NULL;
-    facts said = {.length = -1};
-    int found = fields != NULL ? 1 : -1;
     at += 11;
-    while (found == 1 && *at != '\r') {
-        found = take_field(st, &at, fields, &said);
-    }
-    if (found == 1) {
-        Py_ssize_t fields_count = PyList_GET_SIZE(fields);
-        int is_usual = at[1] == '\n' && at + 2 == end && said.seen[HOST] && !(said.chunked && said.seen[CONTENT_LENGTH])
-                       && !(limit_headers > 0 && fields_count > limit_headers)
-                       && !(limit_body > 0 && said.length > limit_body);
-        if (is_usual) {
-            request = make_request(st, name, path, fields, &said, args[0]);
-            found = request != NULL ? 1 : -1;
+    const unsigned char *last_load = s + given - 7; /* with the NUL; there are more than that by now */
+    field found[FIELDS_MAX];
+    facts said = {.length = -1};
+    long number = 0;
+    while (*at != '\r') {
+        if (number == FIELDS_MAX || !look_at_field(st, &at, last_load, &found[number], &said, number)) {
+            Py_RETURN_NONE;
         }
-        else {
-            found = 0;
-        }
+        number++;
     }
-    Py_XDECREF(path);
-    Py_XDECREF(fields);
-    if (found == 0) {
+    if (at[1] != '\n' || !said.seen[HOST] || (said.chunked && said.seen[CONTENT_LENGTH])
+        || (limit_headers > 0 && number > limit_headers) || (limit_body > 0 && said.length > limit_body)) {
         Py_RETURN_NONE;
     }
-    return request;
-}
-
-/* The variable of a name (RFC 3875 section 4.1.18); NULL without an exception: the app must not see it. */
-static PyObject *
-variable_of(const unsigned char *name, Py_ssize_t size)
-{
-    if (memchr(name, '_', (size_t)size) != NULL || equals(name, size, "proxy")) {
-        return NULL;
+    size = at + 2 - s;
+    if (size > limit_size) {
+        Py_RETURN_NONE;
     }
-    Py_ssize_t start = equals(name, size, "content-type") || equals(name, size, "content-length") ? 0 : 5;
-    PyObject *variable = PyUnicode_New(start + size, 127);
-    if (variable == NULL) {
-        return NULL;
-    }
-    unsigned char *text = PyUnicode_1BYTE_DATA(variable);
-    memcpy(text, "HTTP_", (size_t)start);
-    for (Py_ssize_t i = 0; i < size; i++) {
-        unsigned char c = name[i];
-        text[start + i] = c == '-' ? '_' : (c >= 'a' && c <= 'z' ? c - 32 : c);
-    }
-    return variable;
-}
-
-static int
-add_field(state *st, PyObject *environ, PyObject *name, PyObject *value)
-{
-    const unsigned char *s = (const unsigned char *)PyBytes_AS_STRING(name);
-    Py_ssize_t size = PyBytes_GET_SIZE(name);
-    entry *known = find_entry(st, s, size, hash_of(s, size));
-    PyObject *variable = known->name != NULL ? Py_XNewRef(known->variable) : variable_of(s, size);
-    if (variable == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    PyObject *text = PyUnicode_DecodeLatin1(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), NULL);
-    Py_ssize_t before = PyDict_GET_SIZE(environ);
-    PyObject *there = text != NULL ? PyDict_SetDefault(environ, variable, text) : NULL;
-    int failed = there == NULL;
-    if (there != NULL && PyDict_GET_SIZE(environ) == before) {
-        /* Again: joined as RFC 9110 section 5.3 and RFC 6265 section 5.4 say. */
-        int is_cookie = PyUnicode_Compare(variable, st->http_cookie) == 0;
-        PyObject *joined = PyUnicode_FromFormat(is_cookie ? "%U; %U" : "%U,%U", there, text);
-        failed = joined == NULL || PyDict_SetItem(environ, variable, joined) < 0;
-        Py_XDECREF(joined);
-    }
-    Py_XDECREF(text);
-    Py_DECREF(variable);
-    return failed ? -1 : 0;
-}
-
-PyDoc_STRVAR(add_fields_doc,
-             "add_fields(environ, fields)\n--\n\n"
-             "Add a request's fields to the environ of a WSGI call.");
-
-static PyObject *
-add_fields(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    state *st = PyModule_GetState(module);
-    if (count != 2 || !PyDict_CheckExact(args[0]) || !PyList_CheckExact(args[1]) || st->http_cookie == NULL) {
-        PyErr_SetString(PyExc_TypeError, "add_fields() takes a dict and a list of pairs of bytes");
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[1]); i++) {
-        PyObject *pair = PyList_GET_ITEM(args[1], i);
-        if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2 || !PyBytes_CheckExact(PyTuple_GET_ITEM(pair, 0))
-            || !PyBytes_CheckExact(PyTuple_GET_ITEM(pair, 1))) {
-            PyErr_SetString(PyExc_TypeError, "add_fields() takes a dict and a list of pairs of bytes");
-            return NULL;
-        }
-        if (add_field(st, args[0], PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1)) < 0) {
-            return NULL;
-        }
-    }
-    Py_RETURN_NONE;
+    PyObject *head = size == given ? Py_NewRef(args[0]) : PyBytes_FromStringAndSize((const char *)s, size);
+    PyObject *path = ascii(target, target_size);
+    return make_request(st, &said, size, Py_NewRef(name), path, make_fields(found, number), head);
 }
 
 static enum meaning
@@ -463,17 +451,13 @@ add_names(state *st, PyObject *names, enum meaning meaning)
     PyObject *iterator = PyObject_GetIter(names);
     PyObject *name;
     while (iterator != NULL && (name = PyIter_Next(iterator)) != NULL) {
-        const unsigned char *s = (const unsigned char *)PyBytes_AsString(name);
-        Py_ssize_t size = s != NULL ? PyBytes_GET_SIZE(name) : 0;
-        entry *one = s != NULL ? find_entry(st, s, size, hash_of(s, size)) : NULL;
-        if (one != NULL && one->name == NULL) {
-            one->name = Py_NewRef(name);
-            one->hash = hash_of(s, size);
-            one->meaning = meaning == ODD ? meaning_of(s, size) : meaning;
-            one->variable = variable_of(s, size);
+        enum meaning its = meaning;
+        if (meaning == ODD && PyBytes_CheckExact(name)) {
+            its = meaning_of((const unsigned char *)PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name));
         }
+        int failed = add_name(&st->names, name, its);
         Py_DECREF(name);
-        if (PyErr_Occurred()) {
+        if (failed) {
             break;
         }
     }
@@ -515,22 +499,19 @@ setup(PyObject *module, PyObject *args)
                           &methods)) {
         return NULL;
     }
-    if (st->request_class != NULL || PyObject_Size(meant) + PyObject_Size(telling) + PyObject_Size(ids) + PyObject_Size(plain) > TABLE_SIZE / 4) {
-        PyErr_SetString(PyExc_ValueError, "setup() was called before, or there are too many names");
+    if (st->class.type != NULL) {
+        PyErr_SetString(PyExc_ValueError, "setup() was called before");
         return NULL;
     }
-    st->http_cookie = PyUnicode_InternFromString("HTTP_COOKIE");
-    st->content_length = PyUnicode_InternFromString("content_length");
-    st->chunked = PyUnicode_InternFromString("chunked");
-    st->noted = PyUnicode_InternFromString("noted");
-    if (st->http_cookie == NULL || st->content_length == NULL || st->chunked == NULL || st->noted == NULL
-        || add_names(st, meant, ODD) < 0 || add_names(st, telling, TELLS) < 0 || add_names(st, ids, HAS_ID) < 0
-        || add_names(st, plain, PLAIN) < 0
-        || add_methods(st, methods) < 0) {
+    st->no_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    st->no_text = PyUnicode_New(0, 0);
+    if (st->no_bytes == NULL || st->no_text == NULL || add_names(st, meant, ODD) < 0
+        || add_names(st, telling, TELLS) < 0
+        || add_names(st, ids, HAS_ID) < 0 || add_names(st, plain, PLAIN) < 0 || add_methods(st, methods) < 0
+        || find_slots(&st->class, request_class) < 0) {
         return NULL;
     }
     st->version = Py_NewRef(version);
-    st->request_class = Py_NewRef(request_class);
     Py_RETURN_NONE;
 }
 
@@ -538,7 +519,7 @@ static int
 visit_state(PyObject *module, visitproc visit, void *arg)
 {
     state *st = PyModule_GetState(module);
-    Py_VISIT(st->request_class);
+    Py_VISIT(st->class.type);
     Py_VISIT(st->version);
     return 0;
 }
@@ -547,16 +528,11 @@ static int
 clear_state(PyObject *module)
 {
     state *st = PyModule_GetState(module);
-    Py_CLEAR(st->request_class);
+    Py_CLEAR(st->class.type);
     Py_CLEAR(st->version);
-    Py_CLEAR(st->http_cookie);
-    Py_CLEAR(st->content_length);
-    Py_CLEAR(st->chunked);
-    Py_CLEAR(st->noted);
-    for (int i = 0; i < TABLE_SIZE; i++) {
-        Py_CLEAR(st->names[i].name);
-        Py_CLEAR(st->names[i].variable);
-    }
+    Py_CLEAR(st->no_bytes);
+    Py_CLEAR(st->no_text);
+    clear_names(&st->names);
     while (st->method_count > 0) {
         method *last = &st->methods[--st->method_count];
         Py_CLEAR(last->bytes);
@@ -574,7 +550,6 @@ free_state(void *module)
 static PyMethodDef functions[] = {
     {"setup", setup, METH_VARARGS, setup_doc},
     {"parse_head", (PyCFunction)(void (*)(void))parse_head, METH_FASTCALL, parse_head_doc},
-    {"add_fields", (PyCFunction)(void (*)(void))add_fields, METH_FASTCALL, add_fields_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 
-from preforkd.workers.http.message import Fields, HttpVersion, RequestMessage
+from preforkd.workers.http.message import HttpVersion, RequestMessage
 
 def setup(
     request_class: type[RequestMessage],
@@ -11,5 +11,4 @@ def setup(
     plain: Iterable[bytes],
     methods: dict[bytes, str],
 ) -> None: ...
-def parse_head(head: bytes, limit_headers: int, limit_body: int) -> RequestMessage | None: ...
-def add_fields(environ: dict[str, object], fields: Fields) -> None: ...
+def parse_head(data: bytes, limit_headers: int, limit_body: int, limit_size: int) -> RequestMessage | None: ...

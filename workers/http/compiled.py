@@ -4,9 +4,8 @@ The code in Python is the reference and runs without. An operator chooses with `
 compiled forms run if they are there.
 
 Attributes:
-    usual_head: of `_parsing`: takes the bytes of a head, and the limits for the number of fields and for the size of a
-        body; returns None for a head that is for the reference. None: the pure form runs.
-    add_fields: likewise; the pure one is in `gateways/wsgi/environ.py`.
+    usual_head: of `_parsing`: takes bytes that begin with a head, and the limits for the number of fields, for the size
+        of a body and for that of the head; returns None for a head that is for the reference. None: the pure form runs.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from preforkd.workers.http.states import ConnectionState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from preforkd.workers.http.message import Fields
-
 T = TypeVar("T", bound=type)
 
 try:
@@ -40,8 +37,7 @@ else:
     _parsing = built_parsing
     MISSING = ""
 
-usual_head: Callable[[bytes, int, int], RequestMessage | None] | None = None
-add_fields: Callable[[dict[str, object], Fields], None] | None = None
+usual_head: Callable[[bytes, int, int, int], RequestMessage | None] | None = None
 
 # Of each class with methods in both forms: by their names, those of Python and those of C.
 _methods: list[tuple[type, dict[str, Any], dict[str, Any]]] = []
@@ -56,15 +52,12 @@ def choose(form: str) -> None:
     Raises:
         ValueError: the compiled form is not there, or the form is none of these.
     """
-    global usual_head, add_fields
+    global usual_head
     if form not in ("auto", "compiled", "pure"):
         raise ValueError(f"the parser is auto, compiled or pure, not {form!r}")
     if form == "compiled" and _parsing is None:
         raise ValueError(f"the compiled parser was not built: {MISSING}; install preforkd where there is a C compiler")
-    if form == "pure" or _parsing is None:
-        usual_head = add_fields = None
-    else:
-        usual_head, add_fields = _parsing.parse_head, _parsing.add_fields
+    usual_head = None if form == "pure" or _parsing is None else _parsing.parse_head
     for cls, pure, compiled in _methods:
         _have_methods(cls, pure if usual_head is None else compiled)
 

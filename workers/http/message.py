@@ -30,7 +30,7 @@ HttpVersion11 = HttpVersion(1, 1)
 class RequestMessage:
     """Request line and headers (the seed's contract).
 
-    The rare properties are class attributes until a request has them: an instance then costs half as much.
+    Slots, which the compiled parser fills without `__init__()`.
 
     Attributes:
         method: as sent, the case kept (RFC 9110 section 9.1: methods are case-sensitive).
@@ -49,22 +49,17 @@ class RequestMessage:
         request_id: the id by which it is known; empty: it has none.
         id_line: the field that says so in the response, as a line of its head.
         forwarded: what trusted proxies say of the client; None: nothing, and the connection's own client asks.
+        head_size: bytes that its head had, with the empty line; 0: it did not come as one.
 
     Args:
         head: the bytes that `fields` were read from, for their names as sent; empty: those are the names in `fields`.
     """
 
-    compression: str | None = None
-    has_upgrade: bool = False
-    upgrade: bool = False
-    chunked: bool = False
-    content_length: int | None = None
-    expect_continue: bool = False
-    noted: int = 0
-    request_id: str = ""
-    id_line: bytes = b""
-    forwarded: Forwarded | None = None
-    _headers: CIMultiDictProxy[str] | None = None
+    __slots__ = (
+        "_head", "_headers", "chunked", "compression", "content_length", "expect_continue", "fields", "forwarded",
+        "has_upgrade", "head_size", "id_line", "method", "noted", "path", "request_id", "should_close", "upgrade",
+        "version",
+    )  # fmt: skip
 
     def __init__(
         self, method: str, path: str, version: HttpVersion, fields: Fields, should_close: bool, head: bytes = b""
@@ -74,7 +69,16 @@ class RequestMessage:
         self.version = version
         self.fields = fields
         self.should_close = should_close
+        self.compression: str | None = None
+        self.chunked = self.expect_continue = self.has_upgrade = self.upgrade = False
+        self.content_length: int | None = None
+        self.noted = 0
+        self.request_id = ""
+        self.id_line = b""
+        self.forwarded: Forwarded | None = None
+        self.head_size = len(head)
         self._head = head
+        self._headers: CIMultiDictProxy[str] | None = None
 
     @property
     def raw_headers(self) -> RawHeaders:

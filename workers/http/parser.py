@@ -76,13 +76,20 @@ class RequestParser:
         Raises:
             BadRequestError: with the status to answer.
         """
-        end = data.find(_END) + 4
-        if self.partial is not None or end == 3 or data[0] <= 13:
+        # Flat: every request passes here.
+        if self.partial is not None:
             return self._feed_partial(data)
-        self.consumed = end
-        if end > self._short:
-            self._check_size(data[:end])
-        message = self._parse(data if end == len(data) else data[:end])
+        message = None
+        if self._usual_head is not None:
+            message = self._usual_head(data, self._limit_headers, self._limit_body, self._short)
+        if message is None:
+            end = data.find(_END) + 4
+            if end == 3 or data[0] <= 13:
+                return self._feed_partial(data)
+            if end > self._short:
+                self._check_size(data[:end])
+            message = parse_head(data[:end], self._limits)
+        self.consumed = message.head_size
         if message.chunked or message.content_length:
             self._begin_body(message)
         return message
@@ -107,18 +114,16 @@ class RequestParser:
         self.consumed = skipped + end - before
         if end > self._short:
             self._check_size(head)
-        message = self._parse(bytes(head))
+        whole = bytes(head)
+        message = None
+        if self._usual_head is not None:
+            message = self._usual_head(whole, self._limit_headers, self._limit_body, self._short)
+        if message is None:
+            message = parse_head(whole, self._limits)
         self.partial = None
         if message.chunked or message.content_length:
             self._begin_body(message)
         return message
-
-    def _parse(self, head: bytes) -> RequestMessage:
-        if self._usual_head is not None:
-            message = self._usual_head(head, self._limit_headers, self._limit_body)
-            if message is not None:
-                return message
-        return parse_head(head, self._limits)
 
     def _skip_blank_line(self, data: bytes) -> int:
         """RFC 9112 section 2.2: a server should ignore at least one empty line before a request line."""

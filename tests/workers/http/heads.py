@@ -16,7 +16,8 @@ def describe(message: RequestMessage) -> Described:
     return (
         message.method, message.path, tuple(message.version), message.fields, message.raw_headers, message.should_close,
         message.chunked, message.content_length, message.compression, message.has_upgrade, message.upgrade,
-        message.expect_continue, message.noted,
+        message.expect_continue, message.head_size, message.request_id, message.id_line, message.forwarded,
+        message.noted,
     )  # fmt: skip
 
 

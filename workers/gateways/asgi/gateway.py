@@ -19,7 +19,7 @@ from preforkd.workers.gateways.asgi.http_call import COMPLETE, HttpCall
 from preforkd.workers.gateways.asgi.lifespan import Lifespan
 from preforkd.workers.gateways.asgi.options import AsgiOptions
 from preforkd.workers.gateways.asgi.outcome import app_has_failed, conclude
-from preforkd.workers.gateways.asgi.scope import Templates
+from preforkd.workers.gateways.asgi.scope import Templates, server_of
 from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.streams import StreamDrain
 from preforkd.workers.gateways.websocket.handshake import serve_websocket, wants_websocket
@@ -30,11 +30,13 @@ from preforkd.workers.http.payload import EMPTY_PAYLOAD
 from preforkd.workers.http.protocol import connections_for
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.asgi.scope import AsgiApp
+    from preforkd.workers.gateways.asgi.scope import Address, AsgiApp
     from preforkd.workers.gateways.websocket.session import WebSocket
-    from preforkd.workers.http.exchange import Exchange
+    from preforkd.workers.http.exchange import Carrier, Exchange
 
 LOGGER = logging.getLogger("preforkd.asgi")
+TEMPLATES_MAX = 64
+"""Addresses of ours whose connections share their templates: a socket bound to all addresses may have many."""
 
 
 class AsgiGateway:
@@ -73,6 +75,7 @@ class AsgiGateway:
         self.context: contextvars.Context | None = contextvars.Context()
         self.handler = connections_for(self)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._templates: dict[Address | None, Templates] = {}
 
     async def startup(self) -> None:
         """Start the app.
@@ -86,12 +89,12 @@ class AsgiGateway:
     async def serve(self, exchange: Exchange) -> None:
         """Have the app answer a request."""
         # Flat: every request passes here.
-        templates = exchange.wire.prepared or self._prepare(exchange)
+        templates, client = exchange.wire.prepared or self._prepare(exchange)
         message = exchange.request
         if message.has_upgrade and wants_websocket(message):
-            await serve_websocket(self, exchange, templates.websocket(message))
+            await serve_websocket(self, exchange, templates.websocket(message, client))
             return
-        scope = templates.http(message)
+        scope = templates.http(message, client)
         exchange.keep_alive = exchange.keeps_task = True
         call = exchange.observer = HttpCall(self, exchange)
         try:
@@ -106,19 +109,24 @@ class AsgiGateway:
         if call.phase != COMPLETE or call.listener is not None or exchange.body is not EMPTY_PAYLOAD:
             conclude(call)
 
-    def _prepare(self, exchange: Exchange) -> Templates:
-        """Make what the scopes of all requests of a connection have in common."""
+    def _prepare(self, exchange: Exchange) -> tuple[Templates, Address | None]:
+        """Make what the scopes of all requests of a connection have in common, and ask who its client is."""
         carrier = exchange.carrier
         if carrier.transport is None:
             raise ClientDisconnectedError("the client is gone")
-        templates = exchange.wire.prepared = Templates(
-            carrier.transport,
-            self.options.root_path,
-            self.draining,
-            self.lifespan.state,
-            carrier.peer_address,
-            carrier.proxy_header,
-        )
+        prepared = exchange.wire.prepared = self._templates_of(carrier, carrier.transport), carrier.peer_address
+        return prepared
+
+    def _templates_of(self, carrier: Carrier, transport: asyncio.BaseTransport) -> Templates:
+        """Plain connections to one address share theirs: nothing is said in it of the client."""
+        server = server_of(transport)
+        tls, proxied = transport.get_extra_info("ssl_object"), carrier.proxy_header
+        is_plain = tls is None and proxied is None
+        templates = self._templates.get(server) if is_plain else None
+        if templates is None:
+            templates = Templates(server, tls, self.options.root_path, self.draining, self.lifespan.state, proxied)
+            if is_plain and len(self._templates) < TEMPLATES_MAX:
+                self._templates[server] = templates
         return templates
 
     def calls(self) -> Iterator[HttpCall]:

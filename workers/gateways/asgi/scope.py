@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from preforkd.workers.gateways.described import compiled_form
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.tls_info import distinguished_name
 
@@ -55,37 +56,36 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 class Templates:
-    """The part of the scope that is the same for all requests of a connection.
+    """The part of the scope that is the same for all requests of a connection, and of others like it.
 
     Args:
-        transport: of the connection.
+        server: our address.
+        tls: of the connection; None: it is plain.
         root_path: where the app is mounted, without a slash at the end. As with other servers it is put before the
             path of the request: the proxy in front is expected to have stripped it.
         draining: the event `preforkd.draining`. It is no value of the extension of that name: those are plain data.
         state: what the app's lifespan has left; each request gets a copy.
-        client: who has opened the connection.
-        proxied: what a PROXY header has said of it.
+        proxied: what a PROXY header has said of the connection.
     """
 
     __slots__ = (
-        "_extensions", "_http", "_raw_root", "_root_path", "_state", "_websocket_extensions"
+        "_extensions", "_http", "_raw_root", "_root_path", "_state", "_usual", "_websocket_extensions"
     )  # fmt: skip
 
     def __init__(
         self,
-        transport: asyncio.BaseTransport,
+        server: Address | None,
+        tls: ssl.SSLObject | None,
         root_path: str,
         draining: asyncio.Event,
         state: dict[str, Any],
-        client: tuple[str, int] | None,
         proxied: ProxyHeader | None,
     ) -> None:
-        tls = transport.get_extra_info("ssl_object")
         # All keys are there from the start: a copy that grows costs as much again.
         common = {
-            "asgi": None, "http_version": "1.1", "path": "", "raw_path": b"", "query_string": b"", "headers": (),
-            "root_path": root_path, "client": client,
-            "server": proxied.server if proxied is not None and proxied.server else server_of(transport), "state": None,
+            "asgi": VERSIONS, "http_version": "1.1", "path": "", "raw_path": b"", "query_string": b"", "headers": (),
+            "root_path": root_path, "client": None,
+            "server": proxied.server if proxied is not None and proxied.server else server, "state": None,
             "extensions": None, "preforkd.draining": draining,
         }  # fmt: skip
         self._http = {"type": "http", "scheme": "https" if tls else "http", "method": "", **common}
@@ -99,10 +99,21 @@ class Templates:
         self._root_path = root_path
         self._raw_root = root_path.encode()
         self._state = state
+        compiled = compiled_form()
+        self._usual = compiled.scope if compiled is not None and not root_path else None
 
-    def http(self, message: RequestMessage) -> Scope:
-        """Return the scope of a request."""
+    def http(self, message: RequestMessage, client: Address | None) -> Scope:
+        """Return the scope of a request.
+
+        Args:
+            message: its head.
+            client: who has opened the connection.
+        """
         # Flat: every request passes here.
+        if self._usual is not None:
+            usual: Scope | None = self._usual(self._http, self._state, self._extensions, message, client)
+            if usual is not None:
+                return usual
         target = message.path
         if target[0] == "/":
             path, _, query = target.partition("?")
@@ -116,6 +127,7 @@ class Templates:
             scope["http_version"] = "1.0"
         scope["asgi"] = VERSIONS.copy()
         scope["method"] = message.method
+        scope["client"] = client
         if self._root_path and target != "*":  # of OPTIONS: it means the server, not a path in it
             scope["path"] = self._root_path + path
             scope["raw_path"] = self._raw_root + raw_path
@@ -132,9 +144,9 @@ class Templates:
             _forward(scope, message.forwarded, path, raw_path)
         return scope
 
-    def websocket(self, message: RequestMessage) -> Scope:
-        """Return the scope of a WebSocket handshake."""
-        scope = self.http(message)
+    def websocket(self, message: RequestMessage, client: Address | None) -> Scope:
+        """Return the scope of a WebSocket handshake; arguments as for `http()`."""
+        scope = self.http(message, client)
         del scope["method"]
         scope["type"] = "websocket"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"

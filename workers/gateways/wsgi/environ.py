@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from preforkd.workers.http import compiled
+from preforkd.workers.gateways.described import compiled_form
 from preforkd.workers.http.names import MEANT, PLAIN
 from preforkd.workers.http.tls_info import info_of, variables_of
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from preforkd.workers.proxy_protocol import ProxyHeader
 
 Environ = dict[str, Any]
+Address = tuple[str, int]
 
 
 def variable_of(name: bytes) -> str | None:
@@ -70,20 +71,15 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def connection_environ(
-    transport: asyncio.BaseTransport,
-    client: tuple[str, int] | None,
-    proxied: ProxyHeader | None = None,
-    *,
-    threads: int,
+    transport: asyncio.BaseTransport, proxied: ProxyHeader | None = None, *, threads: int
 ) -> Environ:
-    """Return what is the same in all requests of a connection.
+    """Return what is the same in all requests of a connection, and of others like it.
 
     On a unix socket there is no address: `REMOTE_ADDR` is empty, and `SERVER_NAME` and `SERVER_PORT` come with each
     request from its Host field.
 
     Args:
         transport: of the connection.
-        client: who has opened it.
         proxied: what a PROXY header has said of it.
         threads: calls at a time in this process.
     """
@@ -94,14 +90,18 @@ def connection_environ(
         "REMOTE_ADDR": "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.errors": sys.stderr or sys.__stderr__,  # an app may have put None there
+        "wsgi.errors": error_stream(),
         "wsgi.multithread": threads > 1,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,  # the stream ends where the body does, chunked or not
+        # Of each request; here so that a copy need not grow, which costs as much again.
+        "REQUEST_METHOD": "",
+        "REQUEST_URI": "",
+        "RAW_URI": "",
+        "PATH_INFO": "",
+        "QUERY_STRING": "",
     }
-    if client is not None:
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
     local = transport.get_extra_info("sockname")
     if proxied is not None:
         local = proxied.server or local
@@ -111,6 +111,11 @@ def connection_environ(
     if (tls := transport.get_extra_info("ssl_object")) is not None:
         environ |= variables_of(info_of(tls))
     return environ
+
+
+def error_stream() -> Any:
+    """Return `wsgi.errors`; an app may have put None in the place of `sys.stderr`."""
+    return sys.stderr or sys.__stderr__
 
 
 def add_server_of_host(environ: Environ) -> None:
@@ -142,26 +147,42 @@ def forward(environ: Environ, said: Forwarded) -> str:
 
 
 class EnvironSource:
-    """Makes the environs of one connection.
+    """Makes the environs of a connection, and of others like it.
 
     Args:
-        base: what is the same in all requests of the connection.
+        base: what is the same in all their requests.
         root_path: the path that the app is mounted at, without a slash at its end.
+
+    Attributes:
+        errors: `wsgi.errors`.
     """
 
-    __slots__ = ("_add_fields", "_base", "_needs_server", "_root_path")
+    __slots__ = ("_base", "_needs_server", "_root_path", "_usual", "errors")
 
     def __init__(self, base: Environ, root_path: str) -> None:
         self._base = base
-        self._add_fields = compiled.add_fields or add_fields
         base["SCRIPT_NAME"] = self._root_path = root_path
+        self.errors = base["wsgi.errors"]
         self._needs_server = "SERVER_NAME" not in base
+        compiled = compiled_form()
+        self._usual = compiled.environ if compiled is not None and not root_path and not self._needs_server else None
 
-    def environ(self, message: RequestMessage) -> Environ:
-        """Return the environ of a request, without `wsgi.input` when there is a body."""
+    def environ(self, message: RequestMessage, client: Address | None) -> Environ:
+        """Return the environ of a request, without `wsgi.input` when there is a body.
+
+        Args:
+            message: its head.
+            client: who has opened the connection.
+        """
         # Flat: every request passes here.
+        if self._usual is not None:
+            usual: Environ | None = self._usual(self._base, _VARIABLES, message, client)
+            if usual is not None:
+                return usual
         environ = self._base.copy()
-        self._add_fields(environ, message.fields)
+        if client is not None:
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
+        add_fields(environ, message.fields)
         if self._needs_server and message.forwarded is None:
             add_server_of_host(environ)
         target = message.path

@@ -16,7 +16,7 @@ from preforkd.workers.gateways.hop_by_hop import HopByHopFields
 from preforkd.workers.gateways.streams import StreamDrain, Told, comes_back
 from preforkd.workers.gateways.wsgi.answer import Answer
 from preforkd.workers.gateways.wsgi.draining import DrainingFlag
-from preforkd.workers.gateways.wsgi.environ import EnvironSource, connection_environ
+from preforkd.workers.gateways.wsgi.environ import EnvironSource, connection_environ, error_stream
 from preforkd.workers.gateways.wsgi.file import FileWrapper
 from preforkd.workers.gateways.wsgi.input import READ_AT_ONCE, READ_FIRST, streamed_input
 from preforkd.workers.gateways.wsgi.loop_call import serve_buffered, serve_now
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from preforkd.workers.gateways.wsgi.call import WsgiApp
+    from preforkd.workers.gateways.wsgi.environ import Address
     from preforkd.workers.gateways.wsgi.response import WsgiResponse
-    from preforkd.workers.http.exchange import Exchange
+    from preforkd.workers.http.exchange import Carrier, Exchange
     from preforkd.workers.settings import WorkerSettings
 
 LOGGER = logging.getLogger("preforkd.wsgi")
+SHARED_MAX = 64
+"""Addresses of ours whose connections share what their environs are made of: a socket bound to all may have many."""
 
 
 class _Prepared(NamedTuple):
@@ -44,10 +47,12 @@ class _Prepared(NamedTuple):
 
     Attributes:
         environs: makes what the app is called with.
+        client: who has opened the connection.
         answer: takes what threads post; None: there are no threads.
     """
 
     environs: EnvironSource
+    client: Address | None
     answer: Answer | None
 
 
@@ -94,6 +99,7 @@ class WsgiGateway:
         self.handler = connections_for(self)
         self.hop_by_hop = HopByHopFields(logger)
         self._pool: ThreadPool | None = None
+        self._environs: dict[object, EnvironSource] = {}
 
     @classmethod
     def from_settings(cls, app: WsgiApp, settings: WorkerSettings) -> WsgiGateway:
@@ -162,18 +168,18 @@ class WsgiGateway:
     def serve(self, exchange: Exchange) -> Awaitable[None]:
         """Have the app answer a request. No coroutine: one around each call costs 0.2 us."""
         # Flat: every request passes here.
-        environs, answer = exchange.wire.prepared or self._prepare(exchange)
+        environs, client, answer = exchange.wire.prepared or self._prepare(exchange)
         payload = exchange.body
         exchange.keep_alive = True
         if answer is not None:
-            call = ThreadCall(self.app, environs, exchange, answer)
+            call = ThreadCall(self.app, environs, client, exchange, answer)
             if payload is EMPTY_PAYLOAD:
                 return answer.of(call)
             if payload.is_complete:
                 call.input = BytesIO(payload.take_arrived())
                 return answer.of(call)
             return self._serve_upload(call, exchange, answer)
-        environ = environs.environ(exchange.request)
+        environ = environs.environ(exchange.request, client)
         if payload is EMPTY_PAYLOAD:
             environ["wsgi.input"] = BytesIO()
         elif payload.is_complete:
@@ -187,12 +193,24 @@ class WsgiGateway:
         carrier, wire = exchange.carrier, exchange.wire
         if carrier.transport is None:
             raise ClientDisconnectedError("the client is gone")
-        base = connection_environ(carrier.transport, carrier.peer_address, carrier.proxy_header, threads=self.threads)
-        base["wsgi.file_wrapper"] = FileWrapper
-        base["preforkd.draining"] = self.draining
         answer = Answer(self, wire, self.pool(carrier.loop)) if self.threads else None
-        prepared = wire.prepared = _Prepared(EnvironSource(base, self.root_path), answer)
+        environs = self._environs_of(carrier, carrier.transport)
+        prepared = wire.prepared = _Prepared(environs, carrier.peer_address, answer)
         return prepared
+
+    def _environs_of(self, carrier: Carrier, transport: asyncio.BaseTransport) -> EnvironSource:
+        """Plain connections to one address share theirs: nothing is said in it of the client."""
+        local, proxied = transport.get_extra_info("sockname"), carrier.proxy_header
+        is_plain = proxied is None and transport.get_extra_info("sslcontext") is None
+        environs = self._environs.get(local) if is_plain else None
+        if environs is None or environs.errors is not error_stream():
+            base = connection_environ(transport, proxied, threads=self.threads)
+            base["wsgi.file_wrapper"] = FileWrapper
+            base["preforkd.draining"] = self.draining
+            environs = EnvironSource(base, self.root_path)
+            if is_plain and (local in self._environs or len(self._environs) < SHARED_MAX):
+                self._environs[local] = environs
+        return environs
 
     def stream_is_over(self, exchange: Exchange, response: WsgiResponse) -> bool:
         """Whether a response is an event stream that has to end, for the worker leaves."""

@@ -24,7 +24,7 @@ from preforkd.workers.http.errors import ClientDisconnectedError, overloaded
 
 if TYPE_CHECKING:
     from preforkd.workers.gateways.wsgi.answer import Answer
-    from preforkd.workers.gateways.wsgi.environ import EnvironSource
+    from preforkd.workers.gateways.wsgi.environ import Address, EnvironSource
     from preforkd.workers.gateways.wsgi.headers import Fields
     from preforkd.workers.http.exchange import Exchange
 
@@ -47,7 +47,8 @@ class ThreadCall(Call):
 
     Args:
         app: what is called.
-        environs: of the connection.
+        environs: makes the environ.
+        client: who has opened the connection.
         exchange: what it answers.
         answer: the loop's side.
 
@@ -93,9 +94,12 @@ class ThreadCall(Call):
     _context: Context | None = None
     _ours: BaseException | None = None
 
-    def __init__(self, app: WsgiApp, environs: EnvironSource, exchange: Exchange, answer: Answer) -> None:
+    def __init__(
+        self, app: WsgiApp, environs: EnvironSource, client: Address | None, exchange: Exchange, answer: Answer
+    ) -> None:
         self.app = app
         self._environs = environs
+        self._client = client
         self.exchange = exchange
         self._answer = answer
         self.hop_by_hop = answer.gateway.hop_by_hop
@@ -148,7 +152,7 @@ class ThreadCall(Call):
     def _call(self) -> None:
         # Flat: every request passes here.
         exchange = self.exchange
-        environ = self._environs.environ(exchange.request)
+        environ = self._environs.environ(exchange.request, self._client)
         if "HTTP_UPGRADE" in environ:
             refuse_websocket(environ, exchange.carrier.logger)
         environ["wsgi.input"] = self.input or BytesIO()

@@ -32,9 +32,9 @@ def environ_of(
 ) -> dict[str, Any]:
     peer = transport.get_extra_info("peername")
     client = peer[:2] if isinstance(peer, tuple) else None
-    source = EnvironSource(connection_environ(transport, client, threads=threads), root_path)
+    source = EnvironSource(connection_environ(transport, threads=threads), root_path)
     return source.environ(
-        RequestMessage(method, target, HttpVersion11, [(name.lower(), value) for name, value in fields], False)
+        RequestMessage(method, target, HttpVersion11, [(name.lower(), value) for name, value in fields], False), client
     )
 
 
@@ -69,8 +69,8 @@ def test_every_variable_of_pep_3333_is_there_with_its_type() -> None:
 
 def test_http_1_0_and_https_and_threads_are_said() -> None:
     transport = Transport(sockname=("::1", 443, 0, 0), peername=("::2", 1, 0, 0), sslcontext=object())
-    source = EnvironSource(connection_environ(transport, ("::2", 1), threads=2), "")
-    environ = source.environ(RequestMessage("GET", "/", HttpVersion10, [], True))
+    source = EnvironSource(connection_environ(transport, threads=2), "")
+    environ = source.environ(RequestMessage("GET", "/", HttpVersion10, [], True), ("::2", 1))
     assert environ["SERVER_PROTOCOL"] == "HTTP/1.0"
     assert environ["wsgi.url_scheme"] == "https"
     assert environ["wsgi.multithread"] is True
@@ -170,12 +170,12 @@ def test_the_root_path_is_the_script_name_whether_a_proxy_strips_it_or_not(targe
 
 
 def test_the_environ_of_a_request_is_its_own() -> None:
-    source = EnvironSource(connection_environ(TCP, None, threads=1), "")
+    source = EnvironSource(connection_environ(TCP, threads=1), "")
     fields = [(b"host", b"a")]
-    first = source.environ(RequestMessage("GET", "/1?x", HttpVersion11, fields, False))
+    first = source.environ(RequestMessage("GET", "/1?x", HttpVersion11, fields, False), None)
     first["HTTP_HOST"] = first["my.own"] = first["wsgi.input"] = "changed"
-    second = source.environ(RequestMessage("POST", "/2", HttpVersion11, fields, False))
+    second = source.environ(RequestMessage("POST", "/2", HttpVersion11, fields, False), None)
     assert (second["HTTP_HOST"], second["PATH_INFO"], second["QUERY_STRING"]) == ("a", "/2", "")
     assert not {"my.own", "wsgi.input"} & second.keys()
-    third = source.environ(RequestMessage("GET", "/3", HttpVersion11, [(b"accept", b"x")], False))
+    third = source.environ(RequestMessage("GET", "/3", HttpVersion11, [(b"accept", b"x")], False), None)
     assert "HTTP_HOST" not in third

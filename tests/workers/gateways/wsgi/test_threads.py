@@ -159,7 +159,7 @@ def test_a_thread_is_at_most_a_part_ahead_of_what_the_connection_takes() -> None
         pool = Pool()
         gateway = SimpleNamespace(hop_by_hop=None)
 
-    call = ThreadCall(lambda environ, start: [], None, None, Answer())  # type: ignore[arg-type] # what send() needs of them
+    call = ThreadCall(lambda environ, start: [], None, None, None, Answer())  # type: ignore[arg-type] # what send() needs of them
 
     def send_twice() -> None:
         call.send(b"x" * HIGH_WATER)
