@@ -121,7 +121,7 @@ class HttpCall(Observer):
                 self._body_was_read = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             try:
-                data = await payload.readany()
+                data = payload.take_arrived() or await payload.readany()  # mostly it is there: no coroutine for it
             except (ClientDisconnectedError, HttpProcessingError):
                 self.was_told = True
                 return {"type": "http.disconnect"}
