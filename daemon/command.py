@@ -39,6 +39,7 @@ TRY_AGAIN = 0.2
 USAGE = 2
 NOT_BOOTED = 3
 GUNICORN_FILE = "gunicorn.conf.py"
+COMPLETE = "_PREFORKD_COMPLETE"  # of click: a shell asks what a command line may go on with
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -54,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         return _migrate(arguments[1])
     try:
         cli = usual(arguments)
-        if cli is not None:
+        if cli is not None and COMPLETE not in os.environ:
             return _run(cli, [])
         from preforkd.daemon import command_line  # here: a start takes the longer for it
 

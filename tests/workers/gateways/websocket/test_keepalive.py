@@ -17,9 +17,9 @@ def test_pings_are_answered() -> None:
 
 def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_cut() -> None:
     app = Echo()
-    with serve(app, AsgiOptions(websocket_ping=0.05, websocket_ping_timeout=0.1)) as server:
+    with serve(app, AsgiOptions(websocket_ping=0.05, websocket_ping_timeout=0.5)) as server:
         with client(server) as connection:
-            time.sleep(0.4)
+            time.sleep(1.0)
             connection.send("still here")
             assert connection.recv(5) == "still here"
         app.events.clear()
