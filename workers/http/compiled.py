@@ -1,4 +1,4 @@
-"""The compiled forms of the parser (`_parsing.c`) and of responses (`_heads.c`), where they were built.
+"""The compiled forms of the parser (`_parsing.c`), and of responses (`_heads*.c`), where they were built.
 
 The code in Python is the reference and runs without. An operator chooses with `--parser`; without the daemon the
 compiled forms run if they are there.
@@ -68,7 +68,7 @@ def form() -> str:
 
 
 def in_both_forms(cls: T) -> T:
-    """A class whose slots `_heads.c` reads and writes, and some of whose methods are there too."""
+    """A class whose slots `_heads*.c` read and write, and some of whose methods may be there too."""
     if _parsing is not None:
         compiled = built_heads.learn(cls)
         _methods.append((cls, {name: vars(cls)[name] for name in compiled}, compiled))

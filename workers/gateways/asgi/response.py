@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Fields that are the same in most responses of an app, checked and formatted once: a lookup costs 0.1 us, the checks
 # 0.8. Content-Length comes with its number. Bounded, oldest out first. Those of `_REPEATED` are kept at once, others
-# when a value comes twice in a row: one that is never the same, as X-Request-Id, must not push them out.
+# when a value comes twice in a row: one that is never the same, as X-Request-Id, must not push them out. The compiled
+# form makes a line in less than a lookup takes, and remembers nothing.
 _FIELDS: dict[tuple[bytes, bytes], tuple[bytes, int | None]] = {}
 _FIELDS_MAX = 1024
 _FIELD_SIZE_MAX = 512
