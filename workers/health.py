@@ -74,7 +74,7 @@ def with_health_path(
 
     def make(**arguments: object) -> ServerHttpProtocol:
         connection = handler(**arguments)
-        connection.service = HealthPath(path, health, connection.served_by())
+        connection.serve_with(HealthPath(path, health, connection.served_by()))
         return connection
 
     return make

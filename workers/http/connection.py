@@ -63,16 +63,15 @@ class HttpConnection(asyncio.Protocol):
         proxy_header: what a PROXY header has said of the connection; None: there was none.
         peer_is_trusted: whether the peer's word on its clients counts; None: nobody has asked yet.
         speaks_for_others: the peer has spoken for a client of its own.
-        service: what serves the requests; None: the connection itself, by `handle_request()`.
     """
 
     # Slots: an instance's dictionary would make every attribute slower. Subclasses of ServerHttpProtocol get one as
     # usual.
     __slots__ = (
         "__weakref__", "_allowed", "_client", "_closer", "_given_loop", "_handling", "_intake", "_receiver", "_remote",
-        "_runner", "_scheme", "_times", "client_finished", "connections", "limits", "loop", "peer_is_trusted",
-        "persistent", "proxy_header", "reader", "requests", "service", "speaks_for_others", "state", "transport",
-        "writer",
+        "_runner", "_scheme", "_service", "_times", "client_finished", "connections", "limits", "loop",
+        "peer_is_trusted", "persistent", "proxy_header", "reader", "requests", "speaks_for_others", "state",
+        "transport", "writer",
     )  # fmt: skip
 
     connections: Connections
@@ -88,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         self._given_loop = loop
         self._allowed = allowed
         self.limits = limits
-        self.service: Service | None = None
+        self._service: Service | None = None
         self.state = ConnectionState.NEW
         self.transport: asyncio.Transport | None = None
         self.requests = 0
@@ -102,6 +101,10 @@ class HttpConnection(asyncio.Protocol):
         self.speaks_for_others = False
         self._receiver: asyncio.Protocol | None = None
         self._times = Times()
+
+    def serve_with(self, service: Service) -> None:
+        """Have a service answer the requests, and not `handle_request()`; before the connection is made."""
+        self._service = service
 
     # The transport's calls.
 
@@ -206,7 +209,7 @@ class HttpConnection(asyncio.Protocol):
         if self.writer.connection is None:
             return
         self.writer.release()
-        self.service = None
+        self._service = None
         del self._runner.work
         del self._intake, self._runner, self._closer, self._handling
 

@@ -216,7 +216,7 @@ class Handling:
             if message is None and self._intake.bad is not None:
                 message = exchange.request = self._intake.bad.request  # type: ignore[assignment]  # it is refused
             self._check_request(message, exchange.body)
-        service = connection.service
+        service = connection._service
         return connection.serve(exchange) if service is None else service.serve(exchange)
 
     def _begun(self, exchange: Exchange, steps: Resumable | None, context: Context) -> Continuation | None:

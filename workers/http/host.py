@@ -26,7 +26,6 @@ class Host(Carrier, Protocol):
         persistent: it may stay open behind the current request.
         requests: how many there were, with the current one.
         connections: the table of the loop's connections that it is in.
-        service: what serves the requests; None: the connection itself.
         allowed_methods: other ones are answered 405; empty: any.
         access_log: where requests are logged.
     """
@@ -34,7 +33,7 @@ class Host(Carrier, Protocol):
     persistent: bool
     requests: int
     connections: Connections
-    service: Service | None
+    _service: Service | None  # None: the connection itself
     allowed_methods: frozenset[str]
     access_log: AccessLog | logging.Logger | None
 

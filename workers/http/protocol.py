@@ -102,7 +102,7 @@ class ServerHttpProtocol(HttpConnection):
 
     def served_by(self) -> Service:
         """Return what serves the requests."""
-        return self if self.service is None else self.service
+        return self if self._service is None else self._service
 
     def serve(self, exchange: Exchange) -> Awaitable[None]:
         """Answer a request by `handle_request()`."""
@@ -221,7 +221,7 @@ def connections_for(service: Service) -> Callable[..., ServerHttpProtocol]:
 
     def make(**arguments: Any) -> ServerHttpProtocol:
         connection = ServerHttpProtocol(**arguments)
-        connection.service = service
+        connection.serve_with(service)
         return connection
 
     return make
