@@ -43,6 +43,8 @@ def import_workers(interface: str) -> None:
 
     for one in ("asgi", "wsgi") if interface == AUTO else (interface,):
         import_gateway(one)
+    # The interpreter may be in a folder that is root's alone, and looks for this when a name is first resolved.
+    import_module("encodings.idna")
     gc.freeze()  # the collector writes into each object that it looks at: what is shared would not be any more
 
 

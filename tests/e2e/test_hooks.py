@@ -64,8 +64,10 @@ def test_hooks_run_at_each_turn_of_a_workers_life_and_are_told_which_and_why(sta
     daemon = start(*SHORT_TRIAL, "--hooks", "hooks", "--app-dir", str(tmp_path), app="shop:App", workers=1)
     assert notes.all() == ["boot 0 1 start True False", "import 0 1", "ready 0 1 start True True"]
     assert get(daemon.port).text == "0 1"
+    mark = daemon.mark()
     daemon.signal(signal.SIGKILL, daemon.workers()[0].pid)
     notes.wait(daemon, "boot 0 1 vacancy True False", "ready 0 1 vacancy True True")
+    daemon.wait_log("is ready after", since=mark)  # the master knows it, too
     daemon.signal(signal.SIGHUP)
     notes.wait(daemon, "boot 0 2 reload True False", "ready 0 2 reload True True", "drain 0 1 reload True True")
     daemon.wait_log("reload done")
