@@ -112,6 +112,8 @@ class Acceptor:
         self._accept_from = accept
         self._logger = logger
         self._timer: asyncio.TimerHandle | None = None
+        self._at_once = ALONE
+        """Connections that it tries to take at a wake-up while it is alone: twice as many as there were last."""
         self._patient_until = 0.0
         """It has just waited for the others: what is still there is its own. Seconds of the loop's clock."""
         self._complained = {"full": -COMPLAIN_EVERY, "trouble": -COMPLAIN_EVERY}
@@ -170,10 +172,12 @@ class Acceptor:
             self._wait(AcceptState.YIELDING, YIELD)
 
     def _accept_several(self, listener: socket.socket, most: int) -> None:
-        """Nobody else would take them: spare the wake-ups."""
-        for _ in range(min(ALONE, most)):
-            if not self._accept(listener):
-                return
+        """Nobody else would take them: spare the wake-ups, and the question for one more where they come one by one."""
+        tries = min(self._at_once, most)
+        taken = 0
+        while taken < tries and self._accept(listener):
+            taken += 1
+        self._at_once = min(2 * self._at_once, ALONE) if taken == self._at_once else max(taken, 1)
 
     def _accept(self, listener: socket.socket) -> bool:
         """Accept one connection; tells whether there was one."""

@@ -71,6 +71,7 @@ class Listener:
     def __init__(self, fd: int, *queue: object) -> None:
         self.fd = fd
         self.queue = list(queue)
+        self.asked = 0
         self.closed = False
         self.shut = False
 
@@ -82,6 +83,7 @@ class Listener:
         return self.fd
 
     def accept(self) -> tuple[object, None]:
+        self.asked += 1
         if not self.queue:
             raise BlockingIOError
         first = self.queue.pop(0)
@@ -232,6 +234,21 @@ def test_a_worker_that_is_alone_takes_several_per_wake_up_within_its_limit() -> 
     world.loop.readable()
     world.loop.readable()
     assert len(world.taken) == ALONE + 3
+
+
+def test_a_worker_that_is_alone_asks_for_no_more_than_twice_as_many_as_there_were_last() -> None:
+    world = World(())
+    world.least = None
+    (listener,) = world.listeners
+    world.acceptor.accept()
+    asked = []
+    for number in (0, 1, 1, 1, 5, 5, 5, 5, 0):
+        listener.queue[:] = range(number)
+        listener.asked = 0
+        world.loop.readable()
+        asked.append((number - len(listener.queue), listener.asked))
+    assert asked == [(0, 1), (1, 1), (1, 2), (1, 1), (2, 2), (4, 4), (5, 6), (5, 5), (0, 1)]
+    assert len(world.taken) == sum(taken for taken, _ in asked)
 
 
 @pytest.mark.parametrize(("held", "least"), [(4, 4), (4, 5), (0, 0)])
