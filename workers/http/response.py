@@ -325,11 +325,6 @@ class Response(ResponseHead):
         self._unframed += size
 
     @property
-    def is_chunked(self) -> bool:
-        """Whether the body goes out in chunks; known once the headers are sent."""
-        return self._chunked and not self._no_body
-
-    @property
     def output_length(self) -> int:
         """Bytes of the body written, behind a compression filter, without the framing of chunks."""
         if self._left is not None and self.content_length is not None:
