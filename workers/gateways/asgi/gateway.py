@@ -75,7 +75,7 @@ class AsgiGateway:
         self.context: contextvars.Context | None = contextvars.Context()
         self.handler = connections_for(self)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._templates: dict[Address | None, Templates] = {}
+        self._templates: dict[tuple[object, ...], Templates] = {}
 
     async def startup(self) -> None:
         """Start the app.
@@ -118,15 +118,17 @@ class AsgiGateway:
         return prepared
 
     def _templates_of(self, carrier: Carrier, transport: asyncio.BaseTransport) -> Templates:
-        """Plain connections to one address share theirs: nothing is said in it of the client."""
+        """Connections to one address share theirs, if they speak the same TLS: nothing in it is the client's own."""
         server = server_of(transport)
         tls, proxied = transport.get_extra_info("ssl_object"), carrier.proxy_header
-        is_plain = tls is None and proxied is None
-        templates = self._templates.get(server) if is_plain else None
+        key: tuple[object, ...] | None = None
+        if proxied is None and (tls is None or tls.getpeercert(binary_form=True) is None):
+            key = server, None if tls is None else (tls.version(), tls.cipher())
+        templates = None if key is None else self._templates.get(key)
         if templates is None:
             templates = Templates(server, tls, self.options.root_path, self.draining, self.lifespan.state, proxied)
-            if is_plain and len(self._templates) < TEMPLATES_MAX:
-                self._templates[server] = templates
+            if key is not None and len(self._templates) < TEMPLATES_MAX:
+                self._templates[key] = templates
         return templates
 
     def calls(self) -> Iterator[HttpCall]:
