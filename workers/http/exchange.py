@@ -92,7 +92,6 @@ class Wire(Protocol):
         corked: who called into the handler flushes when it returns; else the loop's next turn has to.
         parts, due: what is kept back, and whether anything is (the head of the response is not in `parts`).
         prepared: what the service has made for all exchanges of this wire with its first; None: nothing.
-        paused: the client has to read before more should be written.
     """
 
     exchange: Exchange | None

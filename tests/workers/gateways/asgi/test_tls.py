@@ -83,6 +83,17 @@ def test_a_client_certificate_is_told_as_pem_and_by_its_name(folder: Path) -> No
     assert pem.split() == (folder / "client.pem").read_text().split()
 
 
+def test_connections_share_only_what_their_tls_has_in_common(folder: Path) -> None:
+    old = ssl.TLSVersion.TLSv1_2
+    ways: list[tuple[bool, ssl.TLSVersion | None]] = [(False, None), (False, old), (True, None), (True, old)]
+    with serve(tell, ssl=context(folder)) as server:
+        for certificate, version in ways * 2:
+            said = ast.literal_eval(ask(server, folder, certificate=certificate, version=version).decode())
+            assert said["tls_version"] == (0x0303 if version else 0x0304)
+            assert len(said["client_cert_chain"]) == certificate
+        assert len(server.gateway._templates) == 2, "one for each version, and none of those with a client's name"
+
+
 def test_names_are_escaped_as_rfc_4514_says() -> None:
     subject = ((("commonName", ' a"b+c,d;e<f>g\\h'),), (("organizationName", "#x "), ("unheard", "y")))
     assert distinguished_name(subject) == r"O=\#x\ +unheard=y,CN=\ a\"b\+c\,d\;e\<f\>g\\h"
