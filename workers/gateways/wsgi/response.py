@@ -51,7 +51,10 @@ class WsgiResponse(Response):
         lines = self.lines
         for field in headers:
             try:
-                line, mark = known_field(field) or check_field(field)
+                known = known_field(field)
+                if known is None or not (type(field) is tuple and type(field[0]) is type(field[1]) is str):
+                    known = check_field(field)  # what only equals a field that is remembered is refused, too
+                line, mark = known
             except TypeError:
                 check_field(field)  # says better what is wrong than the dictionary that could not look it up
                 raise

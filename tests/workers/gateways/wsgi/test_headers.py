@@ -88,3 +88,15 @@ def test_subclasses_of_the_types_are_not_the_types(subclass: Any) -> None:
 def test_the_apps_bytes_are_the_bytes_on_the_wire() -> None:
     every_byte = bytes(range(256)).decode("latin-1")
     assert wire_text(every_byte).encode("utf-8", "surrogateescape") == bytes(range(256))
+
+
+def test_what_only_equals_a_field_that_is_remembered_is_refused() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    for _ in range(2):
+        begin("200 OK", [("X-Remembered", "yes")])
+        with pytest.raises(TypeError, match="must be str"):
+            begin("200 OK", [(Text("X-Remembered"), "yes")])
+        with pytest.raises(TypeError, match="must be str"):
+            begin("200 OK", [("X-Remembered", Text("yes"))])
