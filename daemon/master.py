@@ -272,6 +272,7 @@ class Master:
     def _step(self) -> None:
         while self._events:
             self._state, actions = step(self._state, self._events.popleft())
+            self._report.announce(self._state)
             for action in actions:
                 self._carry_out(action)
 

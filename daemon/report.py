@@ -40,15 +40,15 @@ class Report:
         if not board.master[MasterField.STARTED]:
             board.master[MasterField.STARTED] = int(now * 1e9)
 
-    def follow(self, state: State, now: float) -> None:
-        """Say what is new; to be called after each turn of the master.
+    def announce(self, state: State) -> None:
+        """Say how the daemon is; to be called before anything is done about it, so that nobody sees that first.
+
+        Whoever has been told that the daemon stops finds it not ready, and so does whoever finds nothing listening.
 
         Args:
             state: of the master.
-            now: seconds of the monotonic clock.
         """
         master = self._board.master
-        master[MasterField.HEARTBEAT] = int(now * 1e9)
         master[MasterField.PHASE] = _PHASES[state.phase]
         master[MasterField.WANTED] = state.target.size
         master[MasterField.TARGET] = state.target.number
@@ -58,6 +58,15 @@ class Report:
             master[_EXITS[loss]] = number
         for result, number in state.reloads.items():
             master[_RELOADS[result]] = number
+
+    def follow(self, state: State, now: float) -> None:
+        """Say what is new of the workers, and that the master lives; to be called after each turn of the master.
+
+        Args:
+            state: of the master.
+            now: seconds of the monotonic clock.
+        """
+        self._board.master[MasterField.HEARTBEAT] = int(now * 1e9)
         for serial, worker in self._said.items():
             if serial not in state.workers:
                 self._leave(worker)

@@ -29,6 +29,7 @@ def test_what_the_master_knows_is_read_by_others() -> None:
         board.row(worker.row)[Field.SERIAL] = worker.serial + 1
         board.row(worker.row)[Field.SLOT] = worker.slot
     board.used = 2
+    report.announce(play.state)
     report.follow(play.state, 100.0)
     found = read(board, 101.0)
     assert (found.phase, found.wanted, found.target, found.committed) == ("serving", 2, 1, 1)
@@ -44,6 +45,7 @@ def test_a_worker_that_is_gone_keeps_its_counts_and_nothing_else() -> None:
     for field, value in ((Field.SERIAL, 1), (Field.CONNECTIONS, 5), (Field.ACCEPTED, 9), (Field.STATE, RowState.READY)):
         row[field] = value
     play.exits(0, None, 9)
+    report.announce(play.state)
     report.follow(play.state, 101.0)
     assert [row[f] for f in (Field.SERIAL, Field.CONNECTIONS, Field.STATE)] == [0, 0, RowState.EMPTY]
     assert row[Field.ACCEPTED] == 9
