@@ -280,8 +280,7 @@ class Master:
 
     def _read_signals(self) -> None:
         now = time.monotonic()
-        # Deaths last: a signal to all ends those that have no handler, and this one's own copy of it says why.
-        for signum in sorted(signals.read(self._origin.wakeup), key=lambda one: one == signal.SIGCHLD):
+        for signum in signals.read(self._origin.wakeup):
             match signum:
                 case signal.SIGTERM | signal.SIGINT:
                     self._events.append(StopAsked(now, signum, delay=signum == signal.SIGTERM))

@@ -25,6 +25,8 @@ CAUGHT = (
     signal.SIGWINCH,
 )
 
+_LATE = {signal.SIGTTOU: 1, signal.SIGCHLD: 2}
+
 
 def _exit_at_once(signum: int, _frame: FrameType | None) -> None:
     # os._exit: an exception raised between two arbitrary instructions of an import can be swallowed there.
@@ -66,12 +68,17 @@ def do_nothing_on(signum: int) -> None:
 
 
 def read(reader: int) -> list[signal.Signals]:
-    """Return the signals that have arrived since the last call, in their order."""
+    """Return the signals that have arrived since the last call, in the order in which they are to be obeyed.
+
+    Their own says little: of several that wait while a process does not run, the kernel begins the handler of the last
+    one first. So a worker less comes behind a worker more, lest it is refused for there being only one. Deaths come
+    last: a signal to all ends those that have no handler, and this one's own copy of it says why.
+    """
     try:
         received = os.read(reader, 65536)
     except BlockingIOError:
         return []
-    return [signal.Signals(number) for number in received]
+    return sorted(map(signal.Signals, received), key=lambda one: _LATE.get(one, 0))
 
 
 def block() -> set[int]:

@@ -25,7 +25,7 @@ def test_no_other_signal_ends_a_program_that_is_still_being_imported(name: str) 
     assert run(f"signals.install_early(); os.kill(os.getpid(), signal.{name})").returncode == 0
 
 
-def test_each_caught_signal_is_a_byte_in_the_pipe_in_its_order() -> None:
+def test_each_caught_signal_is_a_byte_in_the_pipe_in_its_order_deaths_last() -> None:
     result = run(
         """
         pipe = signals.catch()
@@ -36,7 +36,7 @@ def test_each_caught_signal_is_a_byte_in_the_pipe_in_its_order() -> None:
         print(*(s.name for s in signals.read(pipe)))
         """
     )
-    assert result.stdout.split() == ["SIGHUP", "SIGTERM", "SIGCHLD", "SIGTTIN"], result.stderr
+    assert result.stdout.split() == ["SIGHUP", "SIGTERM", "SIGTTIN", "SIGCHLD"], result.stderr
 
 
 def test_a_flood_of_signals_neither_blocks_nor_warns() -> None:
@@ -79,3 +79,17 @@ def test_blocked_signals_arrive_when_they_are_unblocked() -> None:
         """
     )
     assert result.stdout.strip() == "SIGTERM", result.stderr
+
+
+def test_of_signals_that_have_waited_a_worker_less_comes_behind_a_worker_more() -> None:
+    result = run(
+        """
+        pipe = signals.catch()
+        mask = signals.block()
+        for name in ("TTIN", "TTOU"):
+            os.kill(os.getpid(), getattr(signal, "SIG" + name))
+        signals.unblock(mask)
+        print(*(s.name for s in signals.read(pipe)))
+        """
+    )
+    assert result.stdout.split() == ["SIGTTIN", "SIGTTOU"], result.stderr
