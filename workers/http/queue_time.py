@@ -23,17 +23,20 @@ class Waited(Protocol):
 
     Attributes:
         transport: None when it is gone.
+        requests: how many there were, with the current one.
     """
 
     transport: asyncio.Transport | None
+    requests: int
 
 
 class QueueTime:
     """Tells which requests have waited too long.
 
-    The kernel knows when the bytes of a request have come. It is asked (0.5 us) only when the loop has been so slow, or
-    idle for so long, that a request may have waited too long at all: nothing that is read now came before what was read
-    in the turn before the last had been waited for.
+    The kernel knows when the bytes of a request have come. It is asked (0.5 us) only for the first request of a
+    connection, which may have waited for many turns to be accepted, and when the loop has been so slow, or idle for so
+    long, that a request may have waited too long at all: nothing that is read now came before what was read in the turn
+    before the last had been waited for.
 
     Args:
         loop: whose connections are asked for.
@@ -56,7 +59,7 @@ class QueueTime:
             self._in_turn = True
             self._before, self._turn = self._turn, now
             self._loop.call_soon(self._end_turn)
-        if now - self._before <= self._limit:
+        if connection.requests > 1 and now - self._before <= self._limit:
             return False
         waited = _in_kernel(connection)
         return (now - self._turn if waited is None else waited) > self._limit
