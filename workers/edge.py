@@ -10,6 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from preforkd.workers import forwarded
+from preforkd.workers.http import compiled
 from preforkd.workers.http.names import ODDLY, TELLS, is_forwarding
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from preforkd.workers.request_id import RequestIds
 
 
+@compiled.in_both_forms
 class Edge:
     """What a worker does with each head before the app sees it.
 

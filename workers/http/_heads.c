@@ -117,14 +117,40 @@ static const struct {
               {"exchange", "response", "corked", "parts", "due", "paused", "connection", "_intake", "_transport",
                "sent", "_size"},
               {{"flush", writer_flush}}},
-    [CONNECTION] = {"HttpConnection", {"persistent", "state"}, {{NULL, NULL}}},
-    [INTAKE] = {"Intake", {"continue_is_due", "rest_may_be_long"}, {{NULL, NULL}}},
+    [CONNECTION] = {"HttpConnection",
+                    {"persistent", "state", "requests", "client_finished", "_service", "_intake", "_runner",
+                     "peer_is_trusted", "speaks_for_others"},
+                    {{"data_received", connection_data_received}}},
+    [INTAKE] = {"Intake",
+                {"continue_is_due", "rest_may_be_long", "_connection", "_edge", "_times", "message", "parser", "payload",
+                 "phase", "tail"},
+                {{"take_head", intake_take_head}}},
     [CLOCK] = {"Clock", {"keep_alive_fields", "close_fields"}, {{NULL, NULL}}},
     [CALL] = {"HttpCall",
               {"gateway", "exchange", "message", "payload", "response", "phase", "is_gone", "_wants_trailers"},
               {{"__init__", call_init}, {"send", call_send}}},
     [ASGI_RESPONSE] = {"AsgiResponse", {NULL}, {{"add_pairs", asgi_add_pairs}}},
     [WSGI_RESPONSE] = {"WsgiResponse", {NULL}, {{"__init__", wsgi_init}}},
+    [MESSAGE] = {"RequestMessage",
+                 {"chunked", "compression", "content_length", "head_size", "method", "noted"},
+                 {{NULL, NULL}}},
+    [PARSER] = {"RequestParser",
+                {"partial", "_usual_head", "_limit_headers", "_limit_body", "_short", "consumed", "in_body",
+                 "body_received", "_left", "_chunked"},
+                {{NULL, NULL}}},
+    [TIMES] = {"Times", {"head"}, {{NULL, NULL}}},
+    [EDGE] = {"Edge", {"_ids"}, {{"take", edge_take}}},
+    [RUNNER] = {"Runner",
+                {"_intake", "_loop", "_writer", "context", "rest", "task", "wakeup", "work"},
+                {{"proceed", runner_proceed}, {"go_on", runner_go_on}}},
+    [WAKEUP] = {"Wakeup", {"callback", "held"}, {{NULL, NULL}}},
+    [DEFERRED] = {"Deferred", {NULL}, {{NULL, NULL}}},
+    [HANDLING] = {"Handling",
+                  {"_connection", "_connections", "_has_guard", "_intake", "_last_request", "_reporting", "_runner",
+                   "_writer"},
+                  {{"process_request", handling_process_request}}},
+    [REPORTING] = {"Reporting", {"_count", "_logging", "wants_time"}, {{"complete", reporting_complete}}},
+    [EXCHANGE] = {"Exchange", {NULL}, {{NULL, NULL}}},
 };
 
 static PyObject *
@@ -234,7 +260,58 @@ setup(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(setup_flow_doc,
+             "setup_flow(phases, new, idle, empty_payload, whole_payload, offspring, enter_task, leave_task, monotonic, "
+             "raising, steps_of, tells)\n--\n\n"
+             "Take what the way of a request needs; once, behind `setup()`. Until then the reference goes it.\n\n"
+             "Args:\n"
+             "    phases: those of intake.py.\n"
+             "    new, idle: of ConnectionState.\n"
+             "    empty_payload, whole_payload: EMPTY_PAYLOAD, and what makes a body that is there whole.\n"
+             "    offspring: the names of offspring.py; `strayed` and `end` are read there.\n"
+             "    enter_task, leave_task: of asyncio.\n"
+             "    monotonic: the clock.\n"
+             "    raising, steps_of: of waiter.py and handling.py.\n"
+             "    tells: of names.py.\n");
+
+static PyObject *
+setup_flow(PyObject *module, PyObject *args)
+{
+    state *st = PyModule_GetState(module);
+    PyObject *phases, **one[] = {&st->new, &st->idle, &st->empty_payload, &st->whole_payload, &st->offspring,
+                                 &st->enter_task, &st->leave_task, &st->monotonic, &st->raising, &st->steps_of};
+    PyObject *given[sizeof one / sizeof one[0]];
+    long tells;
+    if (!PyArg_ParseTuple(args, "O!OOOOO!OOOOOl", &PyTuple_Type, &phases, &given[0], &given[1], &given[2], &given[3],
+                          &PyDict_Type, &given[4], &given[5], &given[6], &given[7], &given[8], &given[9], &tells)) {
+        return NULL;
+    }
+    if (st->new != NULL || PyTuple_GET_SIZE(phases) != PHASES) {
+        PyErr_SetString(PyExc_ValueError, "setup_flow() was called before, or there is another number of phases");
+        return NULL;
+    }
+    st->zero = PyFloat_FromDouble(0.0);
+    st->no_arguments = PyTuple_New(0);
+    st->is_last = PyTuple_Pack(1, st->names.is_last);
+    if (st->zero == NULL || st->no_arguments == NULL || st->is_last == NULL) {
+        return NULL;
+    }
+    st->tells = tells;
+    for (int i = 0; i < PHASES; i++) {
+        st->phases[i] = Py_NewRef(PyTuple_GET_ITEM(phases, i));
+    }
+    for (size_t i = 0; i < sizeof one / sizeof one[0]; i++) {
+        *one[i] = Py_NewRef(given[i]);
+    }
+    Py_RETURN_NONE;
+}
+
 /* The module. */
+
+/* What came by `setup_flow()`, in a row. */
+#define FLOW(X)                                                                                                        \
+    X(new) X(idle) X(empty_payload) X(whole_payload) X(offspring) X(enter_task) X(leave_task) X(monotonic) X(raising)  \
+    X(steps_of)
 
 static int
 visit_state(PyObject *module, visitproc visit, void *arg)
@@ -251,6 +328,11 @@ visit_state(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->active);
     Py_VISIT(st->fields);
     Py_VISIT(st->pure_add_pairs);
+#define VISIT(name) Py_VISIT(st->name);
+    FLOW(VISIT)
+    for (int i = 0; i < PHASES; i++) {
+        Py_VISIT(st->phases[i]);
+    }
     return 0;
 }
 
@@ -269,6 +351,11 @@ clear_state(PyObject *module)
     Py_CLEAR(st->active);
     Py_CLEAR(st->fields);
     Py_CLEAR(st->pure_add_pairs);
+#define CLEAR_FLOW(name) Py_CLEAR(st->name);
+    FLOW(CLEAR_FLOW)
+    for (int i = 0; i < PHASES; i++) {
+        Py_CLEAR(st->phases[i]);
+    }
     return 0;
 }
 
@@ -281,6 +368,9 @@ free_state(void *module)
     Py_CLEAR(st->kind_body);
     Py_CLEAR(st->head);
     Py_CLEAR(st->nothing);
+    Py_CLEAR(st->zero);
+    Py_CLEAR(st->no_arguments);
+    Py_CLEAR(st->is_last);
     for (int i = 0; i <= PHASE_COMPLETE; i++) {
         Py_CLEAR(st->numbers[i]);
     }
@@ -308,6 +398,7 @@ execute(PyObject *module)
 
 static PyMethodDef functions[] = {
     {"setup", setup, METH_VARARGS, setup_doc},
+    {"setup_flow", setup_flow, METH_VARARGS, setup_flow_doc},
     {"learn", learn, METH_O, learn_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -317,7 +408,7 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "preforkd.workers.http._heads",
-    .m_doc = "The usual response, in C; see head.py and response.py.",
+    .m_doc = "The usual request, in C; see connection.py and its parts.",
     .m_size = sizeof(state),
     .m_methods = functions,
     .m_slots = slots,

@@ -1,4 +1,5 @@
-/* The usual response, in C (`_heads*.c`): what `head.py`, `response.py`, `writer.py` and the gateways do for it, and nothing else.
+/* The usual request, in C (`_heads*.c`): its way from its bytes, by its handler, to its end (`_heads_flow.c`), and its response: what
+ * `connection.py` and its parts, `head.py`, `response.py` and the gateways do for it, and nothing else.
  *
  * The classes are those of Python, in both forms. A method here does what the one of the same name does in the usual
  * case; in every other one it has done nothing and calls that, the reference. So nothing is refused here, and no rule
@@ -16,24 +17,52 @@
 #pragma GCC visibility push(hidden) /* it is one module, of several files */
 
 /* The classes, each with its slots in the order of their names in `CLASSES`. */
-enum { HEAD, RESPONSE, WIRE, CONNECTION, INTAKE, CLOCK, CALL, ASGI_RESPONSE, WSGI_RESPONSE, CLASS_COUNT };
+enum {
+    HEAD, RESPONSE, WIRE, CONNECTION, INTAKE, CLOCK, CALL, ASGI_RESPONSE, WSGI_RESPONSE, MESSAGE, PARSER, TIMES, EDGE, RUNNER,
+    WAKEUP, DEFERRED, HANDLING, REPORTING, EXCHANGE, CLASS_COUNT
+};
 enum {
     H_WIRE, H_EXCHANGE, H_STATUS, H_SENT_STATUS, H_FIRST_LINE, H_VERSION, H_CLOSE, H_LINES, H_LENGTH, H_LENGTH_LINE,
     H_PLAIN, H_TAKES_FIELDS, H_HEADERS_SENT, H_ENDED, H_LEFT, H_HEAD_IS_DUE, H_KEEPS
 };
 enum { W_EXCHANGE, W_RESPONSE, W_CORKED, W_PARTS, W_DUE, W_PAUSED, W_CONNECTION, W_INTAKE, W_TRANSPORT, W_SENT, W_SIZE };
-enum { CONNECTION_PERSISTENT, CONNECTION_STATE };
-enum { INTAKE_CONTINUE_IS_DUE, INTAKE_REST_MAY_BE_LONG };
+enum {
+    CONNECTION_PERSISTENT, CONNECTION_STATE, CONNECTION_REQUESTS, CONNECTION_CLIENT_FINISHED, CONNECTION_SERVICE,
+    CONNECTION_INTAKE, CONNECTION_RUNNER, CONNECTION_PEER_IS_TRUSTED, CONNECTION_SPEAKS_FOR_OTHERS
+};
+enum {
+    INTAKE_CONTINUE_IS_DUE, INTAKE_REST_MAY_BE_LONG, INTAKE_CONNECTION, INTAKE_EDGE, INTAKE_TIMES, INTAKE_MESSAGE,
+    INTAKE_PARSER, INTAKE_PAYLOAD, INTAKE_PHASE, INTAKE_TAIL
+};
 enum { CLOCK_KEEP_ALIVE, CLOCK_CLOSE };
 enum { C_GATEWAY, C_EXCHANGE, C_MESSAGE, C_PAYLOAD, C_RESPONSE, C_PHASE, C_IS_GONE, C_WANTS_TRAILERS };
+enum {
+    MESSAGE_CHUNKED, MESSAGE_COMPRESSION, MESSAGE_CONTENT_LENGTH, MESSAGE_HEAD_SIZE, MESSAGE_METHOD, MESSAGE_NOTED
+};
+enum {
+    PARSER_PARTIAL, PARSER_USUAL_HEAD, PARSER_LIMIT_HEADERS, PARSER_LIMIT_BODY, PARSER_SHORT, PARSER_CONSUMED,
+    PARSER_IN_BODY, PARSER_BODY_RECEIVED, PARSER_LEFT, PARSER_CHUNKED
+};
+enum { TIMES_HEAD };
+enum { EDGE_IDS };
+enum { RUNNER_INTAKE, RUNNER_LOOP, RUNNER_WRITER, RUNNER_CONTEXT, RUNNER_REST, RUNNER_TASK, RUNNER_WAKEUP, RUNNER_WORK };
+enum { WAKEUP_CALLBACK, WAKEUP_HELD };
+enum {
+    HANDLING_CONNECTION, HANDLING_CONNECTIONS, HANDLING_HAS_GUARD, HANDLING_INTAKE, HANDLING_LAST_REQUEST,
+    HANDLING_REPORTING, HANDLING_RUNNER, HANDLING_WRITER
+};
+enum { REPORTING_COUNT, REPORTING_LOGGING, REPORTING_WANTS_TIME };
 
+enum { PHASE_OF_HEAD = 0, PHASE_OF_KEEP = 2, PHASE_OF_DISCARD = 4, PHASES = 6 }; /* of intake.py */
 enum { PHASE_HEAD = 0, PHASE_BODY = 1, PHASE_COMPLETE = 4 }; /* of http_call.py */
 
 /* Names of attributes and keys. */
 #define NAMES(X)                                                                                                       \
-    X(_request_id) X(_take_field) X(body) X(carrier) X(exchange) X(headers) X(hop_by_hop)                 \
-    X(http_version) X(id_line) X(is_closing) X(keep_alive) X(method) X(more_body) X(render) X(request)                 \
-    X(should_close) X(status) X(trailers) X(type) X(version) X(wire) X(write)
+    X(_after_handler) X(_begun) X(_request_id) X(_rest_of) X(_serve) X(_take_field) X(active) X(allowed_methods)       \
+    X(began) X(body) X(carrier) X(complete) X(deferred) X(end) X(exchange) X(flush) X(go_on) X(handler_waits)          \
+    X(headers) X(hold_back) X(hop_by_hop) X(http_version) X(id_line) X(is_closing) X(is_last) X(keep_alive) X(loop)                 \
+    X(method) X(more_body) X(proceed) X(process_request) X(render) X(request) X(serve) X(should_close) X(status) X(strayed)      \
+    X(take) X(take_tail) X(take_usual) X(trailers) X(type) X(version) X(wake) X(wire) X(write)
 #define MEMBER(name) PyObject *name;
 
 typedef struct {
@@ -49,6 +78,14 @@ typedef struct {
     PyObject *kind_start, *kind_body, *head;
     PyObject *nothing; /* b"" */
     PyObject *numbers[PHASE_COMPLETE + 1];
+    /* From here on: see `setup_flow()`; NULL until then. */
+    PyObject *phases[PHASES]; /* of intake.py */
+    PyObject *new, *idle;     /* of ConnectionState */
+    PyObject *empty_payload, *whole_payload;
+    PyObject *offspring; /* dict: the names of offspring.py */
+    PyObject *enter_task, *leave_task, *monotonic, *raising, *steps_of;
+    PyObject *zero, *no_arguments, *is_last;
+    long tells; /* of names.py */
     struct {
         NAMES(MEMBER)
     } names;
@@ -106,7 +143,9 @@ int send_whole(state *st, PyObject *self, PyObject *body);
 
 #define METHODS(X)                                                                                                     \
     X(head_init) X(head_add_header) X(head_render) X(response_send_whole) X(response_send_headers) X(response_write)   \
-    X(response_write_eof) X(writer_flush) X(asgi_add_pairs) X(wsgi_init) X(call_init) X(call_send)
+    X(response_write_eof) X(writer_flush) X(asgi_add_pairs) X(wsgi_init) X(call_init) X(call_send)                     \
+    X(connection_data_received) X(intake_take_head) X(edge_take) X(runner_proceed) X(runner_go_on)                     \
+    X(handling_process_request) X(reporting_complete)
 #define DECLARE(name) PyObject *name(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names);
 METHODS(DECLARE)
 

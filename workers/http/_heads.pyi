@@ -11,4 +11,18 @@ def setup(
     active: object,
     fields: dict[str, Any],
 ) -> None: ...
+def setup_flow(
+    phases: tuple[object, ...],
+    new: object,
+    idle: object,
+    empty_payload: object,
+    whole_payload: object,
+    offspring: dict[str, Any],
+    enter_task: object,
+    leave_task: object,
+    monotonic: object,
+    raising: object,
+    steps_of: object,
+    tells: int,
+) -> None: ...
 def learn(cls: type) -> dict[str, Any]: ...

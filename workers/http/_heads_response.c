@@ -403,12 +403,27 @@ response_write_eof(state *st, PyObject *const *args, Py_ssize_t count, PyObject 
 
 /* ResponseWriter. */
 
+/* Our TLS has an end of its own to send: have it wait for that. 0: an exception. */
+static int
+hold_back(state *st, PyObject *transport)
+{
+    PyObject *method = PyObject_GetAttr(transport, st->names.hold_back);
+    if (method == NULL) {
+        return PyErr_ExceptionMatches(PyExc_AttributeError) ? (PyErr_Clear(), 1) : 0;
+    }
+    PyObject *nothing = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    Py_XDECREF(nothing);
+    return nothing != NULL;
+}
+
 PyObject *
 writer_flush(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     PyObject *self = args[0], *response = GET(WIRE, self, W_RESPONSE), *parts = GET(WIRE, self, W_PARTS);
     PyObject *transport = GET(WIRE, self, W_TRANSPORT), *sent = GET(WIRE, self, W_SENT);
-    if (count != 1 || names != NULL || !is_one(st, HEAD, response) || GET(HEAD, response, H_HEAD_IS_DUE) != Py_True
+    int is_last = names != NULL && PyTuple_GET_SIZE(names) == 1 && PyTuple_GET_ITEM(names, 0) == st->names.is_last;
+    if (count != 1 || (names != NULL && !is_last) || (is_last && args[1] != Py_True) || !is_one(st, HEAD, response) || GET(HEAD, response, H_HEAD_IS_DUE) != Py_True
         || parts == NULL || !PyList_CheckExact(parts) || transport == NULL || transport == Py_None || sent == NULL
         || !PyLong_CheckExact(sent)) {
         return NULL;
@@ -450,6 +465,10 @@ writer_flush(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names
     }
     if (sent != NULL) {
         PUT(WIRE, self, W_SENT, sent);
+        if (is_last && GET(HEAD, response, H_ENDED) == Py_True && GET(HEAD, response, H_KEEPS) == Py_False
+            && GET(WIRE, self, W_PAUSED) == Py_False && !hold_back(st, transport)) {
+            goto end_with_transport;
+        }
         result = PyObject_CallMethodOneArg(transport, st->names.write, data);
     }
     if (result != NULL) {

@@ -1,4 +1,4 @@
-"""The compiled forms of the parser (`_parsing.c`), and of responses (`_heads*.c`), where they were built.
+"""The compiled forms of the parser (`_parsing.c`), and of usual requests (`_heads*.c`), where they were built.
 
 The code in Python is the reference and runs without. An operator chooses with `--parser`; without the daemon the
 compiled forms run if they are there.
@@ -34,6 +34,7 @@ except ImportError as exc:  # there was no compiler, or they were built for anot
 else:
     built_parsing.setup(RequestMessage, HttpVersion11, MEANT, FORWARDING, REQUEST_IDS, PLAIN, METHODS)
     built_heads.setup(clock, fields.PLAIN_LINES, HttpVersion11, DONE, ConnectionState.ACTIVE, vars(fields))
+    built_heads.learn(RequestMessage)
     _parsing = built_parsing
     MISSING = ""
 
@@ -65,6 +66,12 @@ def choose(form: str) -> None:
 def form() -> str:
     """Return which form runs: "compiled" or "pure"."""
     return "pure" if usual_head is None else "compiled"
+
+
+def setup_flow(*needed: Any) -> None:
+    """Have the way of a request be gone in C, too, where that was built; see `setup_flow()` there."""
+    if _parsing is not None:
+        built_heads.setup_flow(*needed)
 
 
 def in_both_forms(cls: T) -> T:

@@ -12,21 +12,26 @@ The parts know each other, and their connection; it lets go of them at its end, 
 from __future__ import annotations
 
 import asyncio
+from asyncio.tasks import _enter_task, _leave_task
 from contextvars import copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 from weakref import ref
 
+from preforkd.workers import offspring
 from preforkd.workers.http import compiled
 from preforkd.workers.http.closing import Closer
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.deadlines import Allowance, Times
 from preforkd.workers.http.errors import ResponseError
-from preforkd.workers.http.handling import Handling
-from preforkd.workers.http.intake import FOREIGN, HEAD, KEEP, Intake
+from preforkd.workers.http.handling import Handling, steps_of
+from preforkd.workers.http.intake import FOREIGN, HEAD, KEEP, Intake, Phase
+from preforkd.workers.http.names import TELLS
+from preforkd.workers.http.payload import EMPTY_PAYLOAD, PayloadStream
 from preforkd.workers.http.running import Runner
-from preforkd.workers.http.states import ConnectionEvent, ConnectionState, following
+from preforkd.workers.http.states import IDLE, ConnectionEvent, ConnectionState, following
 from preforkd.workers.http.tunnel import ConnectionTunnel
+from preforkd.workers.http.waiter import raising
 from preforkd.workers.http.writer import ResponseWriter
 
 if TYPE_CHECKING:
@@ -468,3 +473,9 @@ def _give_up(connection: ref[HttpConnection]) -> None:
         protocol._give_up_later()  # one that had left would have reset what it gets: this one is slow to read
     else:
         protocol.cancel_slow_request()
+
+
+compiled.setup_flow(
+    tuple(Phase), ConnectionState.NEW, IDLE, EMPTY_PAYLOAD, PayloadStream.whole, vars(offspring), _enter_task,
+    _leave_task, monotonic, raising, steps_of, TELLS,
+)  # fmt: skip

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 from functools import cached_property, lru_cache
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.states import ConnectionState
 
 SWEEP_SECONDS = 1.0
@@ -55,6 +56,7 @@ def allowance_of(head: float, keep_alive: float, body: float, request: float, wr
     return Allowance(head, keep_alive, body, request, write)
 
 
+@compiled.in_both_forms
 @dataclasses.dataclass(slots=True, eq=False, repr=False)  # the library's: one is made for each connection
 class Times:
     """The times that deadlines count from, in seconds of the monotonic clock; 0: does not count now.

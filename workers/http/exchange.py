@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
@@ -259,6 +260,7 @@ class Tunnel(Protocol):
         """End now, and leave nothing in the kernel for a client that does not read."""
 
 
+@compiled.in_both_forms
 class Exchange:
     """A request with its body coming in, and its response going out.
 

@@ -10,6 +10,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers import offspring
+from preforkd.workers.http import compiled
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.errors import ClientDisconnectedError, HttpProcessingError, ResponseError, overloaded
 from preforkd.workers.http.exchange import Exchange
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _OPEN = (ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE)
 
 
+@compiled.in_both_forms
 class Handling:
     """Handles the requests of one connection.
 
@@ -143,12 +145,10 @@ class Handling:
                     exchange.deferred = handling
                     self._connections.active += 1
                     return None
-                steps = _steps_of(handling)
+                steps = steps_of(handling)
                 waiting = next(steps, DONE)
                 if waiting is not DONE:
-                    return Continuation(
-                        self._runner, exchange, steps, waiting, context, partial(self._after_handler, exchange)
-                    )
+                    return self._rest_of(exchange, steps, waiting, context)
         except BaseException as exc:  # noqa: BLE001 -- raised again there if it is for the loop
             return self._begun(exchange, self._after_handler(exchange, exc), context)
         return self._begun(exchange, self._after_handler(exchange, None), context)
@@ -169,7 +169,7 @@ class Handling:
                 try:
                     handling = self._serve(exchange)
                     if handling is not DONE:
-                        await InSteps(runner.steps_of(exchange, _steps_of(handling)))
+                        await InSteps(runner.steps_of(exchange, steps_of(handling)))
                 except BaseException as exc:  # noqa: BLE001 -- raised again there if it is for the loop
                     error = exc
                 steps = self._after_handler(exchange, error)
@@ -218,6 +218,10 @@ class Handling:
             self._check_request(message, exchange.body)
         service = connection._service
         return connection.serve(exchange) if service is None else service.serve(exchange)
+
+    def _rest_of(self, exchange: Exchange, steps: Resumable, waiting: object, context: Context) -> Continuation:
+        """Return what is left of a handler that has made its first step, in `context`, and waits for something."""
+        return Continuation(self._runner, exchange, steps, waiting, context, partial(self._after_handler, exchange))
 
     def _begun(self, exchange: Exchange, steps: Resumable | None, context: Context) -> Continuation | None:
         """Make the first of these steps, in the current context, which is `context`; return what is left then."""
@@ -494,7 +498,7 @@ class Handling:
         self.cancel_handler()
 
 
-def _steps_of(awaitable: Awaitable[None]) -> Resumable:
+def steps_of(awaitable: Awaitable[None]) -> Resumable:
     """Return the steps of whatever a handler has returned; a coroutine around what is none checks what it gives."""
     if awaitable.__class__ is CoroutineType:
         return awaitable.__await__()

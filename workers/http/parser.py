@@ -25,6 +25,7 @@ _END = b"\r\n\r\n"
 _NO_PARTS: list[bytes] = []  # of connections that have had no body: nothing is added to it
 
 
+@compiled.in_both_forms
 class RequestParser:
     """The requests of one connection, one after the other.
 

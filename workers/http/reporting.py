@@ -6,6 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import NOT_SENT
 from preforkd.workers.http.failing import log_failure
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 NO_LOG, LINE, TIMED_LINE, CALL = range(4)
 
 
+@compiled.in_both_forms
 class Reporting:
     """Reports the requests of one connection.
 

@@ -12,6 +12,7 @@ from operator import call
 from typing import TYPE_CHECKING, Any, Protocol
 
 from preforkd.workers import offspring
+from preforkd.workers.http import compiled
 from preforkd.workers.http.done import DONE
 from preforkd.workers.http.intake import DISCARD, FOREIGN
 from preforkd.workers.http.waiter import BEGIN, Continuation, Wakeup, raising
@@ -49,6 +50,7 @@ class Work(Protocol):
         """What the task has in hand goes on without the connection."""
 
 
+@compiled.in_both_forms
 class Runner:
     """Runs the handlers of one connection, one after the other.
 

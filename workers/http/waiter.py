@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.done import DONE
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Stepping(Protocol):
         """Make the steps of a handler; arguments as in `Continuation`."""
 
 
+@compiled.in_both_forms
 class Wakeup:
     """An awaitable that is used again and again, and that resumes its task at once.
 
@@ -142,6 +144,7 @@ class Wakeup:
             raise asyncio.CancelledError
 
 
+@compiled.in_both_forms
 class Deferred(Wakeup):
     """What a handler returns instead of a coroutine when callbacks will write its response.
 

@@ -1,0 +1,613 @@
+/* The way of a usual request: from its bytes, by its handler, to its end. See `_heads.h`.
+ *
+ * What is usual: a head that came in one piece, with all of its body; a connection that is between two requests, and
+ * whose task waits for the next one; a handler that raises nothing; a response that is complete when it returns, on a
+ * connection that stays open. Where it begins to be another case the reference goes on, from that point.
+ */
+
+#include "_heads.h"
+
+/* A part of a connection, of exactly the class that is known; NULL: it is another one, or was deleted. Borrowed. */
+#define PART(class, of, object, number) (part(st, class, GET(of, object, number)))
+
+static inline PyObject *
+part(state *st, int class, PyObject *object)
+{
+    return is_exactly(st, class, object) ? object : NULL;
+}
+
+/* Whether `setup_flow()` was called. */
+static inline int
+is_ready(state *st)
+{
+    return st->new != NULL;
+}
+
+/* Numbers of attributes that are small, most of the time; -1: it is another one. */
+static inline long
+small(PyObject *number)
+{
+    if (number == NULL || !PyLong_CheckExact(number)) {
+        return -1;
+    }
+    long value = PyLong_AsLong(number);
+    if (value == -1 && PyErr_Occurred()) {
+        PyErr_Clear();
+    }
+    return value;
+}
+
+/* Add to an attribute that is a number. -1: an exception. */
+static int
+add_to(PyObject *object, PyObject *name, long number)
+{
+    PyObject *value = PyObject_GetAttr(object, name);
+    PyObject *by = value != NULL ? PyLong_FromLong(number) : NULL;
+    PyObject *sum = by != NULL ? PyNumber_Add(value, by) : NULL;
+    int result = sum != NULL ? PyObject_SetAttr(object, name, sum) : -1;
+    Py_XDECREF(sum);
+    Py_XDECREF(by);
+    Py_XDECREF(value);
+    return result;
+}
+
+/* Whether the app has forked this process; -1: an exception. */
+static int
+has_strayed(state *st)
+{
+    PyObject *strayed = PyDict_GetItemWithError(st->offspring, st->names.strayed);
+    if (strayed == Py_False) {
+        return 0;
+    }
+    return strayed != NULL ? PyObject_IsTrue(strayed) : PyErr_Occurred() ? -1 : 0;
+}
+
+/* Take the exception that has been raised, with its traceback. */
+static PyObject *
+taken_exception(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL && value != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* The way in. */
+
+/* `Intake.take_head()`. 1: a request has come; 0: it is not usual, and nothing has been done; -1: an exception. */
+static int
+take_head(state *st, PyObject *self, PyObject *data)
+{
+    PyObject *parser = PART(PARSER, INTAKE, self, INTAKE_PARSER), *times = PART(TIMES, INTAKE, self, INTAKE_TIMES);
+    PyObject *connection = GET(INTAKE, self, INTAKE_CONNECTION), *edge = GET(INTAKE, self, INTAKE_EDGE);
+    if (!is_ready(st) || parser == NULL || times == NULL || edge == NULL || !is_one(st, CONNECTION, connection)
+        || !PyBytes_CheckExact(data) || GET(PARSER, parser, PARSER_PARTIAL) != Py_None) {
+        return 0;
+    }
+    PyObject *parse = GET(PARSER, parser, PARSER_USUAL_HEAD);
+    PyObject *arguments[] = {data, GET(PARSER, parser, PARSER_LIMIT_HEADERS), GET(PARSER, parser, PARSER_LIMIT_BODY),
+                             GET(PARSER, parser, PARSER_SHORT)};
+    if (parse == NULL || parse == Py_None || arguments[1] == NULL || arguments[2] == NULL || arguments[3] == NULL) {
+        return 0;
+    }
+    PyObject *message = PyObject_Vectorcall(parse, arguments, 4, NULL);
+    if (!is_exactly(st, MESSAGE, message)) { /* None: a head for the reference */
+        Py_XDECREF(message);
+        return message == NULL ? -1 : 0;
+    }
+    PyObject *length = GET(MESSAGE, message, MESSAGE_CONTENT_LENGTH);
+    Py_ssize_t head_size = small(GET(MESSAGE, message, MESSAGE_HEAD_SIZE)), given = PyBytes_GET_SIZE(data);
+    Py_ssize_t size = length == Py_None ? 0 : small(length);
+    PyObject *body = NULL, *payload = NULL;
+    int result = 0;
+    if (head_size <= 0 || size < 0 || GET(MESSAGE, message, MESSAGE_CHUNKED) != Py_False || size > given - head_size
+        || (size > 0 && GET(MESSAGE, message, MESSAGE_COMPRESSION) != Py_None)) {
+        goto end; /* a body that is still to come, or to be decoded */
+    }
+    result = -1;
+    if (size > 0) {
+        body = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + head_size, size);
+        PyObject *loop = body != NULL ? PyObject_GetAttr((PyObject *)connection, st->names.loop) : NULL;
+        PyObject *made[] = {body, loop};
+        payload = loop != NULL ? PyObject_Vectorcall(st->whole_payload, made, 2, NULL) : NULL;
+        Py_XDECREF(loop);
+        if (payload == NULL) {
+            goto end;
+        }
+    }
+    PyObject *consumed = PyLong_FromSsize_t(head_size + size);
+    if (consumed == NULL) {
+        goto end;
+    }
+    PUT(PARSER, parser, PARSER_CONSUMED, consumed);
+    if (size > 0) {
+        PUT(PARSER, parser, PARSER_IN_BODY, Py_NewRef(Py_False));
+        PUT(PARSER, parser, PARSER_BODY_RECEIVED, Py_NewRef(length));
+        PUT(PARSER, parser, PARSER_LEFT, Py_NewRef(st->numbers[0]));
+        PUT(PARSER, parser, PARSER_CHUNKED, Py_NewRef(Py_None));
+    }
+    if (edge != Py_None) {
+        Py_INCREF(edge);
+        Py_INCREF(connection);
+        PyObject *taken[] = {edge, connection, message};
+        PyObject *nothing = PyObject_VectorcallMethod(st->names.take, taken, 3, NULL);
+        Py_DECREF(connection);
+        Py_DECREF(edge);
+        if (nothing == NULL) {
+            goto end;
+        }
+        Py_DECREF(nothing);
+    }
+    PUT(TIMES, times, TIMES_HEAD, Py_NewRef(st->zero));
+    PUT(INTAKE, self, INTAKE_MESSAGE, Py_NewRef(message));
+    PUT(INTAKE, self, INTAKE_PHASE, Py_NewRef(st->phases[PHASE_OF_KEEP]));
+    if (payload != NULL) {
+        PUT(INTAKE, self, INTAKE_PAYLOAD, Py_NewRef(payload));
+    }
+    result = 1;
+    if (head_size + size < given) {
+        PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + head_size + size, given - head_size - size);
+        PyObject *taken = rest != NULL ? PyObject_CallMethodOneArg(self, st->names.take, rest) : NULL;
+        result = taken != NULL ? 1 : -1;
+        Py_XDECREF(taken);
+        Py_XDECREF(rest);
+    }
+end:
+    Py_XDECREF(payload);
+    Py_XDECREF(body);
+    Py_DECREF(message);
+    return result;
+}
+
+PyObject *
+intake_take_head(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 2 || names != NULL || !is_exactly(st, INTAKE, args[0])) {
+        return NULL;
+    }
+    return take_head(st, args[0], args[1]) == 1 ? Py_NewRef(Py_True) : NULL;
+}
+
+PyObject *
+edge_take(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (!is_ready(st) || count != 3 || names != NULL || !is_one(st, CONNECTION, args[1]) || !is_exactly(st, MESSAGE, args[2])) {
+        return NULL;
+    }
+    PyObject *connection = args[1], *message = args[2], *ids = GET(EDGE, args[0], EDGE_IDS);
+    PyObject *trusts = GET(CONNECTION, connection, CONNECTION_PEER_IS_TRUSTED);
+    long noted = small(GET(MESSAGE, message, MESSAGE_NOTED));
+    if (noted < 0 || noted & st->tells || GET(CONNECTION, connection, CONNECTION_SPEAKS_FOR_OTHERS) != Py_False
+        || ids == NULL) {
+        return NULL;
+    }
+    if (ids == Py_None) {
+        Py_RETURN_NONE;
+    }
+    if (trusts != Py_True && trusts != Py_False) {
+        return NULL;
+    }
+    Py_INCREF(ids);
+    PyObject *take_usual = PyObject_GetAttr(ids, st->names.take_usual);
+    PyObject *arguments[] = {message, trusts};
+    PyObject *taken = take_usual != NULL ? PyObject_Vectorcall(take_usual, arguments, 2, NULL) : NULL;
+    Py_XDECREF(take_usual);
+    Py_DECREF(ids);
+    int is_taken = taken != NULL ? PyObject_IsTrue(taken) : -1;
+    Py_XDECREF(taken);
+    return is_taken == 1 ? Py_NewRef(Py_None) : NULL; /* else the reference asks again, and gets the same answer */
+}
+
+/* The handler. */
+
+/* What a handler has raised is taken from here on by the reference, which may ask what is being handled. */
+static PyObject *
+fail(state *st, PyObject *self, PyObject *exchange, PyObject *context)
+{
+    PyObject *exc = taken_exception(), *before = PyErr_GetHandledException();
+    if (exc == NULL) {
+        Py_XDECREF(before);
+        return NULL;
+    }
+    PyErr_SetHandledException(exc);
+    PyObject *arguments[] = {self, exchange, exc};
+    PyObject *steps = PyObject_VectorcallMethod(st->names._after_handler, arguments, 3, NULL), *rest = NULL;
+    if (steps != NULL) {
+        PyObject *begun[] = {self, exchange, steps, context};
+        rest = PyObject_VectorcallMethod(st->names._begun, begun, 4, NULL);
+        Py_DECREF(steps);
+    }
+    PyErr_SetHandledException(before);
+    Py_XDECREF(before);
+    Py_DECREF(exc);
+    return rest;
+}
+
+/* `Handling._after_handler()` of a handler that has raised nothing, and `_begun()`. */
+static PyObject *
+end(state *st, PyObject *self, PyObject *exchange, PyObject *context)
+{
+    PyObject *writer = PART(WIRE, HANDLING, self, HANDLING_WRITER);
+    PyObject *intake = PART(INTAKE, HANDLING, self, HANDLING_INTAKE);
+    PyObject *connection = GET(HANDLING, self, HANDLING_CONNECTION);
+    PyObject *response = writer != NULL ? GET(WIRE, writer, W_RESPONSE) : NULL, *keep_alive = NULL;
+    int is_usual = has_strayed(st) == 0 && intake != NULL && is_one(st, HEAD, response)
+                   && GET(WIRE, writer, W_EXCHANGE) == exchange;
+    if (is_usual && GET(WIRE, writer, W_DUE) != Py_False) {
+        Py_INCREF(response);
+        PyObject *flushed[] = {writer, Py_True};
+        PyObject *nothing = PyObject_VectorcallMethod(st->names.flush, flushed, 1, st->is_last);
+        Py_XDECREF(nothing);
+        is_usual = nothing != NULL && GET(WIRE, writer, W_RESPONSE) == response
+                   && GET(WIRE, writer, W_EXCHANGE) == exchange;
+        Py_DECREF(response);
+    }
+    if (is_usual && GET(HEAD, response, H_ENDED) == Py_True && GET(HEAD, response, H_KEEPS) == Py_True
+        && GET(INTAKE, intake, INTAKE_PHASE) == st->phases[PHASE_OF_KEEP] && is_one(st, CONNECTION, connection)
+        && GET(CONNECTION, connection, CONNECTION_CLIENT_FINISHED) == Py_False
+        && GET(CONNECTION, connection, CONNECTION_PERSISTENT) == Py_True
+        && GET(WIRE, writer, W_PAUSED) == Py_False) {
+        keep_alive = PyObject_GetAttr(exchange, st->names.keep_alive);
+        Py_XDECREF(keep_alive);
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (keep_alive != Py_True) {
+        PyObject *arguments[] = {self, exchange, Py_None};
+        PyObject *steps = PyObject_VectorcallMethod(st->names._after_handler, arguments, 3, NULL), *rest = NULL;
+        if (steps != NULL) {
+            PyObject *begun[] = {self, exchange, steps, context};
+            rest = PyObject_VectorcallMethod(st->names._begun, begun, 4, NULL);
+            Py_DECREF(steps);
+        }
+        return rest;
+    }
+    PyObject *reported[] = {GET(HANDLING, self, HANDLING_REPORTING), exchange, response};
+    Py_INCREF(response);
+    PyObject *nothing = PyObject_VectorcallMethod(st->names.complete, reported, 3, NULL);
+    Py_DECREF(response);
+    PyObject *body = nothing != NULL ? PyObject_GetAttr(exchange, st->names.body) : NULL;
+    Py_XDECREF(nothing);
+    if (body == NULL) {
+        return NULL;
+    }
+    PUT(WIRE, writer, W_RESPONSE, Py_NewRef(Py_None));
+    PUT(WIRE, writer, W_EXCHANGE, Py_NewRef(Py_None));
+    PUT(CONNECTION, connection, CONNECTION_STATE, Py_NewRef(st->idle));
+    PUT(INTAKE, intake, INTAKE_PHASE, Py_NewRef(st->phases[PHASE_OF_HEAD]));
+    if (body != st->empty_payload) {
+        PUT(INTAKE, intake, INTAKE_PAYLOAD, Py_NewRef(st->empty_payload));
+    }
+    Py_DECREF(body);
+    PyObject *tail = GET(INTAKE, intake, INTAKE_TAIL);
+    if (tail == NULL || !PyBytes_CheckExact(tail) || PyBytes_GET_SIZE(tail) > 0) {
+        PyObject *taken = PyObject_CallMethodNoArgs(intake, st->names.take_tail);
+        int has_come = taken != NULL ? PyObject_IsTrue(taken) : -1;
+        Py_XDECREF(taken);
+        if (has_come < 0) {
+            return NULL;
+        }
+        if (has_come) {
+            return PyObject_CallMethodNoArgs(GET(HANDLING, self, HANDLING_RUNNER), st->names.proceed);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* `Handling._begin()`; NULL without an exception: it is not usual, and nothing has been done. */
+static PyObject *
+begun_exchange(state *st, PyObject *self, PyObject *connection, PyObject *intake, PyObject *writer)
+{
+    PyObject *message = GET(INTAKE, intake, INTAKE_MESSAGE), *payload = GET(INTAKE, intake, INTAKE_PAYLOAD);
+    PyObject *phase = GET(CONNECTION, connection, CONNECTION_STATE);
+    PyObject *reporting = PART(REPORTING, HANDLING, self, HANDLING_REPORTING);
+    PyTypeObject *type = st->classes[EXCHANGE].type;
+    long requests = small(GET(CONNECTION, connection, CONNECTION_REQUESTS));
+    if (!is_exactly(st, MESSAGE, message) || payload == NULL || (phase != st->idle && phase != st->new) || type == NULL
+        || reporting == NULL || requests < 0 || requests >= LONG_MAX - 1) {
+        return NULL;
+    }
+    PyObject *number = PyLong_FromLong(requests + 1), *wants_time = GET(REPORTING, reporting, REPORTING_WANTS_TIME);
+    PyObject *exchange = number != NULL ? type->tp_new(type, st->no_arguments, NULL) : NULL;
+    PyObject *began = exchange != NULL && wants_time == Py_True ? PyObject_CallNoArgs(st->monotonic) : NULL;
+    if (exchange == NULL || (wants_time == Py_True && began == NULL)
+        || (began != NULL && PyObject_SetAttr(exchange, st->names.began, began) < 0)
+        || PyObject_SetAttr(exchange, st->names.request, message) < 0
+        || PyObject_SetAttr(exchange, st->names.body, payload) < 0
+        || PyObject_SetAttr(exchange, st->names.wire, writer) < 0
+        || PyObject_SetAttr(exchange, st->names.carrier, connection) < 0) {
+        Py_CLEAR(exchange);
+        Py_XDECREF(number);
+        Py_XDECREF(began);
+        return NULL;
+    }
+    Py_XDECREF(began);
+    PUT(CONNECTION, connection, CONNECTION_STATE, Py_NewRef(st->active));
+    PUT(INTAKE, intake, INTAKE_MESSAGE, Py_NewRef(Py_None));
+    PUT(WIRE, writer, W_EXCHANGE, Py_NewRef(exchange));
+    if (small(GET(HANDLING, self, HANDLING_LAST_REQUEST)) == requests + 1) {
+        PUT(CONNECTION, connection, CONNECTION_PERSISTENT, Py_NewRef(Py_False));
+    }
+    PUT(CONNECTION, connection, CONNECTION_REQUESTS, number);
+    return exchange;
+}
+
+/* `Handling._serve()`. */
+static PyObject *
+serve(state *st, PyObject *self, PyObject *exchange, PyObject *connection, PyObject *payload)
+{
+    PyObject *service = GET(CONNECTION, connection, CONNECTION_SERVICE);
+    int is_checked = payload != st->empty_payload || GET(HANDLING, self, HANDLING_HAS_GUARD) != Py_False;
+    if (!is_checked) {
+        PyObject *allowed = PyObject_GetAttr(connection, st->names.allowed_methods);
+        is_checked = allowed == NULL ? -1 : PyObject_IsTrue(allowed);
+        Py_XDECREF(allowed);
+    }
+    if (is_checked < 0) {
+        return NULL;
+    }
+    if (is_checked) {
+        return PyObject_CallMethodOneArg(self, st->names._serve, exchange);
+    }
+    service = Py_NewRef(service == NULL || service == Py_None ? connection : service);
+    PyObject *handling = PyObject_CallMethodOneArg(service, st->names.serve, exchange);
+    Py_DECREF(service);
+    return handling;
+}
+
+/* `Handling.process_request()`; NULL without an exception: it is not usual, and nothing has been done. */
+static PyObject *
+process(state *st, PyObject *self, PyObject *context)
+{
+    PyObject *connection = GET(HANDLING, self, HANDLING_CONNECTION);
+    PyObject *intake = PART(INTAKE, HANDLING, self, HANDLING_INTAKE);
+    PyObject *writer = PART(WIRE, HANDLING, self, HANDLING_WRITER);
+    if (!is_ready(st) || !is_one(st, CONNECTION, connection) || intake == NULL || writer == NULL
+        || GET(HANDLING, self, HANDLING_CONNECTIONS) == NULL || GET(HANDLING, self, HANDLING_RUNNER) == NULL) {
+        return NULL;
+    }
+    PyObject *payload = Py_XNewRef(GET(INTAKE, intake, INTAKE_PAYLOAD));
+    PyObject *exchange = begun_exchange(st, self, connection, intake, writer);
+    if (exchange == NULL) {
+        Py_XDECREF(payload);
+        return NULL;
+    }
+    PyObject *handling = serve(st, self, exchange, connection, payload), *waiting = NULL, *rest = NULL;
+    Py_DECREF(payload);
+    PySendResult sent = handling == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+    if (handling != NULL && handling != st->done) {
+        if (is_one(st, DEFERRED, handling)) {
+            int failed = PyObject_SetAttr(exchange, st->names.deferred, handling) < 0
+                         || add_to(GET(HANDLING, self, HANDLING_CONNECTIONS), st->names.active, 1) < 0;
+            Py_DECREF(handling);
+            Py_DECREF(exchange);
+            return failed ? NULL : Py_NewRef(Py_None);
+        }
+        if (!PyCoro_CheckExact(handling)) {
+            Py_SETREF(handling, PyObject_CallOneArg(st->steps_of, handling));
+        }
+        sent = handling == NULL ? PYGEN_ERROR : PyIter_Send(handling, Py_None, &waiting);
+    }
+    if (sent == PYGEN_NEXT) {
+        PyObject *steps = PyCoro_CheckExact(handling) ? PyObject_CallOneArg(st->steps_of, handling) : Py_NewRef(handling);
+        PyObject *arguments[] = {self, exchange, steps, waiting, context};
+        rest = steps != NULL ? PyObject_VectorcallMethod(st->names._rest_of, arguments, 5, NULL) : NULL;
+        Py_XDECREF(steps);
+    }
+    else if (sent == PYGEN_ERROR) {
+        rest = fail(st, self, exchange, context);
+    }
+    else {
+        rest = end(st, self, exchange, context);
+    }
+    Py_XDECREF(waiting);
+    Py_XDECREF(handling);
+    Py_DECREF(exchange);
+    return rest;
+}
+
+PyObject *
+handling_process_request(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return count == 2 && names == NULL ? process(st, args[0], args[1]) : NULL;
+}
+
+/* The runner. */
+
+/* `Runner.go_on()`. 1: done; 0: it is not usual, and nothing has been done; -1: an exception. */
+static int
+go_on(state *st, PyObject *self)
+{
+    PyObject *writer = PART(WIRE, RUNNER, self, RUNNER_WRITER), *work = PART(HANDLING, RUNNER, self, RUNNER_WORK);
+    PyObject *base = GET(RUNNER, self, RUNNER_CONTEXT);
+    if (!is_ready(st) || writer == NULL || work == NULL || base == NULL || !PyContext_CheckExact(base)) {
+        return 0;
+    }
+    PyObject *context = PyContext_Copy(base);
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return -1;
+    }
+    Py_INCREF(writer);
+    Py_INCREF(work);
+    PUT(WIRE, writer, W_CORKED, Py_NewRef(Py_True));
+    PyObject *rest = process(st, work, context);
+    if (rest == NULL && !PyErr_Occurred()) {
+        rest = PyObject_CallMethodOneArg(work, st->names.process_request, context);
+    }
+    PyObject *exc = rest == NULL ? taken_exception() : NULL;
+    int failed = PyContext_Exit(context) < 0;
+    PUT(WIRE, writer, W_CORKED, Py_NewRef(Py_False));
+    if (!failed && GET(WIRE, writer, W_DUE) != Py_False) {
+        PyObject *nothing = PyObject_CallMethodNoArgs(writer, st->names.flush);
+        failed = nothing == NULL;
+        Py_XDECREF(nothing);
+    }
+    if (exc != NULL && !failed) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    }
+    failed = failed || exc != NULL;
+    Py_XDECREF(exc);
+    if (!failed && rest != Py_None) {
+        int strayed = has_strayed(st);
+        PyObject *nothing = strayed > 0 ? PyObject_CallOneArg(PyDict_GetItem(st->offspring, st->names.end), Py_None) : NULL;
+        Py_XDECREF(nothing);
+        PUT(RUNNER, self, RUNNER_REST, Py_NewRef(rest));
+        nothing = PyErr_Occurred() ? NULL : PyObject_CallMethodNoArgs(work, st->names.handler_waits);
+        failed = nothing == NULL;
+        Py_XDECREF(nothing);
+    }
+    Py_XDECREF(rest);
+    Py_DECREF(work);
+    Py_DECREF(writer);
+    Py_DECREF(context);
+    return failed ? -1 : 1;
+}
+
+PyObject *
+runner_go_on(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return count == 1 && names == NULL && go_on(st, args[0]) == 1 ? Py_NewRef(Py_None) : NULL;
+}
+
+/* `Runner.proceed()`. 1: done; 0: it is not usual, and nothing has been done; -1: an exception. */
+static int
+proceed(state *st, PyObject *self)
+{
+    PyObject *task = GET(RUNNER, self, RUNNER_TASK), *wakeup = PART(WAKEUP, RUNNER, self, RUNNER_WAKEUP);
+    PyObject *loop = GET(RUNNER, self, RUNNER_LOOP), *intake = PART(INTAKE, RUNNER, self, RUNNER_INTAKE);
+    if (!is_ready(st) || task == NULL || task == Py_None || wakeup == NULL || loop == NULL || intake == NULL
+        || GET(WAKEUP, wakeup, WAKEUP_CALLBACK) == Py_None || GET(WAKEUP, wakeup, WAKEUP_CALLBACK) == NULL
+        || GET(WAKEUP, wakeup, WAKEUP_HELD) != Py_False || PART(WIRE, RUNNER, self, RUNNER_WRITER) == NULL
+        || PART(HANDLING, RUNNER, self, RUNNER_WORK) == NULL) {
+        return 0;
+    }
+    PyObject *entered[] = {loop, task};
+    PyObject *nothing = PyObject_Vectorcall(st->enter_task, entered, 2, NULL);
+    if (nothing == NULL) { /* called from within another task */
+        return PyErr_ExceptionMatches(PyExc_RuntimeError) ? (PyErr_Clear(), 0) : -1;
+    }
+    Py_DECREF(nothing);
+    Py_INCREF(task);
+    Py_INCREF(wakeup);
+    Py_INCREF(loop);
+    Py_INCREF(intake);
+    PUT(WAKEUP, wakeup, WAKEUP_HELD, Py_NewRef(Py_True));
+    int gone_on = go_on(st, self);
+    if (gone_on == 0) {
+        nothing = PyObject_CallMethodNoArgs(self, st->names.go_on);
+        gone_on = nothing != NULL ? 1 : -1;
+        Py_XDECREF(nothing);
+    }
+    int failed = 0;
+    if (gone_on < 0) { /* raised again where the task's own exceptions are */
+        PyObject *exc = taken_exception();
+        PyObject *rest = exc != NULL ? PyObject_CallOneArg(st->raising, exc) : NULL;
+        Py_XDECREF(exc);
+        failed = rest == NULL;
+        if (rest != NULL) {
+            PUT(RUNNER, self, RUNNER_REST, rest);
+        }
+    }
+    PyObject *exc = failed ? taken_exception() : NULL;
+    PUT(WAKEUP, wakeup, WAKEUP_HELD, Py_NewRef(Py_False));
+    PyObject *left[] = {loop, task};
+    nothing = PyObject_Vectorcall(st->leave_task, left, 2, NULL);
+    failed = failed || nothing == NULL;
+    Py_XDECREF(nothing);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+    if (!failed && (GET(RUNNER, self, RUNNER_REST) != Py_None || small(GET(INTAKE, intake, INTAKE_PHASE)) >= PHASE_OF_DISCARD)) {
+        nothing = PyObject_CallMethodNoArgs(wakeup, st->names.wake);
+        failed = nothing == NULL;
+        Py_XDECREF(nothing);
+    }
+    Py_DECREF(intake);
+    Py_DECREF(loop);
+    Py_DECREF(wakeup);
+    Py_DECREF(task);
+    return failed ? -1 : 1;
+}
+
+PyObject *
+runner_proceed(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return count == 1 && names == NULL && proceed(st, args[0]) == 1 ? Py_NewRef(Py_None) : NULL;
+}
+
+/* The report. */
+
+PyObject *
+reporting_complete(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (!is_ready(st) || count != 3 || names != NULL || !is_exactly(st, EXCHANGE, args[1]) || !is_one(st, HEAD, args[2])) {
+        return NULL;
+    }
+    PyObject *self = args[0], *exchange = args[1], *response = args[2], *status = GET(HEAD, response, H_SENT_STATUS);
+    PyObject *counter = GET(REPORTING, self, REPORTING_COUNT);
+    long code = small(status);
+    if (code < 0 || code >= 300 || counter == NULL || small(GET(REPORTING, self, REPORTING_LOGGING)) != 0) {
+        return NULL;
+    }
+    if (counter == Py_None) {
+        Py_RETURN_NONE;
+    }
+    PyObject *request = PyObject_GetAttr(exchange, st->names.request), *began = NULL, *now = NULL, *taken = NULL;
+    PyObject *result = NULL, *method = NULL;
+    if (is_exactly(st, MESSAGE, request) && (began = PyObject_GetAttr(exchange, st->names.began)) != NULL
+        && (now = PyObject_CallNoArgs(st->monotonic)) != NULL && (taken = PyNumber_Subtract(now, began)) != NULL
+        && (method = Py_XNewRef(GET(MESSAGE, request, MESSAGE_METHOD))) != NULL) {
+        PyObject *arguments[] = {method, status, taken};
+        Py_INCREF(counter);
+        Py_INCREF(status);
+        result = PyObject_Vectorcall(counter, arguments, 3, NULL);
+        Py_DECREF(status);
+        Py_DECREF(counter);
+    }
+    Py_XDECREF(method);
+    Py_XDECREF(taken);
+    Py_XDECREF(now);
+    Py_XDECREF(began);
+    Py_XDECREF(request);
+    if (result != NULL) {
+        Py_SETREF(result, Py_NewRef(Py_None));
+    }
+    return result;
+}
+
+/* The transport's call. */
+
+PyObject *
+connection_data_received(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *intake = PART(INTAKE, CONNECTION, args[0], CONNECTION_INTAKE);
+    PyObject *runner = PART(RUNNER, CONNECTION, args[0], CONNECTION_RUNNER);
+    if (!is_ready(st) || count != 2 || names != NULL || intake == NULL || runner == NULL
+        || GET(INTAKE, intake, INTAKE_PHASE) != st->phases[PHASE_OF_HEAD]) {
+        return NULL;
+    }
+    Py_INCREF(intake);
+    Py_INCREF(runner);
+    PyObject *result = NULL;
+    int taken = take_head(st, intake, args[1]);
+    if (taken == 1) {
+        int proceeded = proceed(st, runner);
+        if (proceeded == 0) {
+            result = PyObject_CallMethodNoArgs(runner, st->names.proceed);
+        }
+        else if (proceeded == 1) {
+            result = Py_NewRef(Py_None);
+        }
+    }
+    Py_DECREF(runner);
+    Py_DECREF(intake);
+    return result;
+}
