@@ -28,7 +28,7 @@ enum {
 enum { W_EXCHANGE, W_RESPONSE, W_CORKED, W_PARTS, W_DUE, W_PAUSED, W_CONNECTION, W_INTAKE, W_TRANSPORT, W_SENT, W_SIZE };
 enum {
     CONNECTION_PERSISTENT, CONNECTION_STATE, CONNECTION_REQUESTS, CONNECTION_CLIENT_FINISHED, CONNECTION_SERVICE,
-    CONNECTION_INTAKE, CONNECTION_RUNNER, CONNECTION_PEER_IS_TRUSTED, CONNECTION_SPEAKS_FOR_OTHERS
+    CONNECTION_INTAKE, CONNECTION_RUNNER, CONNECTION_HANDLING, CONNECTION_PEER_IS_TRUSTED, CONNECTION_SPEAKS_FOR_OTHERS
 };
 enum {
     INTAKE_CONTINUE_IS_DUE, INTAKE_REST_MAY_BE_LONG, INTAKE_CONNECTION, INTAKE_EDGE, INTAKE_TIMES, INTAKE_MESSAGE,
@@ -58,11 +58,12 @@ enum { PHASE_HEAD = 0, PHASE_BODY = 1, PHASE_COMPLETE = 4 }; /* of http_call.py 
 
 /* Names of attributes and keys. */
 #define NAMES(X)                                                                                                       \
-    X(_after_handler) X(_begun) X(_request_id) X(_rest_of) X(_serve) X(_take_field) X(active) X(allowed_methods)       \
-    X(began) X(body) X(carrier) X(complete) X(deferred) X(end) X(exchange) X(flush) X(go_on) X(handler_waits)          \
-    X(headers) X(hold_back) X(hop_by_hop) X(http_version) X(id_line) X(is_closing) X(is_last) X(keep_alive) X(loop)                 \
-    X(method) X(more_body) X(proceed) X(process_request) X(render) X(request) X(serve) X(should_close) X(status) X(strayed)      \
-    X(take) X(take_tail) X(take_usual) X(trailers) X(type) X(version) X(wake) X(wire) X(write)
+    X(_after_handler) X(_begun) X(_request_id) X(_rest_of) X(_serve) X(_take_field) X(_write_line) X(active)           \
+    X(allowed_methods) X(await_now) X(began) X(body) X(carrier) X(complete) X(deferred) X(end) X(exchange) X(flush)    \
+    X(go_on) X(handler_waits) X(has_waited) X(headers) X(hold_back) X(hop_by_hop) X(http_version) X(id_line)           \
+    X(is_closing) X(is_last) X(is_logged) X(keep_alive) X(loop) X(method) X(more_body) X(proceed)                      \
+    X(process_request) X(render) X(request) X(serve) X(should_close) X(status) X(strayed) X(take) X(take_tail)         \
+    X(take_usual) X(trailers) X(type) X(version) X(wake) X(wire) X(write)
 #define MEMBER(name) PyObject *name;
 
 typedef struct {
@@ -145,7 +146,7 @@ int send_whole(state *st, PyObject *self, PyObject *body);
     X(head_init) X(head_add_header) X(head_render) X(response_send_whole) X(response_send_headers) X(response_write)   \
     X(response_write_eof) X(writer_flush) X(asgi_add_pairs) X(wsgi_init) X(call_init) X(call_send)                     \
     X(connection_data_received) X(intake_take_head) X(edge_take) X(runner_proceed) X(runner_go_on)                     \
-    X(handling_process_request) X(reporting_complete)
+    X(handling_process_request) X(handling_after_handler) X(reporting_complete) X(connection_end_deferred)
 #define DECLARE(name) PyObject *name(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names);
 METHODS(DECLARE)
 

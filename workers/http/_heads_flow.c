@@ -228,54 +228,55 @@ fail(state *st, PyObject *self, PyObject *exchange, PyObject *context)
     return rest;
 }
 
-/* `Handling._after_handler()` of a handler that has raised nothing, and `_begun()`. */
-static PyObject *
-end(state *st, PyObject *self, PyObject *exchange, PyObject *context)
+/* `Handling._after_handler()` of a handler that has raised nothing. 1: the request is over; 0: it is not usual, and nothing
+ * has been done but the flush; -1: an exception. */
+static int
+after_handler(state *st, PyObject *self, PyObject *exchange)
 {
     PyObject *writer = PART(WIRE, HANDLING, self, HANDLING_WRITER);
     PyObject *intake = PART(INTAKE, HANDLING, self, HANDLING_INTAKE);
-    PyObject *connection = GET(HANDLING, self, HANDLING_CONNECTION);
-    PyObject *response = writer != NULL ? GET(WIRE, writer, W_RESPONSE) : NULL, *keep_alive = NULL;
-    int is_usual = has_strayed(st) == 0 && intake != NULL && is_one(st, HEAD, response)
-                   && GET(WIRE, writer, W_EXCHANGE) == exchange;
-    if (is_usual && GET(WIRE, writer, W_DUE) != Py_False) {
+    PyObject *connection = GET(HANDLING, self, HANDLING_CONNECTION), *runner = GET(HANDLING, self, HANDLING_RUNNER);
+    PyObject *reporting = GET(HANDLING, self, HANDLING_REPORTING), *keep_alive = NULL;
+    PyObject *response = writer != NULL ? GET(WIRE, writer, W_RESPONSE) : NULL;
+    if (!is_ready(st) || intake == NULL || runner == NULL || reporting == NULL || !is_one(st, CONNECTION, connection)
+        || !is_one(st, HEAD, response) || GET(WIRE, writer, W_EXCHANGE) != exchange || has_strayed(st) != 0) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *waited = PyObject_GetAttr(exchange, st->names.has_waited);
+    Py_XDECREF(waited);
+    if (waited != Py_False) { /* perhaps the task is to be let go */
+        return waited == NULL ? -1 : 0;
+    }
+    if (GET(WIRE, writer, W_DUE) != Py_False) {
         Py_INCREF(response);
         PyObject *flushed[] = {writer, Py_True};
         PyObject *nothing = PyObject_VectorcallMethod(st->names.flush, flushed, 1, st->is_last);
         Py_XDECREF(nothing);
-        is_usual = nothing != NULL && GET(WIRE, writer, W_RESPONSE) == response
-                   && GET(WIRE, writer, W_EXCHANGE) == exchange;
+        int is_same = GET(WIRE, writer, W_RESPONSE) == response && GET(WIRE, writer, W_EXCHANGE) == exchange;
         Py_DECREF(response);
-    }
-    if (is_usual && GET(HEAD, response, H_ENDED) == Py_True && GET(HEAD, response, H_KEEPS) == Py_True
-        && GET(INTAKE, intake, INTAKE_PHASE) == st->phases[PHASE_OF_KEEP] && is_one(st, CONNECTION, connection)
-        && GET(CONNECTION, connection, CONNECTION_CLIENT_FINISHED) == Py_False
-        && GET(CONNECTION, connection, CONNECTION_PERSISTENT) == Py_True
-        && GET(WIRE, writer, W_PAUSED) == Py_False) {
-        keep_alive = PyObject_GetAttr(exchange, st->names.keep_alive);
-        Py_XDECREF(keep_alive);
-    }
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    if (keep_alive != Py_True) {
-        PyObject *arguments[] = {self, exchange, Py_None};
-        PyObject *steps = PyObject_VectorcallMethod(st->names._after_handler, arguments, 3, NULL), *rest = NULL;
-        if (steps != NULL) {
-            PyObject *begun[] = {self, exchange, steps, context};
-            rest = PyObject_VectorcallMethod(st->names._begun, begun, 4, NULL);
-            Py_DECREF(steps);
+        if (nothing == NULL || !is_same) {
+            return nothing == NULL ? -1 : 0;
         }
-        return rest;
     }
-    PyObject *reported[] = {GET(HANDLING, self, HANDLING_REPORTING), exchange, response};
+    if (GET(HEAD, response, H_ENDED) != Py_True || GET(HEAD, response, H_KEEPS) != Py_True
+        || GET(INTAKE, intake, INTAKE_PHASE) != st->phases[PHASE_OF_KEEP]
+        || GET(CONNECTION, connection, CONNECTION_CLIENT_FINISHED) != Py_False
+        || GET(CONNECTION, connection, CONNECTION_PERSISTENT) != Py_True || GET(WIRE, writer, W_PAUSED) != Py_False) {
+        return 0;
+    }
+    keep_alive = PyObject_GetAttr(exchange, st->names.keep_alive);
+    Py_XDECREF(keep_alive);
+    if (keep_alive != Py_True) {
+        return keep_alive == NULL ? -1 : 0;
+    }
+    PyObject *reported[] = {reporting, exchange, response};
     Py_INCREF(response);
     PyObject *nothing = PyObject_VectorcallMethod(st->names.complete, reported, 3, NULL);
     Py_DECREF(response);
     PyObject *body = nothing != NULL ? PyObject_GetAttr(exchange, st->names.body) : NULL;
     Py_XDECREF(nothing);
     if (body == NULL) {
-        return NULL;
+        return -1;
     }
     PUT(WIRE, writer, W_RESPONSE, Py_NewRef(Py_None));
     PUT(WIRE, writer, W_EXCHANGE, Py_NewRef(Py_None));
@@ -290,14 +291,78 @@ end(state *st, PyObject *self, PyObject *exchange, PyObject *context)
         PyObject *taken = PyObject_CallMethodNoArgs(intake, st->names.take_tail);
         int has_come = taken != NULL ? PyObject_IsTrue(taken) : -1;
         Py_XDECREF(taken);
-        if (has_come < 0) {
-            return NULL;
+        nothing = has_come > 0 ? PyObject_CallMethodNoArgs(runner, st->names.proceed) : NULL;
+        Py_XDECREF(nothing);
+        return has_come == 0 || nothing != NULL ? 1 : -1;
+    }
+    return 1;
+}
+
+PyObject *
+handling_after_handler(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return count == 3 && names == NULL && args[2] == Py_None && after_handler(st, args[0], args[1]) == 1
+               ? Py_NewRef(Py_None)
+               : NULL;
+}
+
+/* The same, and `Handling._begun()`. */
+static PyObject *
+end(state *st, PyObject *self, PyObject *exchange, PyObject *context)
+{
+    int is_over = after_handler(st, self, exchange);
+    if (is_over != 0) {
+        return is_over == 1 ? Py_NewRef(Py_None) : NULL;
+    }
+    PyObject *arguments[] = {self, exchange, Py_None};
+    PyObject *steps = PyObject_VectorcallMethod(st->names._after_handler, arguments, 3, NULL), *rest = NULL;
+    if (steps != NULL) {
+        PyObject *begun[] = {self, exchange, steps, context};
+        rest = PyObject_VectorcallMethod(st->names._begun, begun, 4, NULL);
+        Py_DECREF(steps);
+    }
+    return rest;
+}
+
+/* `HttpConnection.end_deferred()` of what has raised nothing, and `Handling.end_deferred()`. */
+PyObject *
+connection_end_deferred(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *handling = PART(HANDLING, CONNECTION, args[0], CONNECTION_HANDLING);
+    PyObject *writer = handling != NULL ? PART(WIRE, HANDLING, handling, HANDLING_WRITER) : NULL;
+    PyObject *connections = writer != NULL ? GET(HANDLING, handling, HANDLING_CONNECTIONS) : NULL;
+    if (!is_ready(st) || count != 3 || names != NULL || args[2] != Py_None || connections == NULL
+        || GET(HANDLING, handling, HANDLING_RUNNER) == NULL || !is_exactly(st, EXCHANGE, args[1])
+        || GET(WIRE, writer, W_EXCHANGE) != args[1]) {
+        return NULL;
+    }
+    PyObject *deferred = PyObject_GetAttr(args[1], st->names.deferred);
+    if (deferred == NULL || deferred == Py_None) {
+        Py_XDECREF(deferred);
+        return NULL;
+    }
+    PyObject *result = NULL, *runner = GET(HANDLING, handling, HANDLING_RUNNER);
+    Py_INCREF(handling);
+    if (PyObject_SetAttr(args[1], st->names.deferred, Py_None) == 0 && add_to(connections, st->names.active, -1) == 0) {
+        int is_over = after_handler(st, handling, args[1]);
+        if (is_over == 1) {
+            result = Py_NewRef(Py_None);
         }
-        if (has_come) {
-            return PyObject_CallMethodNoArgs(GET(HANDLING, self, HANDLING_RUNNER), st->names.proceed);
+        else if (is_over == 0) { /* as if it had not been tried */
+            if (PyObject_SetAttr(args[1], st->names.deferred, deferred) == 0) {
+                add_to(connections, st->names.active, 1);
+            }
+        }
+        else { /* raised again where the task's own exceptions are */
+            PyObject *exc = taken_exception(), *rest = exc != NULL ? PyObject_CallOneArg(st->raising, exc) : NULL;
+            result = rest != NULL ? PyObject_CallMethodOneArg(runner, st->names.await_now, rest) : NULL;
+            Py_XDECREF(rest);
+            Py_XDECREF(exc);
         }
     }
-    Py_RETURN_NONE;
+    Py_DECREF(deferred);
+    Py_DECREF(handling);
+    return result;
 }
 
 /* `Handling._begin()`; NULL without an exception: it is not usual, and nothing has been done. */
@@ -545,42 +610,51 @@ runner_proceed(state *st, PyObject *const *args, Py_ssize_t count, PyObject *nam
 
 /* The report. */
 
-PyObject *
-reporting_complete(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+enum { NO_LOG, LINE, TIMED_LINE }; /* of reporting.py */
+
+/* Count a request that is over. -1: an exception. */
+static int
+count_request(state *st, PyObject *counter, PyObject *exchange, PyObject *status)
 {
-    if (!is_ready(st) || count != 3 || names != NULL || !is_exactly(st, EXCHANGE, args[1]) || !is_one(st, HEAD, args[2])) {
-        return NULL;
-    }
-    PyObject *self = args[0], *exchange = args[1], *response = args[2], *status = GET(HEAD, response, H_SENT_STATUS);
-    PyObject *counter = GET(REPORTING, self, REPORTING_COUNT);
-    long code = small(status);
-    if (code < 0 || code >= 300 || counter == NULL || small(GET(REPORTING, self, REPORTING_LOGGING)) != 0) {
-        return NULL;
-    }
-    if (counter == Py_None) {
-        Py_RETURN_NONE;
-    }
     PyObject *request = PyObject_GetAttr(exchange, st->names.request), *began = NULL, *now = NULL, *taken = NULL;
     PyObject *result = NULL, *method = NULL;
-    if (is_exactly(st, MESSAGE, request) && (began = PyObject_GetAttr(exchange, st->names.began)) != NULL
+    if (request != NULL && (began = PyObject_GetAttr(exchange, st->names.began)) != NULL
         && (now = PyObject_CallNoArgs(st->monotonic)) != NULL && (taken = PyNumber_Subtract(now, began)) != NULL
-        && (method = Py_XNewRef(GET(MESSAGE, request, MESSAGE_METHOD))) != NULL) {
+        && (method = PyObject_GetAttr(request, st->names.method)) != NULL) {
         PyObject *arguments[] = {method, status, taken};
-        Py_INCREF(counter);
-        Py_INCREF(status);
         result = PyObject_Vectorcall(counter, arguments, 3, NULL);
-        Py_DECREF(status);
-        Py_DECREF(counter);
     }
     Py_XDECREF(method);
     Py_XDECREF(taken);
     Py_XDECREF(now);
     Py_XDECREF(began);
     Py_XDECREF(request);
-    if (result != NULL) {
-        Py_SETREF(result, Py_NewRef(Py_None));
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+PyObject *
+reporting_complete(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (!is_ready(st) || count != 3 || names != NULL || !is_exactly(st, EXCHANGE, args[1]) || !is_one(st, HEAD, args[2])) {
+        return NULL;
     }
-    return result;
+    PyObject *self = args[0], *status = GET(HEAD, args[2], H_SENT_STATUS), *counter = GET(REPORTING, self, REPORTING_COUNT);
+    PyObject *way = GET(REPORTING, self, REPORTING_LOGGING), *is_logged = PyObject_GetAttr(args[1], st->names.is_logged);
+    long code = small(status), logging = small(way);
+    Py_XDECREF(is_logged);
+    if (code < 0 || code >= 300 || counter == NULL || is_logged != Py_False || logging < 0 || logging > TIMED_LINE) {
+        return NULL;
+    }
+    Py_INCREF(counter);
+    Py_INCREF(status);
+    int failed = counter != Py_None && count_request(st, counter, args[1], status) < 0;
+    Py_DECREF(status);
+    Py_DECREF(counter);
+    if (failed) {
+        return NULL;
+    }
+    return logging == NO_LOG ? Py_NewRef(Py_None) : PyObject_VectorcallMethod(st->names._write_line, args, 3, NULL);
 }
 
 /* The transport's call. */

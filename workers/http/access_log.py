@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log_format import (
     DEFAULT_FORMAT,
     NOT_SENT,
@@ -147,7 +148,7 @@ class AccessLog:
         skip: Collection[str] = (),
         colours: bool = False,
     ) -> None:
-        self._make = json_line if as_json else compile_format(access_log_format)
+        self._make = json_line if as_json else compile_format(access_log_format, compiled.log_parts())
         if colours and not as_json:
             self._make = _in_colours(self._make)
         if skip:  # an attribute of its own: it costs nothing where it is not wanted

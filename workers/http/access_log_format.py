@@ -14,11 +14,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.http.clock import clock
-from preforkd.workers.http.message import HttpVersion11
+from preforkd.workers.http.message import HttpVersion11, RequestMessage
 from preforkd.workers.request_id import trace_of
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.response import Response
 
 NOT_SENT = 499
@@ -29,6 +28,10 @@ Environ = Mapping[str, object] | None
 LineMaker = Callable[["RequestMessage | None", "Response | None", Environ, float, str], str]
 """Makes a line of the request (None when it was refused before it had one), its response (None when it got none), the
 values for `%({name}e)s`, the seconds that it took, and the client's address."""
+
+PiecesMaker = Callable[["RequestMessage | None"], tuple[str, ...]]
+"""Makes what of a line is the request's."""
+MakesPieces = Callable[..., PiecesMaker]
 
 _ATOM = re.compile(r"%(?:\(([^()]*)\)s|%)?")
 _HEADER_ATOM = re.compile(r"\{([^{}]+)\}([ioe])")
@@ -150,6 +153,10 @@ _FIELDS_OF_ATOMS = {
     "span": b"traceparent",
 }
 
+_IN_C = frozenset({"r", "u", "f", "a"})
+"""Atoms of the request that are made in C, too, as are its fields."""
+PARTS_MAX = 16
+
 # The other atoms, as expressions: all of a line's are evaluated in one call, where a call for each cost 1 us a line.
 _EXPRESSIONS = {
     "h": "remote",
@@ -180,7 +187,7 @@ class _NoResponse:
     headers: Mapping[str, str] = {}
 
 
-def compile_format(access_log_format: str) -> LineMaker:
+def compile_format(access_log_format: str, parts: MakesPieces | None = None) -> LineMaker:
     """Turn a format into a function that makes lines (without the line feed).
 
     Args:
@@ -191,11 +198,12 @@ def compile_format(access_log_format: str) -> LineMaker:
             ends behind the response; id the id of the request, trace and span those of its `traceparent`; `{name}i`,
             `{name}o`, `{name}e`: a field of the request, of the response, a value of the environ. `%%` is a percent
             sign. A request that got no response has the status 499.
+        parts: makes what of usual lines is the request's, in C; None: it is made here.
 
     Raises:
         ValueError: an atom is unknown.
     """
-    return _compile(access_log_format)[0]
+    return _compile(access_log_format, parts)[0]
 
 
 def needs_seconds(access_log_format: str) -> bool:
@@ -204,9 +212,10 @@ def needs_seconds(access_log_format: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
+def _compile(access_log_format: str, in_c: MakesPieces | None = None) -> tuple[LineMaker, bool]:
     parts: list[ast.expr] = []
     request_atoms: list[RequestAtom] = []
+    wanted: list[tuple[str, bytes]] = []  # atoms of the request, with the name of the field that each looks at
     fields: list[bytes] = []  # of the request
     names: list[str] = []  # of fields; they are data, and never become a part of an expression
     says_seconds = False
@@ -229,6 +238,7 @@ def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
             pieces = "pieces" if request_atoms else "(pieces := pieces_of(message))"
             expression = f"{pieces}[{len(request_atoms)}]"
             request_atoms.append(request_atom)
+            wanted.append((atom, field or b""))
         elif header is not None:
             source = "(response or no_response).headers" if header[2] == "o" else "(environ or {})"
             expression = f"escape(str({source}.get(names[{len(names)}], '-')))"
@@ -247,6 +257,8 @@ def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
     tree.body.body = ast.JoinedStr(parts)  # type: ignore[attr-defined]  # a lambda's
     code = compile(ast.fix_missing_locations(tree), "<access log format>", "eval")
     pieces_of = _pieces_maker(request_atoms, WantedFields(*fields))
+    if in_c is not None and len(wanted) <= PARTS_MAX and all(atom in _IN_C or atom[0] == "{" for atom, _ in wanted):
+        pieces_of = in_c(RequestMessage, HttpVersion11, tuple(wanted), pieces_of)
     known: dict[str, Any] = {
         "pieces_of": pieces_of, "names": names, "clock": clock, "escape": escape,
         "no_response": _NoResponse, "getpid": os.getpid,
@@ -255,7 +267,7 @@ def _compile(access_log_format: str) -> tuple[LineMaker, bool]:
     return make, says_seconds
 
 
-def _pieces_maker(atoms: list[RequestAtom], wanted: WantedFields) -> Callable[[RequestMessage | None], tuple[str, ...]]:
+def _pieces_maker(atoms: list[RequestAtom], wanted: WantedFields) -> PiecesMaker:
     dashes = ("-",) * len(atoms)
     fields_of = wanted.of
 

@@ -38,6 +38,11 @@ else:
     _parsing = built_parsing
     MISSING = ""
 
+try:
+    from preforkd.workers.http import _logged
+except ImportError:  # as above
+    _logged = None  # type: ignore[assignment]  # of the module, where there is one
+
 usual_head: Callable[[bytes, int, int, int], RequestMessage | None] | None = None
 
 # Of each class with methods in both forms: by their names, those of Python and those of C.
@@ -61,6 +66,11 @@ def choose(form: str) -> None:
     usual_head = None if form == "pure" or _parsing is None else _parsing.parse_head
     for cls, pure, compiled in _methods:
         _have_methods(cls, pure if usual_head is None else compiled)
+
+
+def log_parts() -> Callable[..., Callable[[RequestMessage | None], tuple[str, ...]]] | None:
+    """Return what makes what makes parts of lines of the access log; None where the pure form runs."""
+    return _logged.Parts if _logged is not None and usual_head is not None else None
 
 
 def form() -> str:

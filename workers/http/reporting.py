@@ -72,7 +72,11 @@ class Reporting:
         if way == CALL or exchange.is_logged:
             self.log(exchange, response)
             return
-        seconds = monotonic() - exchange.began if way == TIMED_LINE else 0.0
+        self._write_line(exchange, response)
+
+    def _write_line(self, exchange: Exchange, response: Response) -> None:
+        """Write the line of a request to our own log, which is what `log_access()` does."""
+        seconds = monotonic() - exchange.began if self._logging == TIMED_LINE else 0.0
         connection = self._connection
         log: Any = connection.access_log
         try:

@@ -8,8 +8,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from preforkd.workers.http.access_log_format import WantedFields, compile_format, escape, needs_seconds, user_of
+from preforkd.workers.http import compiled
+from preforkd.workers.http.access_log_format import (
+    DEFAULT_FORMAT,
+    WantedFields,
+    compile_format,
+    escape,
+    needs_seconds,
+    user_of,
+)
+from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11, RequestMessage
 from tests.workers.http.test_access_log import RESPONSE, message
 
 
@@ -108,3 +119,57 @@ def test_text_of_a_format_is_text_and_never_code(text: str) -> None:
     assert compile_format(text)(message(), RESPONSE, None, 0.0, "-") == text
     name = re.sub("[{}()]", "", text) or "x"
     assert compile_format(f"%({{{name}}}e)s")(message(), RESPONSE, {name: "value"}, 0.0, "-") == "value"
+
+
+PARTS = compiled.log_parts()
+FORMATS = (DEFAULT_FORMAT, "%(r)s", '%(a)s|%(f)s|"%({x-a}i)s"', "%(u)s %(a)s %(a)s", "%(m)s %(r)s", "%(a)s " * 17, "-")
+VALUES = st.one_of(
+    st.sampled_from([b"a", b" a\t", b"", b" ", b"a b", b'a"b', b"a\\b", b"\xc3\xa4", b"\xff"]), st.binary()
+)
+NAMES_OF_FIELDS = st.sampled_from([b"user-agent", b"referer", b"authorization", b"x-a", b"host", b"user_agent"])
+
+
+@pytest.mark.skipif(PARTS is None, reason="nothing was compiled here")
+@given(
+    st.sampled_from(FORMATS),
+    st.sampled_from(["GET", "PATCH", "M-SEARCH", 'A"B']),
+    st.one_of(st.sampled_from(["/", "/a?b=c", '/"', "/\\", "*"]), st.text()),
+    st.sampled_from([HttpVersion11, HttpVersion10]),
+    st.lists(st.tuples(NAMES_OF_FIELDS, VALUES)),
+)
+def test_the_compiled_form_makes_the_same_lines(
+    text: str, method: str, path: str, version: HttpVersion, fields: list[tuple[bytes, bytes]]
+) -> None:
+    request = RequestMessage(method, path, version, fields, should_close=False)
+    lines = [compile_format(text, parts)(request, RESPONSE, None, 0.0, "h") for parts in (PARTS, None)]
+    assert lines[0] == lines[1]
+    assert compile_format(text, PARTS)(None, None, None, 0.0, "h") == compile_format(text)(None, None, None, 0.0, "h")
+
+
+@pytest.mark.skipif(PARTS is None, reason="nothing was compiled here")
+def test_the_compiled_form_takes_usual_requests_alone_and_leaves_the_others_to_the_reference() -> None:
+    asked: list[object] = []
+
+    def pure(request: object) -> tuple[str, ...]:
+        asked.append(request)
+        return ("pure",)
+
+    assert PARTS is not None
+    parts = PARTS(
+        RequestMessage, HttpVersion11, (("r", b""), ("a", b"user-agent"), ("u", b"authorization")),
+        pure,
+    )  # fmt: skip
+    usual = [(b"user-agent", b" curl/8\t"), (b"user-agent", b"other")]
+    assert parts(RequestMessage("GET", "/a", HttpVersion11, usual, should_close=False)) == (
+        "GET /a HTTP/1.1",
+        "curl/8",
+        "-",
+    )
+    assert not asked
+    for odd in ([(b"authorization", b"x")], [(b"user-agent", b"\xe4")], [(b"user-agent",)], [5]):
+        assert parts(RequestMessage("GET", "/a", HttpVersion11, odd, should_close=False)) == ("pure",)  # type: ignore[arg-type]
+    assert parts(None) == ("pure",)
+    with pytest.raises(TypeError):
+        parts()  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="too many"):
+        PARTS(RequestMessage, HttpVersion11, (("r", b""),) * 17, lambda _: ())
