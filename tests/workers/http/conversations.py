@@ -235,6 +235,7 @@ async def _have(kind: str, said: list[bytes], random_: Random) -> tuple[object, 
     else:
         protocol = WsgiGateway(wsgi_app, threads=0).handler(**arguments)
     talk = await converse(protocol, said, eof=random_.random() < 0.3, tls=random_.random() < 0.2)
+    connections.queue_time = None  # it holds the loop, which the table of connections knows weakly
     transport = talk.transport
     return (
         _OURS.sub(b"", talk.output), [len(_OURS.sub(b"", one)) for one in transport.writes], transport.closed,
