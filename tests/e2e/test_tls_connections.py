@@ -9,7 +9,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -150,7 +150,13 @@ def test_a_reload_may_give_a_plain_address_tls(start: Start, tls_files: Path, tm
     config.write_text(f'certfile = "{tls_files / "good.crt"}"\nkeyfile = "{tls_files / "good.key"}"\n')
     daemon.signal(signal.SIGHUP)
     daemon.wait_log(r"generation 2 serves")
-    assert get(daemon.port, tls=trusting(tls_files / "authority.pem")).status == 200
+
+    def speaks_tls() -> bool:
+        with suppress(ssl.SSLError):  # of the old worker, which has not been told yet that it stands by
+            return get(daemon.port, tls=trusting(tls_files / "authority.pem")).status == 200
+        return False
+
+    daemon.until(speaks_tls, 5, "TLS")
 
 
 def test_every_interface_of_both_kinds_is_one_word(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""The compiled forms of the parser (`_parsing.c`), and of usual requests (`_heads*.c`), where they were built.
+"""The compiled forms of the parser (`_parsing.c`), and of usual requests (`_exchange*.c`), where they were built.
 
 The code in Python is the reference and runs without. An operator chooses with `--parser`; without the daemon the
 compiled forms run if they are there.
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=type)
 
 try:
-    from preforkd.workers.http import _heads as built_heads
+    from preforkd.workers.http import _exchange as built_exchange
     from preforkd.workers.http import _parsing as built_parsing
 except ImportError as exc:  # there was no compiler, or they were built for another interpreter
     _parsing: ModuleType | None = None
     MISSING = str(exc)
 else:
     built_parsing.setup(RequestMessage, HttpVersion11, MEANT, FORWARDING, REQUEST_IDS, PLAIN, METHODS)
-    built_heads.setup(clock, fields.PLAIN_LINES, HttpVersion11, DONE, ConnectionState.ACTIVE, vars(fields))
-    built_heads.learn(RequestMessage)
+    built_exchange.setup(clock, fields.PLAIN_LINES, HttpVersion11, DONE, ConnectionState.ACTIVE, vars(fields))
+    built_exchange.learn(RequestMessage)
     _parsing = built_parsing
     MISSING = ""
 
@@ -81,13 +81,13 @@ def form() -> str:
 def setup_flow(*needed: Any) -> None:
     """Have the way of a request be gone in C, too, where that was built; see `setup_flow()` there."""
     if _parsing is not None:
-        built_heads.setup_flow(*needed)
+        built_exchange.setup_flow(*needed)
 
 
 def in_both_forms(cls: T) -> T:
-    """A class whose slots `_heads*.c` read and write, and some of whose methods may be there too."""
+    """A class whose slots `_exchange*.c` read and write, and some of whose methods may be there too."""
     if _parsing is not None:
-        compiled = built_heads.learn(cls)
+        compiled = built_exchange.learn(cls)
         _methods.append((cls, {name: vars(cls)[name] for name in compiled}, compiled))
         if usual_head is not None:
             _have_methods(cls, compiled)

@@ -283,6 +283,8 @@ class Exchange:
         needs_no_answer: its handler was told that nobody waits for the response: it need not give one, or finish it.
     """
 
+    __slots__ = ("__dict__", "body", "carrier", "request", "wire")
+
     request: RequestMessage
     body: PayloadStream
     wire: Wire

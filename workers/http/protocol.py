@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.access_log_format import DEFAULT_FORMAT, compile_format
 from preforkd.workers.http.connection import HttpConnection
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 server_logger = logging.getLogger("preforkd.server")
 
 
+@compiled.in_both_forms
 class ServerHttpProtocol(HttpConnection):
     """HTTP/1.1 on one connection; subclasses override `handle_request()`.
 

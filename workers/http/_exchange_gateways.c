@@ -1,6 +1,6 @@
-/* The responses of ASGI and WSGI, and `send` of ASGI. See `_heads.h`. */
+/* The responses of ASGI and WSGI, and `send` of ASGI. See `_exchange.h`. */
 
-#include "_heads.h"
+#include "_exchange.h"
 #include <string.h>
 
 /* AsgiResponse. */
@@ -86,7 +86,7 @@ wsgi_init(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
         return NULL;
     }
     PyObject *self = args[0], *code = code_of(st, args[3]);
-    PyObject *wire = code != NULL ? PyObject_GetAttr(args[1], st->names.wire) : NULL;
+    PyObject *wire = code != NULL ? ATTRIBUTE(EXCHANGE, args[1], EXCHANGE_WIRE, wire) : NULL;
     int found = wire != NULL ? begin(st, self, wire, code, st->version) : -1;
     Py_XDECREF(wire);
     Py_XDECREF(code);
@@ -119,8 +119,8 @@ call_init(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
         return NULL;
     }
     PyObject *self = args[0];
-    PyObject *message = PyObject_GetAttr(args[2], st->names.request);
-    PyObject *payload = message != NULL ? PyObject_GetAttr(args[2], st->names.body) : NULL;
+    PyObject *message = ATTRIBUTE(EXCHANGE, args[2], EXCHANGE_REQUEST, request);
+    PyObject *payload = message != NULL ? ATTRIBUTE(EXCHANGE, args[2], EXCHANGE_BODY, body) : NULL;
     if (payload == NULL) {
         Py_XDECREF(message);
         return NULL;
@@ -166,8 +166,8 @@ start(state *st, PyObject *call, PyObject *message)
     PyObject *wire = NULL, *version = NULL, *hop_by_hop = NULL, *response = NULL;
     if (type != NULL && pairs != NULL && (PyList_CheckExact(pairs) || PyTuple_CheckExact(pairs)) && exchange != NULL
         && request != NULL && gateway != NULL) {
-        wire = PyObject_GetAttr(exchange, st->names.wire);
-        version = wire != NULL ? PyObject_GetAttr(request, st->names.version) : NULL;
+        wire = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_WIRE, wire);
+        version = wire != NULL ? ATTRIBUTE(MESSAGE, request, MESSAGE_VERSION, version) : NULL;
         hop_by_hop = version != NULL ? PyObject_GetAttr(gateway, st->names.hop_by_hop) : NULL;
         response = hop_by_hop != NULL ? type->tp_alloc(type, 0) : NULL;
         if (response != NULL

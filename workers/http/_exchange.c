@@ -1,6 +1,6 @@
-/* The module: the methods as objects of Python, and what they know of its classes. See `_heads.h`. */
+/* The module: the methods as objects of Python, and what they know of its classes. See `_exchange.h`. */
 
-#include "_heads.h"
+#include "_exchange.h"
 #include <stddef.h>
 #include <string.h>
 
@@ -88,7 +88,7 @@ static PyType_Slot slots_of_method[] = {
 };
 
 static PyType_Spec spec_of_method = {
-    .name = "preforkd.workers.http._heads.method",
+    .name = "preforkd.workers.http._exchange.method",
     .basicsize = sizeof(method),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR
              | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
@@ -132,7 +132,8 @@ static const struct {
     [ASGI_RESPONSE] = {"AsgiResponse", {NULL}, {{"add_pairs", asgi_add_pairs}}},
     [WSGI_RESPONSE] = {"WsgiResponse", {NULL}, {{"__init__", wsgi_init}}},
     [MESSAGE] = {"RequestMessage",
-                 {"chunked", "compression", "content_length", "head_size", "method", "noted"},
+                 {"chunked", "compression", "content_length", "head_size", "id_line", "method", "noted", "should_close",
+                  "version"},
                  {{NULL, NULL}}},
     [PARSER] = {"RequestParser",
                 {"partial", "_usual_head", "_limit_headers", "_limit_body", "_short", "consumed", "in_body",
@@ -150,7 +151,8 @@ static const struct {
                    "_writer"},
                   {{"process_request", handling_process_request}, {"_after_handler", handling_after_handler}}},
     [REPORTING] = {"Reporting", {"_count", "_logging", "wants_time"}, {{"complete", reporting_complete}}},
-    [EXCHANGE] = {"Exchange", {NULL}, {{NULL, NULL}}},
+    [EXCHANGE] = {"Exchange", {"request", "body", "wire", "carrier"}, {{NULL, NULL}}},
+    [HOST] = {"ServerHttpProtocol", {"allowed_methods"}, {{NULL, NULL}}},
 };
 
 static PyObject *
@@ -407,8 +409,8 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
 
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "preforkd.workers.http._heads",
-    .m_doc = "The usual request, in C; see connection.py and its parts.",
+    .m_name = "preforkd.workers.http._exchange",
+    .m_doc = "The usual exchange, in C; see connection.py and its parts, and response.py.",
     .m_size = sizeof(state),
     .m_methods = functions,
     .m_slots = slots,
@@ -418,7 +420,7 @@ static PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC
-PyInit__heads(void)
+PyInit__exchange(void)
 {
     return PyModuleDef_Init(&definition);
 }

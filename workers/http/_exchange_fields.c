@@ -1,6 +1,6 @@
-/* The fields of a response: those that are usual, as lines of its head. See `_heads.h`. */
+/* The fields of a response: those that are usual, as lines of its head. See `_exchange.h`. */
 
-#include "_heads.h"
+#include "_exchange.h"
 #include <string.h>
 
 enum { LENGTH_DIGITS_MAX = 18 };

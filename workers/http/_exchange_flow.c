@@ -1,11 +1,11 @@
-/* The way of a usual request: from its bytes, by its handler, to its end. See `_heads.h`.
+/* The way of a usual request: from its bytes, by its handler, to its end. See `_exchange.h`.
  *
  * What is usual: a head that came in one piece, with all of its body; a connection that is between two requests, and
  * whose task waits for the next one; a handler that raises nothing; a response that is complete when it returns, on a
  * connection that stays open. Where it begins to be another case the reference goes on, from that point.
  */
 
-#include "_heads.h"
+#include "_exchange.h"
 
 /* A part of a connection, of exactly the class that is known; NULL: it is another one, or was deleted. Borrowed. */
 #define PART(class, of, object, number) (part(st, class, GET(of, object, number)))
@@ -273,7 +273,7 @@ after_handler(state *st, PyObject *self, PyObject *exchange)
     Py_INCREF(response);
     PyObject *nothing = PyObject_VectorcallMethod(st->names.complete, reported, 3, NULL);
     Py_DECREF(response);
-    PyObject *body = nothing != NULL ? PyObject_GetAttr(exchange, st->names.body) : NULL;
+    PyObject *body = nothing != NULL ? ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_BODY, body) : NULL;
     Py_XDECREF(nothing);
     if (body == NULL) {
         return -1;
@@ -382,17 +382,17 @@ begun_exchange(state *st, PyObject *self, PyObject *connection, PyObject *intake
     PyObject *exchange = number != NULL ? type->tp_new(type, st->no_arguments, NULL) : NULL;
     PyObject *began = exchange != NULL && wants_time == Py_True ? PyObject_CallNoArgs(st->monotonic) : NULL;
     if (exchange == NULL || (wants_time == Py_True && began == NULL)
-        || (began != NULL && PyObject_SetAttr(exchange, st->names.began, began) < 0)
-        || PyObject_SetAttr(exchange, st->names.request, message) < 0
-        || PyObject_SetAttr(exchange, st->names.body, payload) < 0
-        || PyObject_SetAttr(exchange, st->names.wire, writer) < 0
-        || PyObject_SetAttr(exchange, st->names.carrier, connection) < 0) {
+        || (began != NULL && PyObject_SetAttr(exchange, st->names.began, began) < 0)) {
         Py_CLEAR(exchange);
         Py_XDECREF(number);
         Py_XDECREF(began);
         return NULL;
     }
     Py_XDECREF(began);
+    PUT(EXCHANGE, exchange, EXCHANGE_REQUEST, Py_NewRef(message));
+    PUT(EXCHANGE, exchange, EXCHANGE_BODY, Py_NewRef(payload));
+    PUT(EXCHANGE, exchange, EXCHANGE_WIRE, Py_NewRef(writer));
+    PUT(EXCHANGE, exchange, EXCHANGE_CARRIER, Py_NewRef(connection));
     PUT(CONNECTION, connection, CONNECTION_STATE, Py_NewRef(st->active));
     PUT(INTAKE, intake, INTAKE_MESSAGE, Py_NewRef(Py_None));
     PUT(WIRE, writer, W_EXCHANGE, Py_NewRef(exchange));
@@ -410,7 +410,8 @@ serve(state *st, PyObject *self, PyObject *exchange, PyObject *connection, PyObj
     PyObject *service = GET(CONNECTION, connection, CONNECTION_SERVICE);
     int is_checked = payload != st->empty_payload || GET(HANDLING, self, HANDLING_HAS_GUARD) != Py_False;
     if (!is_checked) {
-        PyObject *allowed = PyObject_GetAttr(connection, st->names.allowed_methods);
+        PyObject *allowed = is_one(st, HOST, connection) ? Py_XNewRef(GET(HOST, connection, HOST_ALLOWED_METHODS)) : NULL;
+        allowed = allowed != NULL ? allowed : PyObject_GetAttr(connection, st->names.allowed_methods);
         is_checked = allowed == NULL ? -1 : PyObject_IsTrue(allowed);
         Py_XDECREF(allowed);
     }
@@ -616,11 +617,11 @@ enum { NO_LOG, LINE, TIMED_LINE }; /* of reporting.py */
 static int
 count_request(state *st, PyObject *counter, PyObject *exchange, PyObject *status)
 {
-    PyObject *request = PyObject_GetAttr(exchange, st->names.request), *began = NULL, *now = NULL, *taken = NULL;
+    PyObject *request = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_REQUEST, request), *began = NULL, *now = NULL, *taken = NULL;
     PyObject *result = NULL, *method = NULL;
     if (request != NULL && (began = PyObject_GetAttr(exchange, st->names.began)) != NULL
         && (now = PyObject_CallNoArgs(st->monotonic)) != NULL && (taken = PyNumber_Subtract(now, began)) != NULL
-        && (method = PyObject_GetAttr(request, st->names.method)) != NULL) {
+        && (method = ATTRIBUTE(MESSAGE, request, MESSAGE_METHOD, method)) != NULL) {
         PyObject *arguments[] = {method, status, taken};
         result = PyObject_Vectorcall(counter, arguments, 3, NULL);
     }

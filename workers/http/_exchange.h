@@ -1,16 +1,17 @@
-/* The usual request, in C (`_heads*.c`): its way from its bytes, by its handler, to its end (`_heads_flow.c`), and its response: what
- * `connection.py` and its parts, `head.py`, `response.py` and the gateways do for it, and nothing else.
+/* The usual exchange, in C (`_exchange*.c`): the way of a request from its bytes, by its handler, to its end
+ * (`_exchange_flow.c`), and its response: what `connection.py` and its parts, `head.py`, `response.py` and the gateways do for
+ * them, and nothing else.
  *
  * The classes are those of Python, in both forms. A method here does what the one of the same name does in the usual
  * case; in every other one it has done nothing and calls that, the reference. So nothing is refused here, and no rule
- * has to be known here that is not about a usual response. `tests/workers/http/test_heads.py` compares the two.
+ * has to be known here that is not about a usual exchange. `tests/workers/http/test_heads.py` and `test_flow.py` compare the two.
  *
  * Attributes are read and written where the slots of their classes lie (`learn()`). One that was deleted is NULL: that
  * is no usual case either.
  */
 
-#ifndef PREFORKD_HEADS_H
-#define PREFORKD_HEADS_H
+#ifndef PREFORKD_EXCHANGE_H
+#define PREFORKD_EXCHANGE_H
 
 #include "_slots.h"
 
@@ -19,7 +20,7 @@
 /* The classes, each with its slots in the order of their names in `CLASSES`. */
 enum {
     HEAD, RESPONSE, WIRE, CONNECTION, INTAKE, CLOCK, CALL, ASGI_RESPONSE, WSGI_RESPONSE, MESSAGE, PARSER, TIMES, EDGE, RUNNER,
-    WAKEUP, DEFERRED, HANDLING, REPORTING, EXCHANGE, CLASS_COUNT
+    WAKEUP, DEFERRED, HANDLING, REPORTING, EXCHANGE, HOST, CLASS_COUNT
 };
 enum {
     H_WIRE, H_EXCHANGE, H_STATUS, H_SENT_STATUS, H_FIRST_LINE, H_VERSION, H_CLOSE, H_LINES, H_LENGTH, H_LENGTH_LINE,
@@ -37,8 +38,11 @@ enum {
 enum { CLOCK_KEEP_ALIVE, CLOCK_CLOSE };
 enum { C_GATEWAY, C_EXCHANGE, C_MESSAGE, C_PAYLOAD, C_RESPONSE, C_PHASE, C_IS_GONE, C_WANTS_TRAILERS };
 enum {
-    MESSAGE_CHUNKED, MESSAGE_COMPRESSION, MESSAGE_CONTENT_LENGTH, MESSAGE_HEAD_SIZE, MESSAGE_METHOD, MESSAGE_NOTED
+    MESSAGE_CHUNKED, MESSAGE_COMPRESSION, MESSAGE_CONTENT_LENGTH, MESSAGE_HEAD_SIZE, MESSAGE_ID_LINE, MESSAGE_METHOD,
+    MESSAGE_NOTED, MESSAGE_SHOULD_CLOSE, MESSAGE_VERSION
 };
+enum { EXCHANGE_REQUEST, EXCHANGE_BODY, EXCHANGE_WIRE, EXCHANGE_CARRIER };
+enum { HOST_ALLOWED_METHODS };
 enum {
     PARSER_PARTIAL, PARSER_USUAL_HEAD, PARSER_LIMIT_HEADERS, PARSER_LIMIT_BODY, PARSER_SHORT, PARSER_CONSUMED,
     PARSER_IN_BODY, PARSER_BODY_RECEIVED, PARSER_LEFT, PARSER_CHUNKED
@@ -123,7 +127,17 @@ is_one(state *st, int class, PyObject *object)
     return object != NULL && st->classes[class].type != NULL && PyObject_TypeCheck(object, st->classes[class].type);
 }
 
-/* _heads_fields.c. 1: done; 0: it is not usual, and nothing has been done; -1: an exception. */
+/* An attribute, where it lies if the object is of that class; a new reference. */
+static inline PyObject *
+attribute_of(state *st, int class, PyObject *object, int number, PyObject *name)
+{
+    PyObject *value = is_exactly(st, class, object) ? GET(class, object, number) : NULL;
+    return value != NULL ? Py_NewRef(value) : PyObject_GetAttr(object, name);
+}
+
+#define ATTRIBUTE(class, object, number, name) (attribute_of(st, class, object, number, st->names.name))
+
+/* _exchange_fields.c. 1: done; 0: it is not usual, and nothing has been done; -1: an exception. */
 
 typedef struct {
     const unsigned char *s;
@@ -135,7 +149,7 @@ int take_field(state *st, PyObject *self, text name, text value);
 int take_wsgi_field(state *st, PyObject *self, PyObject *field);
 int takes_fields(state *st, PyObject *self);
 
-/* _heads_response.c. As above. */
+/* _exchange_response.c. As above. */
 
 int begin(state *st, PyObject *self, PyObject *wire, PyObject *status, PyObject *version);
 int send_whole(state *st, PyObject *self, PyObject *body);

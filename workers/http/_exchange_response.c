@@ -1,6 +1,6 @@
-/* ResponseHead, Response and ResponseWriter. See `_heads.h`. */
+/* ResponseHead, Response and ResponseWriter. See `_exchange.h`. */
 
-#include "_heads.h"
+#include "_exchange.h"
 #include <string.h>
 
 enum { JOIN_BELOW = 32768 }; /* of writer.py */
@@ -36,7 +36,7 @@ attribute_is_true(PyObject *object, PyObject *name)
 static int
 asks_for_head(state *st, PyObject *request)
 {
-    PyObject *name = PyObject_GetAttr(request, st->names.method);
+    PyObject *name = ATTRIBUTE(MESSAGE, request, MESSAGE_METHOD, method);
     int result = name == NULL ? -1 : PyObject_RichCompareBool(name, st->head, Py_EQ);
     Py_XDECREF(name);
     return result;
@@ -129,7 +129,9 @@ may_stay_open(state *st, PyObject *wire, PyObject *request)
         || GET(INTAKE, intake, INTAKE_REST_MAY_BE_LONG) != Py_False) {
         return persistent == Py_False ? 0 : 2;
     }
-    int closes = attribute_is_true(request, st->names.should_close);
+    PyObject *said = ATTRIBUTE(MESSAGE, request, MESSAGE_SHOULD_CLOSE, should_close);
+    int closes = said == NULL ? -1 : PyObject_IsTrue(said);
+    Py_XDECREF(said);
     return closes < 0 ? -1 : !closes;
 }
 
@@ -197,14 +199,14 @@ head_render(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
     }
     Py_INCREF(wire);
     Py_INCREF(exchange);
-    PyObject *request = PyObject_GetAttr(exchange, st->names.request);
+    PyObject *request = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_REQUEST, request);
     PyObject *id_line = NULL, *joined = NULL;
     int keeps = request == NULL || request == Py_None ? -1 : attribute_is_true(exchange, st->names.keep_alive);
     if (keeps == 1) {
         keeps = close == Py_False ? may_stay_open(st, wire, request) : 0;
     }
     if (keeps == 0 || keeps == 1) {
-        id_line = PyObject_GetAttr(request, st->names.id_line);
+        id_line = ATTRIBUTE(MESSAGE, request, MESSAGE_ID_LINE, id_line);
     }
     if (id_line != NULL) {
         PyObject *fields = GET(CLOCK, st->clock, keeps ? CLOCK_KEEP_ALIVE : CLOCK_CLOSE);
@@ -284,7 +286,7 @@ send_whole(state *st, PyObject *self, PyObject *body)
     }
     Py_INCREF(wire);
     Py_INCREF(exchange);
-    PyObject *request = PyObject_GetAttr(exchange, st->names.request);
+    PyObject *request = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_REQUEST, request);
     int is_head = request == NULL ? -1 : asks_for_head(st, request);
     int result = 0;
     forget_exception();
@@ -337,10 +339,10 @@ response_send_headers(state *st, PyObject *const *args, Py_ssize_t count, PyObje
     }
     Py_INCREF(wire);
     Py_INCREF(exchange);
-    PyObject *carrier = PyObject_GetAttr(exchange, st->names.carrier);
+    PyObject *carrier = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_CARRIER, carrier);
     PyObject *request = carrier != NULL && is_one(st, CONNECTION, carrier)
                                 && GET(CONNECTION, carrier, CONNECTION_STATE) == st->active
-                            ? PyObject_GetAttr(exchange, st->names.request)
+                            ? ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_REQUEST, request)
                             : NULL;
     int is_head = request == NULL || request == Py_None ? -1 : asks_for_head(st, request);
     forget_exception();
