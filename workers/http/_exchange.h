@@ -57,7 +57,7 @@ enum {
 };
 enum { REPORTING_COUNT, REPORTING_LOGGING, REPORTING_WANTS_TIME };
 
-enum { PHASE_OF_HEAD = 0, PHASE_OF_KEEP = 2, PHASE_OF_DISCARD = 4, PHASES = 6 }; /* of intake.py */
+enum { PHASE_OF_HEAD = 0, PHASE_OF_KEEP = 2, PHASE_OF_DISCARD = 4, PHASE_OF_FOREIGN = 5, PHASES = 6 }; /* of intake.py */
 enum { PHASE_HEAD = 0, PHASE_BODY = 1, PHASE_COMPLETE = 4 }; /* of http_call.py */
 
 /* Names of attributes and keys. */

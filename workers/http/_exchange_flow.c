@@ -542,28 +542,16 @@ runner_go_on(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names
     return count == 1 && names == NULL && go_on(st, args[0]) == 1 ? Py_NewRef(Py_None) : NULL;
 }
 
-/* `Runner.proceed()`. 1: done; 0: it is not usual, and nothing has been done; -1: an exception. */
+/* `Runner.proceed()` in the name of the task; results as there. */
 static int
-proceed(state *st, PyObject *self)
+proceed_as(state *st, PyObject *self, PyObject *task, PyObject *wakeup, PyObject *loop, PyObject *intake)
 {
-    PyObject *task = GET(RUNNER, self, RUNNER_TASK), *wakeup = PART(WAKEUP, RUNNER, self, RUNNER_WAKEUP);
-    PyObject *loop = GET(RUNNER, self, RUNNER_LOOP), *intake = PART(INTAKE, RUNNER, self, RUNNER_INTAKE);
-    if (!is_ready(st) || task == NULL || task == Py_None || wakeup == NULL || loop == NULL || intake == NULL
-        || GET(WAKEUP, wakeup, WAKEUP_CALLBACK) == Py_None || GET(WAKEUP, wakeup, WAKEUP_CALLBACK) == NULL
-        || GET(WAKEUP, wakeup, WAKEUP_HELD) != Py_False || PART(WIRE, RUNNER, self, RUNNER_WRITER) == NULL
-        || PART(HANDLING, RUNNER, self, RUNNER_WORK) == NULL) {
-        return 0;
-    }
     PyObject *entered[] = {loop, task};
     PyObject *nothing = PyObject_Vectorcall(st->enter_task, entered, 2, NULL);
     if (nothing == NULL) { /* called from within another task */
         return PyErr_ExceptionMatches(PyExc_RuntimeError) ? (PyErr_Clear(), 0) : -1;
     }
     Py_DECREF(nothing);
-    Py_INCREF(task);
-    Py_INCREF(wakeup);
-    Py_INCREF(loop);
-    Py_INCREF(intake);
     PUT(WAKEUP, wakeup, WAKEUP_HELD, Py_NewRef(Py_True));
     int gone_on = go_on(st, self);
     if (gone_on == 0) {
@@ -591,16 +579,39 @@ proceed(state *st, PyObject *self)
         PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
         Py_DECREF(exc);
     }
-    if (!failed && (GET(RUNNER, self, RUNNER_REST) != Py_None || small(GET(INTAKE, intake, INTAKE_PHASE)) >= PHASE_OF_DISCARD)) {
+    PyObject *phase = GET(INTAKE, intake, INTAKE_PHASE);
+    if (!failed
+        && (GET(RUNNER, self, RUNNER_REST) != Py_None || phase == st->phases[PHASE_OF_DISCARD]
+            || phase == st->phases[PHASE_OF_FOREIGN])) {
         nothing = PyObject_CallMethodNoArgs(wakeup, st->names.wake);
         failed = nothing == NULL;
         Py_XDECREF(nothing);
     }
+    return failed ? -1 : 1;
+}
+
+/* `Runner.proceed()`. 1: done; 0: it is not usual, and nothing has been done; -1: an exception. */
+static int
+proceed(state *st, PyObject *self)
+{
+    PyObject *task = GET(RUNNER, self, RUNNER_TASK), *wakeup = PART(WAKEUP, RUNNER, self, RUNNER_WAKEUP);
+    PyObject *loop = GET(RUNNER, self, RUNNER_LOOP), *intake = PART(INTAKE, RUNNER, self, RUNNER_INTAKE);
+    if (!is_ready(st) || task == NULL || task == Py_None || wakeup == NULL || loop == NULL || intake == NULL
+        || GET(WAKEUP, wakeup, WAKEUP_CALLBACK) == Py_None || GET(WAKEUP, wakeup, WAKEUP_CALLBACK) == NULL
+        || GET(WAKEUP, wakeup, WAKEUP_HELD) != Py_False || PART(WIRE, RUNNER, self, RUNNER_WRITER) == NULL
+        || PART(HANDLING, RUNNER, self, RUNNER_WORK) == NULL) {
+        return 0;
+    }
+    Py_INCREF(task);
+    Py_INCREF(wakeup);
+    Py_INCREF(loop);
+    Py_INCREF(intake);
+    int result = proceed_as(st, self, task, wakeup, loop, intake);
     Py_DECREF(intake);
     Py_DECREF(loop);
     Py_DECREF(wakeup);
     Py_DECREF(task);
-    return failed ? -1 : 1;
+    return result;
 }
 
 PyObject *

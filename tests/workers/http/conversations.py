@@ -17,7 +17,7 @@ from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.payload import PayloadStream
 from preforkd.workers.http.queue_time import QueueTime
 from preforkd.workers.request_id import RequestIds
-from tests.workers.http.wire import converse
+from tests.workers.http.wire import converse, turns
 
 DEEDS = (
     "answer", "answer", "answer", "wait", "later", "raise", "refuse", "silent", "leave", "parts", "unread", "cancel",
@@ -234,13 +234,18 @@ async def _have(kind: str, said: list[bytes], random_: Random) -> tuple[object, 
         protocol = AsgiGateway(asgi_app).handler(**arguments)
     else:
         protocol = WsgiGateway(wsgi_app, threads=0).handler(**arguments)
-    talk = await converse(protocol, said, eof=random_.random() < 0.3, tls=random_.random() < 0.2)
+    talk = await converse(protocol, said, eof=random_.random() < 0.3, tls=random_.random() < 0.2, close=False)
+    tasks, state = len(asyncio.all_tasks()), protocol.state
+    if not talk.transport.closed:
+        protocol.connection_lost(None)
+        await turns()
     connections.queue_time = None  # it holds the loop, which the table of connections knows weakly
     transport = talk.transport
     return (
         _OURS.sub(b"", talk.output), [len(_OURS.sub(b"", one)) for one in transport.writes], transport.closed,
-        transport.aborted, transport.half_closed, protocol.state, protocol.requests, protocol.persistent,
-        connections.active, counted.requests, counted.refused, unhandled, logged.data,
+        transport.aborted, transport.half_closed, state, tasks, len(asyncio.all_tasks()), protocol.state,
+        protocol.requests, protocol.persistent, connections.active, counted.requests, counted.refused, unhandled,
+        logged.data,
     )  # fmt: skip
 
 
