@@ -210,8 +210,9 @@ learn(PyObject *module, PyObject *cls)
     for (int i = 0; methods != NULL && CLASSES[number].methods[i].name != NULL; i++) {
         const char *name = CLASSES[number].methods[i].name;
         PyObject *m = make_method(module, type, name, CLASSES[number].methods[i].function);
-        if (m != NULL && number == ASGI_RESPONSE) {
-            Py_XSETREF(st->pure_add_pairs, Py_NewRef(((method *)m)->pure));
+        if (m != NULL && (number == ASGI_RESPONSE || number == INTAKE)) {
+            PyObject **pure = number == INTAKE ? &st->pure_take_head : &st->pure_add_pairs;
+            Py_XSETREF(*pure, Py_NewRef(((method *)m)->pure));
         }
         if (m == NULL || PyDict_SetItemString(methods, name, m) < 0) {
             Py_CLEAR(methods);
@@ -222,6 +223,37 @@ learn(PyObject *module, PyObject *cls)
         one->type = (PyTypeObject *)Py_NewRef(cls);
     }
     return methods;
+}
+
+/* Whether each attribute that is read in its slot is the slot also for objects of a class. */
+static int
+has_slots(state *st, int class, PyTypeObject *type)
+{
+    const layout *of = &st->classes[class];
+    for (int i = 0; i < SLOTS_MAX && CLASSES[class].slots[i] != NULL; i++) {
+        PyObject *found = PyObject_GetAttrString((PyObject *)type, CLASSES[class].slots[i]);
+        Py_XDECREF(found);
+        if (found == NULL || found != of->descriptors[i]) {
+            PyErr_Clear();
+            return 0;
+        }
+    }
+    return 1;
+}
+
+int
+is_connection_type(state *st, PyTypeObject *type)
+{
+    int found = st->classes[CONNECTION].type != NULL && PyType_IsSubtype(type, st->classes[CONNECTION].type)
+                && has_slots(st, CONNECTION, type);
+    if (found && st->classes[HOST].type != NULL && PyType_IsSubtype(type, st->classes[HOST].type)) {
+        found = has_slots(st, HOST, type);
+    }
+    if (found) {
+        Py_XSETREF(st->connection_type, (PyTypeObject *)Py_NewRef((PyObject *)type));
+        st->connection_version = type->tp_version_tag;
+    }
+    return found;
 }
 
 PyDoc_STRVAR(setup_doc,
@@ -322,6 +354,9 @@ visit_state(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->method_type);
     for (int i = 0; i < CLASS_COUNT; i++) {
         Py_VISIT(st->classes[i].type);
+        for (int slot = 0; slot < SLOTS_MAX; slot++) {
+            Py_VISIT(st->classes[i].descriptors[slot]);
+        }
     }
     Py_VISIT(st->clock);
     Py_VISIT(st->plain_lines);
@@ -330,6 +365,8 @@ visit_state(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->active);
     Py_VISIT(st->fields);
     Py_VISIT(st->pure_add_pairs);
+    Py_VISIT(st->pure_take_head);
+    Py_VISIT(st->connection_type);
 #define VISIT(name) Py_VISIT(st->name);
     FLOW(VISIT)
     for (int i = 0; i < PHASES; i++) {
@@ -345,6 +382,9 @@ clear_state(PyObject *module)
     Py_CLEAR(st->method_type);
     for (int i = 0; i < CLASS_COUNT; i++) {
         Py_CLEAR(st->classes[i].type);
+        for (int slot = 0; slot < SLOTS_MAX; slot++) {
+            Py_CLEAR(st->classes[i].descriptors[slot]);
+        }
     }
     Py_CLEAR(st->clock);
     Py_CLEAR(st->plain_lines);
@@ -353,6 +393,8 @@ clear_state(PyObject *module)
     Py_CLEAR(st->active);
     Py_CLEAR(st->fields);
     Py_CLEAR(st->pure_add_pairs);
+    Py_CLEAR(st->pure_take_head);
+    Py_CLEAR(st->connection_type);
 #define CLEAR_FLOW(name) Py_CLEAR(st->name);
     FLOW(CLEAR_FLOW)
     for (int i = 0; i < PHASES; i++) {

@@ -62,12 +62,12 @@ enum { PHASE_HEAD = 0, PHASE_BODY = 1, PHASE_COMPLETE = 4 }; /* of http_call.py 
 
 /* Names of attributes and keys. */
 #define NAMES(X)                                                                                                       \
-    X(_after_handler) X(_begun) X(_request_id) X(_rest_of) X(_serve) X(_take_field) X(_write_line) X(active)           \
-    X(allowed_methods) X(await_now) X(began) X(body) X(carrier) X(complete) X(deferred) X(end) X(exchange) X(flush)    \
-    X(go_on) X(handler_waits) X(has_waited) X(headers) X(hold_back) X(hop_by_hop) X(http_version) X(id_line)           \
-    X(is_closing) X(is_last) X(is_logged) X(keep_alive) X(loop) X(method) X(more_body) X(proceed)                      \
-    X(process_request) X(render) X(request) X(serve) X(should_close) X(status) X(strayed) X(take) X(take_tail)         \
-    X(take_usual) X(trailers) X(type) X(version) X(wake) X(wire) X(write)
+    X(_after_handler) X(_begin_body) X(_begun) X(_failed) X(_request_id) X(_rest_of) X(_serve) X(_take_field)          \
+    X(_take_request) X(_write_line) X(active) X(allowed_methods) X(await_now) X(began) X(body) X(carrier)              \
+    X(complete) X(deferred) X(end) X(exchange) X(flush) X(go_on) X(handler_waits) X(has_waited) X(headers)             \
+    X(hold_back) X(hop_by_hop) X(http_version) X(id_line) X(is_closing) X(is_last) X(is_logged) X(keep_alive)          \
+    X(loop) X(method) X(more_body) X(proceed) X(process_request) X(render) X(request) X(serve) X(should_close)         \
+    X(status) X(strayed) X(take) X(take_tail) X(take_usual) X(trailers) X(type) X(version) X(wake) X(wire) X(write)
 #define MEMBER(name) PyObject *name;
 
 typedef struct {
@@ -79,7 +79,9 @@ typedef struct {
     PyObject *done;
     PyObject *active; /* ConnectionState.ACTIVE */
     PyObject *fields; /* the names of fields.py, for that of the field with the request's id */
-    PyObject *pure_add_pairs;
+    PyObject *pure_add_pairs, *pure_take_head;
+    PyTypeObject *connection_type; /* the last class of connections that `is_connection()` has looked at, and found as it should be */
+    unsigned connection_version;
     PyObject *kind_start, *kind_body, *head;
     PyObject *nothing; /* b"" */
     PyObject *numbers[PHASE_COMPLETE + 1];
@@ -125,6 +127,21 @@ static inline int
 is_one(state *st, int class, PyObject *object)
 {
     return object != NULL && st->classes[class].type != NULL && PyObject_TypeCheck(object, st->classes[class].type);
+}
+
+int is_connection_type(state *st, PyTypeObject *type);
+
+/* Whether it is a connection whose attributes are those of the base class, and not properties of a class of an app. */
+static inline int
+is_connection(state *st, PyObject *object)
+{
+    if (object == NULL) {
+        return 0;
+    }
+    PyTypeObject *type = Py_TYPE(object);
+    return (type == st->connection_type && type->tp_version_tag == st->connection_version
+            && type->tp_version_tag != 0) /* it changes with the class */
+           || is_connection_type(st, type);
 }
 
 /* An attribute, where it lies if the object is of that class; a new reference. */

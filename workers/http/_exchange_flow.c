@@ -77,15 +77,114 @@ taken_exception(void)
     return value;
 }
 
+/* Raise an exception again, or, where another has been raised meanwhile, say that it came of this; takes over the
+ * reference. 0: there is none. */
+static int
+raise_again(PyObject *exc)
+{
+    if (exc != NULL && PyErr_Occurred()) {
+        PyObject *later = taken_exception();
+        if (later != NULL && later != exc) {
+            PyException_SetContext(later, exc);
+            exc = later;
+        }
+        else {
+            Py_XDECREF(later);
+        }
+    }
+    if (exc != NULL) {
+        PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+    }
+    return exc != NULL;
+}
+
 /* The way in. */
+
+/* Take a request whose body is not all there, or is to be decoded; results as of `take_head()`. */
+static int
+take_upload(state *st, PyObject *self, PyObject *parser, PyObject *message, PyObject *data)
+{
+    PyObject *head_size = GET(MESSAGE, message, MESSAGE_HEAD_SIZE);
+    if (head_size == NULL) {
+        return 0;
+    }
+    PUT(PARSER, parser, PARSER_CONSUMED, Py_NewRef(head_size));
+    PyObject *begun = PyObject_CallMethodOneArg(parser, st->names._begin_body, message);
+    PyObject *arguments[] = {self, message, data};
+    PyObject *taken = begun != NULL ? PyObject_VectorcallMethod(st->names._take_request, arguments, 3, NULL) : NULL;
+    Py_XDECREF(taken);
+    Py_XDECREF(begun);
+    return taken != NULL ? 1 : -1;
+}
+
+/* Take a request without a body, or with `size` bytes of it behind its head; results as of `take_head()`. */
+static int
+take_whole(state *st, PyObject *self, PyObject *parser, PyObject *message, PyObject *data, Py_ssize_t size)
+{
+    PyObject *connection = GET(INTAKE, self, INTAKE_CONNECTION), *edge = GET(INTAKE, self, INTAKE_EDGE);
+    Py_ssize_t head_size = small(GET(MESSAGE, message, MESSAGE_HEAD_SIZE)), given = PyBytes_GET_SIZE(data);
+    const char *body_start = PyBytes_AS_STRING(data) + head_size;
+    PyObject *payload = NULL, *consumed = PyLong_FromSsize_t(head_size + size);
+    if (consumed == NULL) {
+        return -1;
+    }
+    Py_INCREF(connection);
+    Py_INCREF(edge);
+    int result = 1;
+    if (size > 0) {
+        PyObject *body = PyBytes_FromStringAndSize(body_start, size);
+        PyObject *loop = body != NULL ? PyObject_GetAttr(connection, st->names.loop) : NULL;
+        PyObject *made[] = {body, loop};
+        payload = loop != NULL ? PyObject_Vectorcall(st->whole_payload, made, 2, NULL) : NULL;
+        Py_XDECREF(loop);
+        Py_XDECREF(body);
+        result = payload != NULL ? 1 : -1;
+    }
+    if (result == 1) {
+        PUT(PARSER, parser, PARSER_CONSUMED, Py_NewRef(consumed));
+        if (size > 0) {
+            PUT(PARSER, parser, PARSER_IN_BODY, Py_NewRef(Py_False));
+            PUT(PARSER, parser, PARSER_BODY_RECEIVED, Py_XNewRef(GET(MESSAGE, message, MESSAGE_CONTENT_LENGTH)));
+            PUT(PARSER, parser, PARSER_LEFT, Py_NewRef(st->numbers[0]));
+            PUT(PARSER, parser, PARSER_CHUNKED, Py_NewRef(Py_None));
+        }
+        if (edge != Py_None) {
+            PyObject *taken[] = {edge, connection, message};
+            PyObject *nothing = PyObject_VectorcallMethod(st->names.take, taken, 3, NULL);
+            result = nothing != NULL ? 1 : -1;
+            Py_XDECREF(nothing);
+        }
+    }
+    PyObject *times = PART(TIMES, INTAKE, self, INTAKE_TIMES);
+    if (result == 1 && times != NULL) {
+        PUT(TIMES, times, TIMES_HEAD, Py_NewRef(st->zero));
+        PUT(INTAKE, self, INTAKE_MESSAGE, Py_NewRef(message));
+        PUT(INTAKE, self, INTAKE_PHASE, Py_NewRef(st->phases[PHASE_OF_KEEP]));
+        if (payload != NULL) {
+            PUT(INTAKE, self, INTAKE_PAYLOAD, Py_NewRef(payload));
+        }
+        if (head_size + size < given) {
+            PyObject *rest = PyBytes_FromStringAndSize(body_start + size, given - head_size - size);
+            PyObject *taken = rest != NULL ? PyObject_CallMethodOneArg(self, st->names.take, rest) : NULL;
+            result = taken != NULL ? 1 : -1;
+            Py_XDECREF(taken);
+            Py_XDECREF(rest);
+        }
+    }
+    Py_XDECREF(payload);
+    Py_DECREF(edge);
+    Py_DECREF(connection);
+    Py_DECREF(consumed);
+    return result;
+}
 
 /* `Intake.take_head()`. 1: a request has come; 0: it is not usual, and nothing has been done; -1: an exception. */
 static int
 take_head(state *st, PyObject *self, PyObject *data)
 {
-    PyObject *parser = PART(PARSER, INTAKE, self, INTAKE_PARSER), *times = PART(TIMES, INTAKE, self, INTAKE_TIMES);
-    PyObject *connection = GET(INTAKE, self, INTAKE_CONNECTION), *edge = GET(INTAKE, self, INTAKE_EDGE);
-    if (!is_ready(st) || parser == NULL || times == NULL || edge == NULL || !is_one(st, CONNECTION, connection)
+    PyObject *parser = PART(PARSER, INTAKE, self, INTAKE_PARSER);
+    if (!is_ready(st) || parser == NULL || PART(TIMES, INTAKE, self, INTAKE_TIMES) == NULL
+        || GET(INTAKE, self, INTAKE_EDGE) == NULL || !is_connection(st, GET(INTAKE, self, INTAKE_CONNECTION))
         || !PyBytes_CheckExact(data) || GET(PARSER, parser, PARSER_PARTIAL) != Py_None) {
         return 0;
     }
@@ -95,72 +194,22 @@ take_head(state *st, PyObject *self, PyObject *data)
     if (parse == NULL || parse == Py_None || arguments[1] == NULL || arguments[2] == NULL || arguments[3] == NULL) {
         return 0;
     }
+    Py_INCREF(parser);
     PyObject *message = PyObject_Vectorcall(parse, arguments, 4, NULL);
-    if (!is_exactly(st, MESSAGE, message)) { /* None: a head for the reference */
-        Py_XDECREF(message);
-        return message == NULL ? -1 : 0;
-    }
-    PyObject *length = GET(MESSAGE, message, MESSAGE_CONTENT_LENGTH);
-    Py_ssize_t head_size = small(GET(MESSAGE, message, MESSAGE_HEAD_SIZE)), given = PyBytes_GET_SIZE(data);
-    Py_ssize_t size = length == Py_None ? 0 : small(length);
-    PyObject *body = NULL, *payload = NULL;
-    int result = 0;
-    if (head_size <= 0 || size < 0 || GET(MESSAGE, message, MESSAGE_CHUNKED) != Py_False || size > given - head_size
-        || (size > 0 && GET(MESSAGE, message, MESSAGE_COMPRESSION) != Py_None)) {
-        goto end; /* a body that is still to come, or to be decoded */
-    }
-    result = -1;
-    if (size > 0) {
-        body = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + head_size, size);
-        PyObject *loop = body != NULL ? PyObject_GetAttr((PyObject *)connection, st->names.loop) : NULL;
-        PyObject *made[] = {body, loop};
-        payload = loop != NULL ? PyObject_Vectorcall(st->whole_payload, made, 2, NULL) : NULL;
-        Py_XDECREF(loop);
-        if (payload == NULL) {
-            goto end;
+    int result = message == NULL ? -1 : 0; /* None: a head for the reference */
+    if (is_exactly(st, MESSAGE, message)) {
+        PyObject *length = GET(MESSAGE, message, MESSAGE_CONTENT_LENGTH);
+        Py_ssize_t size = length == Py_None ? 0 : small(length);
+        Py_ssize_t head_size = small(GET(MESSAGE, message, MESSAGE_HEAD_SIZE));
+        int is_whole = GET(MESSAGE, message, MESSAGE_CHUNKED) == Py_False && size <= PyBytes_GET_SIZE(data) - head_size
+                       && (size == 0 || GET(MESSAGE, message, MESSAGE_COMPRESSION) == Py_None);
+        if (head_size > 0 && size >= 0) {
+            result = is_whole ? take_whole(st, self, parser, message, data, size)
+                              : take_upload(st, self, parser, message, data);
         }
     }
-    PyObject *consumed = PyLong_FromSsize_t(head_size + size);
-    if (consumed == NULL) {
-        goto end;
-    }
-    PUT(PARSER, parser, PARSER_CONSUMED, consumed);
-    if (size > 0) {
-        PUT(PARSER, parser, PARSER_IN_BODY, Py_NewRef(Py_False));
-        PUT(PARSER, parser, PARSER_BODY_RECEIVED, Py_NewRef(length));
-        PUT(PARSER, parser, PARSER_LEFT, Py_NewRef(st->numbers[0]));
-        PUT(PARSER, parser, PARSER_CHUNKED, Py_NewRef(Py_None));
-    }
-    if (edge != Py_None) {
-        Py_INCREF(edge);
-        Py_INCREF(connection);
-        PyObject *taken[] = {edge, connection, message};
-        PyObject *nothing = PyObject_VectorcallMethod(st->names.take, taken, 3, NULL);
-        Py_DECREF(connection);
-        Py_DECREF(edge);
-        if (nothing == NULL) {
-            goto end;
-        }
-        Py_DECREF(nothing);
-    }
-    PUT(TIMES, times, TIMES_HEAD, Py_NewRef(st->zero));
-    PUT(INTAKE, self, INTAKE_MESSAGE, Py_NewRef(message));
-    PUT(INTAKE, self, INTAKE_PHASE, Py_NewRef(st->phases[PHASE_OF_KEEP]));
-    if (payload != NULL) {
-        PUT(INTAKE, self, INTAKE_PAYLOAD, Py_NewRef(payload));
-    }
-    result = 1;
-    if (head_size + size < given) {
-        PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + head_size + size, given - head_size - size);
-        PyObject *taken = rest != NULL ? PyObject_CallMethodOneArg(self, st->names.take, rest) : NULL;
-        result = taken != NULL ? 1 : -1;
-        Py_XDECREF(taken);
-        Py_XDECREF(rest);
-    }
-end:
-    Py_XDECREF(payload);
-    Py_XDECREF(body);
-    Py_DECREF(message);
+    Py_XDECREF(message);
+    Py_DECREF(parser);
     return result;
 }
 
@@ -176,7 +225,7 @@ intake_take_head(state *st, PyObject *const *args, Py_ssize_t count, PyObject *n
 PyObject *
 edge_take(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    if (!is_ready(st) || count != 3 || names != NULL || !is_one(st, CONNECTION, args[1]) || !is_exactly(st, MESSAGE, args[2])) {
+    if (!is_ready(st) || count != 3 || names != NULL || !is_connection(st, args[1]) || !is_exactly(st, MESSAGE, args[2])) {
         return NULL;
     }
     PyObject *connection = args[1], *message = args[2], *ids = GET(EDGE, args[0], EDGE_IDS);
@@ -205,26 +254,14 @@ edge_take(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
 
 /* The handler. */
 
-/* What a handler has raised is taken from here on by the reference, which may ask what is being handled. */
+/* What a handler has raised is taken from here on by the reference. */
 static PyObject *
 fail(state *st, PyObject *self, PyObject *exchange, PyObject *context)
 {
-    PyObject *exc = taken_exception(), *before = PyErr_GetHandledException();
-    if (exc == NULL) {
-        Py_XDECREF(before);
-        return NULL;
-    }
-    PyErr_SetHandledException(exc);
-    PyObject *arguments[] = {self, exchange, exc};
-    PyObject *steps = PyObject_VectorcallMethod(st->names._after_handler, arguments, 3, NULL), *rest = NULL;
-    if (steps != NULL) {
-        PyObject *begun[] = {self, exchange, steps, context};
-        rest = PyObject_VectorcallMethod(st->names._begun, begun, 4, NULL);
-        Py_DECREF(steps);
-    }
-    PyErr_SetHandledException(before);
-    Py_XDECREF(before);
-    Py_DECREF(exc);
+    PyObject *exc = taken_exception();
+    PyObject *arguments[] = {self, exchange, exc, context};
+    PyObject *rest = exc != NULL ? PyObject_VectorcallMethod(st->names._failed, arguments, 4, NULL) : NULL;
+    Py_XDECREF(exc);
     return rest;
 }
 
@@ -238,7 +275,7 @@ after_handler(state *st, PyObject *self, PyObject *exchange)
     PyObject *connection = GET(HANDLING, self, HANDLING_CONNECTION), *runner = GET(HANDLING, self, HANDLING_RUNNER);
     PyObject *reporting = GET(HANDLING, self, HANDLING_REPORTING), *keep_alive = NULL;
     PyObject *response = writer != NULL ? GET(WIRE, writer, W_RESPONSE) : NULL;
-    if (!is_ready(st) || intake == NULL || runner == NULL || reporting == NULL || !is_one(st, CONNECTION, connection)
+    if (!is_ready(st) || intake == NULL || runner == NULL || reporting == NULL || !is_connection(st, connection)
         || !is_one(st, HEAD, response) || GET(WIRE, writer, W_EXCHANGE) != exchange || has_strayed(st) != 0) {
         return PyErr_Occurred() ? -1 : 0;
     }
@@ -369,26 +406,27 @@ connection_end_deferred(state *st, PyObject *const *args, Py_ssize_t count, PyOb
 static PyObject *
 begun_exchange(state *st, PyObject *self, PyObject *connection, PyObject *intake, PyObject *writer)
 {
-    PyObject *message = GET(INTAKE, intake, INTAKE_MESSAGE), *payload = GET(INTAKE, intake, INTAKE_PAYLOAD);
-    PyObject *phase = GET(CONNECTION, connection, CONNECTION_STATE);
     PyObject *reporting = PART(REPORTING, HANDLING, self, HANDLING_REPORTING);
     PyTypeObject *type = st->classes[EXCHANGE].type;
+    if (type == NULL || reporting == NULL) {
+        return NULL;
+    }
+    /* First what may have the collector called, and with it anything. */
+    int is_timed = GET(REPORTING, reporting, REPORTING_WANTS_TIME) == Py_True;
+    PyObject *exchange = type->tp_new(type, st->no_arguments, NULL);
+    PyObject *began = exchange != NULL && is_timed ? PyObject_CallNoArgs(st->monotonic) : NULL;
+    PyObject *number = NULL;
+    if (exchange == NULL || (is_timed && (began == NULL || PyObject_SetAttr(exchange, st->names.began, began) < 0))) {
+        goto unusual;
+    }
+    PyObject *message = GET(INTAKE, intake, INTAKE_MESSAGE), *payload = GET(INTAKE, intake, INTAKE_PAYLOAD);
+    PyObject *was = GET(CONNECTION, connection, CONNECTION_STATE);
     long requests = small(GET(CONNECTION, connection, CONNECTION_REQUESTS));
-    if (!is_exactly(st, MESSAGE, message) || payload == NULL || (phase != st->idle && phase != st->new) || type == NULL
-        || reporting == NULL || requests < 0 || requests >= LONG_MAX - 1) {
-        return NULL;
+    number = PyLong_FromLong(requests + 1);
+    if (!is_exactly(st, MESSAGE, message) || payload == NULL || (was != st->idle && was != st->new) || requests < 0
+        || requests >= LONG_MAX - 1 || number == NULL) {
+        goto unusual;
     }
-    PyObject *number = PyLong_FromLong(requests + 1), *wants_time = GET(REPORTING, reporting, REPORTING_WANTS_TIME);
-    PyObject *exchange = number != NULL ? type->tp_new(type, st->no_arguments, NULL) : NULL;
-    PyObject *began = exchange != NULL && wants_time == Py_True ? PyObject_CallNoArgs(st->monotonic) : NULL;
-    if (exchange == NULL || (wants_time == Py_True && began == NULL)
-        || (began != NULL && PyObject_SetAttr(exchange, st->names.began, began) < 0)) {
-        Py_CLEAR(exchange);
-        Py_XDECREF(number);
-        Py_XDECREF(began);
-        return NULL;
-    }
-    Py_XDECREF(began);
     PUT(EXCHANGE, exchange, EXCHANGE_REQUEST, Py_NewRef(message));
     PUT(EXCHANGE, exchange, EXCHANGE_BODY, Py_NewRef(payload));
     PUT(EXCHANGE, exchange, EXCHANGE_WIRE, Py_NewRef(writer));
@@ -400,14 +438,19 @@ begun_exchange(state *st, PyObject *self, PyObject *connection, PyObject *intake
         PUT(CONNECTION, connection, CONNECTION_PERSISTENT, Py_NewRef(Py_False));
     }
     PUT(CONNECTION, connection, CONNECTION_REQUESTS, number);
+    Py_XDECREF(began);
     return exchange;
+unusual:
+    Py_XDECREF(number);
+    Py_XDECREF(began);
+    Py_XDECREF(exchange);
+    return NULL;
 }
 
 /* `Handling._serve()`. */
 static PyObject *
 serve(state *st, PyObject *self, PyObject *exchange, PyObject *connection, PyObject *payload)
 {
-    PyObject *service = GET(CONNECTION, connection, CONNECTION_SERVICE);
     int is_checked = payload != st->empty_payload || GET(HANDLING, self, HANDLING_HAS_GUARD) != Py_False;
     if (!is_checked) {
         PyObject *allowed = is_one(st, HOST, connection) ? Py_XNewRef(GET(HOST, connection, HOST_ALLOWED_METHODS)) : NULL;
@@ -421,6 +464,7 @@ serve(state *st, PyObject *self, PyObject *exchange, PyObject *connection, PyObj
     if (is_checked) {
         return PyObject_CallMethodOneArg(self, st->names._serve, exchange);
     }
+    PyObject *service = GET(CONNECTION, connection, CONNECTION_SERVICE);
     service = Py_NewRef(service == NULL || service == Py_None ? connection : service);
     PyObject *handling = PyObject_CallMethodOneArg(service, st->names.serve, exchange);
     Py_DECREF(service);
@@ -434,7 +478,7 @@ process(state *st, PyObject *self, PyObject *context)
     PyObject *connection = GET(HANDLING, self, HANDLING_CONNECTION);
     PyObject *intake = PART(INTAKE, HANDLING, self, HANDLING_INTAKE);
     PyObject *writer = PART(WIRE, HANDLING, self, HANDLING_WRITER);
-    if (!is_ready(st) || !is_one(st, CONNECTION, connection) || intake == NULL || writer == NULL
+    if (!is_ready(st) || !is_connection(st, connection) || intake == NULL || writer == NULL
         || GET(HANDLING, self, HANDLING_CONNECTIONS) == NULL || GET(HANDLING, self, HANDLING_RUNNER) == NULL) {
         return NULL;
     }
@@ -495,31 +539,26 @@ go_on(state *st, PyObject *self)
     if (!is_ready(st) || writer == NULL || work == NULL || base == NULL || !PyContext_CheckExact(base)) {
         return 0;
     }
-    PyObject *context = PyContext_Copy(base);
-    if (context == NULL || PyContext_Enter(context) < 0) {
-        Py_XDECREF(context);
-        return -1;
-    }
     Py_INCREF(writer);
     Py_INCREF(work);
-    PUT(WIRE, writer, W_CORKED, Py_NewRef(Py_True));
-    PyObject *rest = process(st, work, context);
-    if (rest == NULL && !PyErr_Occurred()) {
-        rest = PyObject_CallMethodOneArg(work, st->names.process_request, context);
+    PyObject *context = PyContext_Copy(base), *rest = NULL;
+    int failed = context == NULL || PyContext_Enter(context) < 0;
+    if (!failed) {
+        PUT(WIRE, writer, W_CORKED, Py_NewRef(Py_True));
+        rest = process(st, work, context);
+        if (rest == NULL && !PyErr_Occurred()) {
+            rest = PyObject_CallMethodOneArg(work, st->names.process_request, context);
+        }
+        PyObject *exc = rest == NULL ? taken_exception() : NULL;
+        failed = PyContext_Exit(context) < 0;
+        PUT(WIRE, writer, W_CORKED, Py_NewRef(Py_False));
+        if (!failed && GET(WIRE, writer, W_DUE) != Py_False) {
+            PyObject *nothing = PyObject_CallMethodNoArgs(writer, st->names.flush);
+            failed = nothing == NULL;
+            Py_XDECREF(nothing);
+        }
+        failed = raise_again(exc) || failed;
     }
-    PyObject *exc = rest == NULL ? taken_exception() : NULL;
-    int failed = PyContext_Exit(context) < 0;
-    PUT(WIRE, writer, W_CORKED, Py_NewRef(Py_False));
-    if (!failed && GET(WIRE, writer, W_DUE) != Py_False) {
-        PyObject *nothing = PyObject_CallMethodNoArgs(writer, st->names.flush);
-        failed = nothing == NULL;
-        Py_XDECREF(nothing);
-    }
-    if (exc != NULL && !failed) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    }
-    failed = failed || exc != NULL;
-    Py_XDECREF(exc);
     if (!failed && rest != Py_None) {
         int strayed = has_strayed(st);
         PyObject *nothing = strayed > 0 ? PyObject_CallOneArg(PyDict_GetItem(st->offspring, st->names.end), Py_None) : NULL;
@@ -530,9 +569,9 @@ go_on(state *st, PyObject *self)
         Py_XDECREF(nothing);
     }
     Py_XDECREF(rest);
+    Py_XDECREF(context);
     Py_DECREF(work);
     Py_DECREF(writer);
-    Py_DECREF(context);
     return failed ? -1 : 1;
 }
 
@@ -570,15 +609,12 @@ proceed_as(state *st, PyObject *self, PyObject *task, PyObject *wakeup, PyObject
         }
     }
     PyObject *exc = failed ? taken_exception() : NULL;
+    failed = 0;
     PUT(WAKEUP, wakeup, WAKEUP_HELD, Py_NewRef(Py_False));
     PyObject *left[] = {loop, task};
     nothing = PyObject_Vectorcall(st->leave_task, left, 2, NULL);
-    failed = failed || nothing == NULL;
+    failed = raise_again(exc) || nothing == NULL;
     Py_XDECREF(nothing);
-    if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
-    }
     PyObject *phase = GET(INTAKE, intake, INTAKE_PHASE);
     if (!failed
         && (GET(RUNNER, self, RUNNER_REST) != Py_None || phase == st->phases[PHASE_OF_DISCARD]
@@ -684,6 +720,15 @@ connection_data_received(state *st, PyObject *const *args, Py_ssize_t count, PyO
     Py_INCREF(runner);
     PyObject *result = NULL;
     int taken = take_head(st, intake, args[1]);
+    if (taken == 0) { /* the reference at once: the method would look at the head once more */
+        PyObject *arguments[] = {intake, args[1]};
+        PyObject *answer = PyObject_Vectorcall(st->pure_take_head, arguments, 2, NULL);
+        taken = answer == NULL ? -1 : PyObject_IsTrue(answer);
+        Py_XDECREF(answer);
+        if (taken == 0) {
+            result = Py_NewRef(Py_None);
+        }
+    }
     if (taken == 1) {
         int proceeded = proceed(st, runner);
         if (proceeded == 0) {

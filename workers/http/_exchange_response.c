@@ -121,7 +121,7 @@ static int
 may_stay_open(state *st, PyObject *wire, PyObject *request)
 {
     PyObject *connection = GET(WIRE, wire, W_CONNECTION), *intake = GET(WIRE, wire, W_INTAKE);
-    if (!is_one(st, CONNECTION, connection) || !is_exactly(st, INTAKE, intake)) {
+    if (!is_connection(st, connection) || !is_exactly(st, INTAKE, intake)) {
         return 2;
     }
     PyObject *persistent = GET(CONNECTION, connection, CONNECTION_PERSISTENT);
@@ -340,7 +340,7 @@ response_send_headers(state *st, PyObject *const *args, Py_ssize_t count, PyObje
     Py_INCREF(wire);
     Py_INCREF(exchange);
     PyObject *carrier = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_CARRIER, carrier);
-    PyObject *request = carrier != NULL && is_one(st, CONNECTION, carrier)
+    PyObject *request = carrier != NULL && is_connection(st, carrier)
                                 && GET(CONNECTION, carrier, CONNECTION_STATE) == st->active
                             ? ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_REQUEST, request)
                             : NULL;

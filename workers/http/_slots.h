@@ -13,6 +13,7 @@ enum { SLOTS_MAX = 20 };
 typedef struct {
     PyTypeObject *type; /* NULL: not known yet, and nothing is one of it */
     Py_ssize_t at[SLOTS_MAX];
+    PyObject *descriptors[SLOTS_MAX]; /* of the slots */
 } layout;
 
 /* The place of an attribute; NULL is in it when it was deleted, or not set yet. */
@@ -47,7 +48,7 @@ note_slots(layout *to, PyTypeObject *type, const char *const *names)
                                   : NULL;
         int is_slot = member != NULL && member->type == T_OBJECT_EX && !(member->flags & READONLY);
         to->at[i] = is_slot ? member->offset : 0;
-        Py_DECREF(descriptor);
+        Py_XSETREF(to->descriptors[i], descriptor);
         if (!is_slot) {
             PyErr_Format(PyExc_TypeError, "%s.%s is no slot", type->tp_name, names[i]);
             return -1;

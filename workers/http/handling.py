@@ -223,6 +223,17 @@ class Handling:
         """Return what is left of a handler that has made its first step, in `context`, and waits for something."""
         return Continuation(self._runner, exchange, steps, waiting, context, partial(self._after_handler, exchange))
 
+    def _failed(self, exchange: Exchange, exc: BaseException, context: Context) -> Continuation | None:
+        """Do what `process_request()` does where a handler has raised, which is being handled meanwhile."""
+        traceback = exc.__traceback__
+        try:
+            raise exc  # noqa: TRY301 -- so that it is what is being handled
+        except BaseException:  # noqa: BLE001 -- as above
+            exc.__traceback__ = traceback  # without this frame
+            return self._begun(exchange, self._after_handler(exchange, exc), context)
+        finally:
+            del exc, traceback  # a frame and an exception that hold each other wait for the collector
+
     def _begun(self, exchange: Exchange, steps: Resumable | None, context: Context) -> Continuation | None:
         """Make the first of these steps, in the current context, which is `context`; return what is left then."""
         if steps is None:

@@ -103,9 +103,8 @@ class Intake:
     def take_head(self, data: bytes) -> bool:
         """Take bytes in the phase HEAD; see `take()`."""
         # Flat: every request passes here.
-        parser = self.parser
         try:
-            message = parser.feed_head(data)
+            message = self.parser.feed_head(data)
         except BadRequestError as exc:
             self.refuse(exc, data)
             return True
@@ -114,9 +113,15 @@ class Intake:
             if not times.head:
                 times.head = monotonic()
             return False
+        self._take_request(message, data)
+        return True
+
+    def _take_request(self, message: RequestMessage, data: bytes) -> None:
+        """Take a head that the parser has found at the beginning of `data`, and what comes behind it there."""
+        parser = self.parser
         if self._edge is not None:
             self._edge.take(self._connection, message)  # type: ignore[arg-type]  # an HttpConnection is more
-        times.head = 0.0
+        self._times.head = 0.0
         self.message = message
         self.phase = KEEP
         if parser.in_body:
@@ -129,7 +134,6 @@ class Intake:
                 self._expect_body(message, decodes=decodes)
         if parser.consumed != len(data):
             self.take(data[parser.consumed :])
-        return True
 
     def refuse(self, exc: BadRequestError, data: bytes = b"") -> None:
         """A head is no valid request: have that processed, and parse nothing more.
