@@ -39,12 +39,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from preforkd.workers.http.connections import Connections
-    from preforkd.workers.http.exchange import Exchange, Service
+    from preforkd.workers.http.exchange import Exchange, Pending, Service
     from preforkd.workers.http.limits import Limits
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.parser import RequestParser
     from preforkd.workers.http.protocol import ServerHttpProtocol
-    from preforkd.workers.http.waiter import Deferred
     from preforkd.workers.proxy_protocol import ProxyHeader
 
     Address = tuple[str, int]
@@ -247,7 +246,7 @@ class HttpConnection(asyncio.Protocol):
         return exchange.began if exchange is not None else 0.0
 
     @property
-    def deferred(self) -> Deferred | None:
+    def deferred(self) -> Pending | None:
         """What its handler has returned, if callbacks do its work."""
         exchange = self.writer.exchange
         return exchange.deferred if exchange is not None else None
