@@ -40,13 +40,11 @@ if TYPE_CHECKING:
 
     from preforkd.workers.http.connections import Connections
     from preforkd.workers.http.exchange import Exchange, Pending, Service
+    from preforkd.workers.http.host import Host
     from preforkd.workers.http.limits import Limits
-    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.message import Address, RequestMessage
     from preforkd.workers.http.parser import RequestParser
-    from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.proxy_protocol import ProxyHeader
-
-    Address = tuple[str, int]
 
 
 @compiled.in_both_forms
@@ -117,7 +115,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # asyncio's signature; each cast is a call
         self.loop = loop = self._given_loop or asyncio.get_running_loop()
         self.connections = connections = connections_of(loop)
-        host: ServerHttpProtocol = self  # type: ignore[assignment]  # the one class that has this as its base
+        host: Host = self  # type: ignore[assignment]  # the one class that has this as its base is one, see there
         context = host.served_by().context
         times = self._times
         times.head = monotonic()
@@ -190,7 +188,7 @@ class HttpConnection(asyncio.Protocol):
         was = self.state
         self.state = following(was, ConnectionEvent.LOST)
         self.transport = None
-        self.connections.discard(cast("ServerHttpProtocol", self))
+        self.connections.discard(cast("Host", self))
         self._intake.lose()
         self.writer.lose()
         receiver, self._receiver = self._receiver, None

@@ -115,7 +115,7 @@ class Intake:
                 times.head = monotonic()
             return False
         if self._edge is not None:
-            self._edge.take(self._connection, message)  # type: ignore[arg-type]  # an HttpConnection is more
+            self._edge.take(self._connection, message)
         times.head = 0.0
         self.message = message
         self.phase = KEEP
@@ -142,7 +142,7 @@ class Intake:
         if exc.request is None:
             exc.request = refused_request(bytes(self.parser.partial or data), exc.code == 414)
         if exc.request is not None and self._edge is not None:
-            self._edge.take(self._connection, exc.request)  # type: ignore[arg-type]  # as above
+            self._edge.take(self._connection, exc.request)
         self.bad = exc.with_traceback(None)  # its frames would keep the connection alive
         self.phase = DISCARD
         self._connection.persistent = False
