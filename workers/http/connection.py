@@ -115,7 +115,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # asyncio's signature; each cast is a call
         self.loop = loop = self._given_loop or asyncio.get_running_loop()
         self.connections = connections = connections_of(loop)
-        host: Host = self  # type: ignore[assignment]  # the one class that has this as its base is one, see there
+        host: Host = self  # type: ignore[assignment]  # its one subclass is one: checked in `protocol.py`
         context = host.served_by().context
         times = self._times
         times.head = monotonic()
