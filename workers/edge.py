@@ -7,18 +7,45 @@ anybody else says like that is taken out of the head, and never mixed with it.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from preforkd.workers import forwarded
 from preforkd.workers.http import compiled
 from preforkd.workers.http.names import ODDLY, TELLS, is_forwarding
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable
 
-    from preforkd.workers.http.connection import HttpConnection
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.request_id import RequestIds
+
+
+class Peer(Protocol):
+    """A connection as it matters whom it comes from.
+
+    Attributes:
+        peer_is_trusted: whether the peer's word on its clients counts; None: nobody has asked yet.
+        speaks_for_others: the peer has spoken for a client of its own.
+    """
+
+    peer_is_trusted: bool | None
+    speaks_for_others: bool
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """None when it is gone."""
+
+    @property
+    def peer_address(self) -> tuple[str, int] | None:
+        """Address and port of whoever has opened the connection; None: it has none."""
+
+    @property
+    def peer_scheme(self) -> str:
+        """How the client speaks to us, "http" or "https"."""
+
+    def client_is(self, client: tuple[str, int] | None) -> None:
+        """Take the address of the current request's client."""
 
 
 @compiled.in_both_forms
@@ -39,7 +66,7 @@ class Edge:
         self._ids = ids
         self.trusted = forwarded.Networks(trusted)
 
-    def take(self, connection: HttpConnection, message: RequestMessage) -> None:
+    def take(self, connection: Peer, message: RequestMessage) -> None:
         """Take in a head. Flat: every request passes here."""
         if message.noted & TELLS:
             self._take_told(connection, message)
@@ -54,7 +81,7 @@ class Edge:
         if not ids.take_usual(message, trusts):
             ids.take_unusual(message, trusts)
 
-    def trusts(self, connection: HttpConnection) -> bool:
+    def trusts(self, connection: Peer) -> bool:
         """Whether the peer of a connection is a trusted proxy; decided once for each."""
         trusts = connection.peer_is_trusted
         if trusts is None:
@@ -66,7 +93,7 @@ class Edge:
             connection.peer_is_trusted = trusts
         return trusts
 
-    def _take_told(self, connection: HttpConnection, message: RequestMessage) -> None:
+    def _take_told(self, connection: Peer, message: RequestMessage) -> None:
         if self._form == "none":
             return
         if self.trusts(connection):
@@ -74,7 +101,7 @@ class Edge:
         else:
             message.take_out(is_forwarding)
 
-    def _believe(self, connection: HttpConnection, message: RequestMessage) -> None:
+    def _believe(self, connection: Peer, message: RequestMessage) -> None:
         said, claims = forwarded.read(
             self._form, message.fields, connection.peer_address, self.trusted, connection.peer_scheme
         )
@@ -89,7 +116,7 @@ class Edge:
         connection.client_is(said.client)
 
 
-def _is_unix(connection: HttpConnection) -> bool:
+def _is_unix(connection: Peer) -> bool:
     transport = connection.transport
     sock = transport.get_extra_info("socket") if transport is not None else None
     return sock is not None and sock.family == socket.AF_UNIX

@@ -14,16 +14,16 @@ import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from preforkd.workers.http.message import Forwarded
 from preforkd.workers.http.rules import is_valid_host
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
 
-    from preforkd.workers.http.message import Fields
+    from preforkd.workers.http.message import Address, Fields
 
-Address = tuple[str, int]
 IpAddress = tuple[str, bytes]
 Values = dict[bytes, list[bytes]]
 """The elements of the lists that a request has, by the lower-case name of the field."""
@@ -46,24 +46,6 @@ _PAIRS = re.compile(_PAIR).finditer
 # Possessive: white space between two semicolons can be divided in many ways, and none must be tried twice.
 _ELEMENT = re.compile(rb"(?:%b)?+(?:[ \t]*+;[ \t]*+(?:%b)?+)*+" % (_PAIR, _PAIR)).fullmatch
 _COMMAS_IN_ELEMENT: Final = 8  # at most, in quotes; else the search for the beginning of what is none takes long
-
-
-class Forwarded(NamedTuple):
-    """What trusted proxies say of a request.
-
-    Attributes:
-        client: its address and port (0: not said); None: a proxy hides it, or nobody knows.
-        scheme: "http" or "https"; empty: not said.
-        authority: what the client has asked for as `Host`, if that is another than was sent; else empty.
-        server: its host and port; None: nothing was said of them.
-        prefix: the path that was stripped, percent-encoded as it was, without a slash at its end.
-    """
-
-    client: Address | None
-    scheme: str = ""
-    authority: bytes = b""
-    server: Address | None = None
-    prefix: str = ""
 
 
 class Networks:

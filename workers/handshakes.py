@@ -13,7 +13,7 @@ from preforkd.workers.tls_connection import TlsConnection
 if TYPE_CHECKING:
     import ssl
 
-    from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.protocol import ServerHttpProtocol
 
 HANDSHAKES: Final = 1024
 """TLS handshakes that have begun to cost something, 45 kB each: at most so many, and the oldest gives way to the next.
@@ -43,7 +43,7 @@ class Handshakes:
         timeout: float,
         *,
         begun: Callable[[asyncio.BaseProtocol], object],
-        failed: Callable[[HttpConnection], object],
+        failed: Callable[[ServerHttpProtocol], object],
         complains: Callable[[], bool],
         logger: logging.Logger,
     ) -> None:
@@ -65,7 +65,7 @@ class Handshakes:
     def __len__(self) -> int:
         return len(self._deadlines)
 
-    def secure(self, context: ssl.SSLContext, http: HttpConnection) -> TlsConnection:
+    def secure(self, context: ssl.SSLContext, http: ServerHttpProtocol) -> TlsConnection:
         """Put TLS between a connection and its protocol."""
         return TlsConnection(context, http, self._loop, self)
 
@@ -95,7 +95,7 @@ class Handshakes:
         self._costly.pop(tls, None)
         if exc is not None:
             self._turns.pop(tls, None)
-            http = cast("HttpConnection", tls.get_protocol())
+            http = cast("ServerHttpProtocol", tls.get_protocol())
             if isinstance(exc, OSError):  # as errors of TLS are
                 self._logger.debug("a TLS handshake with %s has failed: %s", http.peer_address, exc)
             else:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from preforkd.workers.client_limit import ClientLimit
     from preforkd.workers.forwarded import Networks
     from preforkd.workers.handshakes import Handshakes
-    from preforkd.workers.http.connection import HttpConnection
-    from preforkd.workers.http.connections import Connections
+    from preforkd.workers.http.connections import Connections, Live
+    from preforkd.workers.http.protocol import ServerHttpProtocol
     from preforkd.workers.proxy_protocol import ProxyHeader
     from preforkd.workers.proxy_reader import ProxyReader
     from preforkd.workers.scoreboard import AcceptState
@@ -60,7 +60,7 @@ class Server:
         self,
         loop: asyncio.AbstractEventLoop,
         listeners: Sequence[socket.socket],
-        protocol_factory: Callable[[], HttpConnection],
+        protocol_factory: Callable[[], ServerHttpProtocol],
         connections: Connections,
         *,
         lent: Collection[int],
@@ -82,7 +82,7 @@ class Server:
         self._changed = changed
         self._logger = logger
         self._clients = clients
-        self._counted: dict[HttpConnection, bytes] = {}
+        self._counted: dict[Live, bytes] = {}
         """What the client of a connection is counted by, where that is limited."""
         self._complained = -COMPLAIN_EVERY
         self._proxy: ProxyReader | None = None
@@ -90,7 +90,7 @@ class Server:
             from preforkd.workers.proxy_reader import ProxyReader  # few daemons need it
 
             self._proxy = ProxyReader(loop, *proxy, then=self._open, closed=self._closed_unopened, logger=logger)
-        self._opening: set[asyncio.BaseProtocol] = set()
+        self._opening: set[asyncio.BaseProtocol | Live] = set()
         """Those that `connection_made` has not been called of: from then on they are among the connections."""
         self._handshakes: Handshakes | None = None
         if self._tls:
@@ -256,7 +256,7 @@ class Server:
         self,
         opening: Coroutine[Any, Any, Any],
         protocol: asyncio.BaseProtocol,
-        http: HttpConnection,
+        http: ServerHttpProtocol,
         connection: socket.socket,
         _: object,
     ) -> None:
@@ -298,7 +298,7 @@ class Server:
         self._complained = now
         return True
 
-    def _uncount(self, connection: HttpConnection) -> None:
+    def _uncount(self, connection: Live) -> None:
         key = self._counted.pop(connection, None)
         if key is not None and self._clients is not None:
             self._clients.ended(key)
@@ -311,7 +311,7 @@ class Server:
             self._logger.error("the protocol of a connection could not be made", exc_info=exc)
         self._closed_unopened()
 
-    def _connection_ended(self, connection: HttpConnection) -> None:
+    def _connection_ended(self, connection: Live) -> None:
         if self._counted:
             self._uncount(connection)
         self._closed_unopened()

@@ -9,13 +9,13 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from time import process_time_ns
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from preforkd.workers.http.states import ConnectionState
 from preforkd.workers.scoreboard import BOUNDS, CELLS, CLASSES, METHODS, REJECTIONS, ROW_BYTES, TEXT_BYTES, Field, Row
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.message import RequestMessage
 
 try:
     from preforkd.workers._counting import Counter
@@ -36,6 +36,22 @@ _REASONS: Final = {
 }
 _METHODS: Final = {name: Field.DURATIONS + index * CLASSES * CELLS for index, name in enumerate(METHODS)}
 _SUM: Final = CELLS - 1
+
+
+class Shown(Protocol):
+    """A connection as the scoreboard shows it."""
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where it is in its life."""
+
+    @property
+    def request(self) -> RequestMessage | None:
+        """The head of the request that is being handled; None between two."""
+
+    @property
+    def request_began(self) -> float:
+        """When it did, seconds of the monotonic clock."""
 
 
 class Tally:
@@ -75,7 +91,7 @@ class Tally:
         self._cells[Field.THREAD_QUEUE + bisect_left(BOUNDS, seconds)] += 1
         self._cells[Field.THREAD_QUEUE + _SUM] += int(seconds * 1e9)
 
-    def beat(self, connections: Iterable[HttpConnection]) -> None:
+    def beat(self, connections: Iterable[Shown]) -> None:
         """Say what is looked at with each heartbeat: the CPU time, and the requests in flight.
 
         Args:
@@ -147,7 +163,7 @@ def pure_counter(cells: memoryview) -> Counting:
     return Counting(count, move, settle)
 
 
-def in_flight(connections: Iterable[HttpConnection]) -> str:
+def in_flight(connections: Iterable[Shown]) -> str:
     """Return the oldest requests that are being handled: their methods, paths and beginnings, as JSON.
 
     Args:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preforkd.workers.forwarded import Forwarded, Networks, network_of, node_of, read
+from preforkd.workers.forwarded import Networks, network_of, node_of, read
+from preforkd.workers.http.message import Forwarded
 
 PEER = ("10.0.0.1", 40000)
 TRUSTED = Networks(["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"])

@@ -17,7 +17,7 @@ from preforkd.workers.admin import status
 from preforkd.workers.admin.control import Questions
 from preforkd.workers.admin.history import History
 from preforkd.workers.admin.metrics import Metrics
-from preforkd.workers.admin.pages import AdminProtocol
+from preforkd.workers.admin.pages import Admin, AdminProtocol
 from preforkd.workers.admin.processes import Processes, Usage
 from preforkd.workers.admin.readiness import ready_workers
 from preforkd.workers.admin.settings import AdminSettings
@@ -79,7 +79,8 @@ class AdminServer:
         self._channel.setblocking(False)
         loop.add_reader(self._channel.fileno(), self._hear)
         loop.add_signal_handler(signal.SIGTERM, self._over.set)
-        protocol = type("AdminConnection", (AdminProtocol,), {"admin": self})
+        admin: Admin = self
+        protocol = type("AdminConnection", (AdminProtocol,), {"admin": admin})
         servers = [await self._listen(listener, protocol) for listener in self._listeners]
         looking = loop.create_task(self._keep_looking())
         await self._over.wait()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from urllib.parse import parse_qsl
 
 from preforkd.workers.admin.control import CANCEL, EXAMINATION, STATUS, ForbiddenError, WrongError, peer_of
@@ -20,7 +20,9 @@ from preforkd.workers.http.protocol import ServerHttpProtocol
 from preforkd.workers.http.response import Response
 
 if TYPE_CHECKING:
-    from preforkd.workers.admin.main import AdminServer
+    from preforkd.workers.admin.control import Questions
+    from preforkd.workers.admin.settings import AdminSettings
+    from preforkd.workers.admin.snapshot import Snapshot
 
 PAGE: Final = Path(__file__).with_name("page.html")
 JSON: Final = "application/json"
@@ -37,6 +39,44 @@ _SECURITY: Final = (
 )
 
 
+class Admin(Protocol):
+    """What its connections ask of the admin process, see `AdminServer`."""
+
+    @property
+    def settings(self) -> AdminSettings:
+        """What it was told."""
+
+    @property
+    def questions(self) -> Questions:
+        """Those to the master."""
+
+    @property
+    def examined(self) -> int:
+        """The ident of the last examination."""
+
+    def examination(self, ident: int) -> dict[str, Any]:
+        """Return how far that one has come; 0: the last one."""
+
+    def cancel(self, ident: int) -> None:
+        """Nobody waits for that one any more: it ends now, with what it has."""
+
+    def look(self) -> Snapshot:
+        """Read the scoreboard."""
+
+    def status(self) -> dict[str, Any]:
+        """Return all that is known."""
+
+    def series(self, since: float) -> dict[str, Any]:
+        """Return the last minutes; `since`: only what is newer, seconds since the epoch."""
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        """Return the type and the text of all metrics.
+
+        Args:
+            accept: the field of the request.
+        """
+
+
 class AdminProtocol(ServerHttpProtocol):
     """A connection of the admin process.
 
@@ -44,7 +84,7 @@ class AdminProtocol(ServerHttpProtocol):
         admin: whose it is; set in a subclass that is made at its start.
     """
 
-    admin: ClassVar[AdminServer]
+    admin: ClassVar[Admin]
 
     async def handle_request(self, message: RequestMessage, payload: PayloadStream) -> None:  # noqa: ARG002 - of the seed
         """Answer what is asked about the daemon."""

@@ -39,15 +39,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from preforkd.workers.http.connections import Connections
-    from preforkd.workers.http.exchange import Exchange, Service
+    from preforkd.workers.http.exchange import Exchange, Pending, Service
+    from preforkd.workers.http.host import Host
     from preforkd.workers.http.limits import Limits
-    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.message import Address, RequestMessage
     from preforkd.workers.http.parser import RequestParser
-    from preforkd.workers.http.protocol import ServerHttpProtocol
-    from preforkd.workers.http.waiter import Deferred
     from preforkd.workers.proxy_protocol import ProxyHeader
-
-    Address = tuple[str, int]
 
 
 @compiled.in_both_forms
@@ -118,7 +115,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # asyncio's signature; each cast is a call
         self.loop = loop = self._given_loop or asyncio.get_running_loop()
         self.connections = connections = connections_of(loop)
-        host: ServerHttpProtocol = self  # type: ignore[assignment]  # the one class that has this as its base
+        host: Host = self  # type: ignore[assignment]  # its one subclass is one: checked in `protocol.py`
         context = host.served_by().context
         times = self._times
         times.head = monotonic()
@@ -191,7 +188,7 @@ class HttpConnection(asyncio.Protocol):
         was = self.state
         self.state = following(was, ConnectionEvent.LOST)
         self.transport = None
-        self.connections.discard(cast("ServerHttpProtocol", self))
+        self.connections.discard(cast("Host", self))
         self._intake.lose()
         self.writer.lose()
         receiver, self._receiver = self._receiver, None
@@ -247,7 +244,7 @@ class HttpConnection(asyncio.Protocol):
         return exchange.began if exchange is not None else 0.0
 
     @property
-    def deferred(self) -> Deferred | None:
+    def deferred(self) -> Pending | None:
         """What its handler has returned, if callbacks do its work."""
         exchange = self.writer.exchange
         return exchange.deferred if exchange is not None else None

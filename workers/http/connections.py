@@ -15,10 +15,11 @@ from preforkd.workers.http.deadlines import SWEEP_SECONDS
 
 if TYPE_CHECKING:
     from preforkd.workers.edge import Edge
-    from preforkd.workers.http.exchange import Exchange
-    from preforkd.workers.http.protocol import ServerHttpProtocol
+    from preforkd.workers.http.deadlines import Times
+    from preforkd.workers.http.exchange import Exchange, Pending
+    from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.queue_time import QueueTime
-    from preforkd.workers.http.slow import SlowRequests
+    from preforkd.workers.http.states import ConnectionState
 
 
 class Counters(Protocol):
@@ -36,6 +37,90 @@ class Counters(Protocol):
 
     def queued(self, seconds: float) -> None:
         """Count the time that a request has waited for a thread."""
+
+
+class WayOut(Protocol):
+    """The way out of a connection as the table knows it, see `ResponseWriter`."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The request that is being handled, and its response; None between two."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes given to the transport since the connection was made."""
+
+
+class Live(Protocol):
+    """A connection as it is known to who has to do with all of them; see `ServerHttpProtocol`.
+
+    Attributes:
+        persistent: it may stay open behind the current request.
+    """
+
+    persistent: bool
+    _times: Times  # those that its deadlines count from
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where it is in its life."""
+
+    @property
+    def writer(self) -> WayOut:
+        """The way out."""
+
+    @property
+    def remote(self) -> str:
+        """The client's address for the logs."""
+
+    # The current request.
+
+    @property
+    def requests(self) -> int:
+        """How many there were, with the current one."""
+
+    @property
+    def request(self) -> RequestMessage | None:
+        """The head of the one that is being handled; None between two."""
+
+    @property
+    def request_began(self) -> float:
+        """When it did, seconds of the monotonic clock; 0.0 when nobody wants to know, or there is none."""
+
+    @property
+    def deferred(self) -> Pending | None:
+        """What its handler has returned, if callbacks do its work."""
+
+    @property
+    def handler_task(self) -> asyncio.Task[None] | None:
+        """The task in whose name the handler runs; None when there is none now."""
+
+    # Its end.
+
+    def check_deadlines(self, now: float) -> None:
+        """Act on what has run out, at this time of the monotonic clock."""
+
+    def untaken(self) -> int:
+        """Bytes written that the client's system has not acknowledged."""
+
+    def closing(self, timeout: float) -> None:
+        """The worker is about to exit."""
+
+    def cut(self) -> None:
+        """End for a deadline."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def report_error(self, *args: object, exc: BaseException | None = None) -> None:
+        """Log an error, whatever becomes of the log; arguments as for `logging.Logger.error`."""
+
+
+class Watch(Protocol):
+    """Who looks at each connection behind the sweep, see `SlowRequests`."""
+
+    def look(self, connection: Live, now: float) -> None:
+        """Look at a connection that was just swept, at this time of the monotonic clock."""
 
 
 class Connections:
@@ -58,7 +143,7 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._live: set[ServerHttpProtocol] = set()
+        self._live: set[Live] = set()
         self.active = 0
         self.accepted = 0
         self.draining = False
@@ -66,9 +151,9 @@ class Connections:
         self.queue_time: QueueTime | None = None
         self.limit_concurrency = 0
         self.counters: Counters | None = None
-        self.slow: SlowRequests | None = None
-        self.began: Callable[[ServerHttpProtocol], None] | None = None
-        self.ended: Callable[[ServerHttpProtocol], None] | None = None
+        self.slow: Watch | None = None
+        self.began: Callable[[Live], None] | None = None
+        self.ended: Callable[[Live], None] | None = None
         self._requests_before = 0
         self._bytes_before = 0
         self._classes = [0] * 10
@@ -81,7 +166,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._live)
 
-    def __iter__(self) -> Iterator[ServerHttpProtocol]:
+    def __iter__(self) -> Iterator[Live]:
         return iter(list(self._live))
 
     def __contains__(self, connection: object) -> bool:
@@ -118,7 +203,7 @@ class Connections:
         """Count a response that is not 2xx; 499: a request that got none."""
         self._classes[status // 100] += 1
 
-    def add(self, connection: ServerHttpProtocol, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+    def add(self, connection: Live, loop: asyncio.AbstractEventLoop, interval: float) -> None:
         """Take a new connection in; called from `connection_made`.
 
         Args:
@@ -142,7 +227,7 @@ class Connections:
         self._loop = loop
         self._timer = loop.call_later(interval, self._sweep, context=self._context)
 
-    def discard(self, connection: ServerHttpProtocol) -> None:
+    def discard(self, connection: Live) -> None:
         """Let go of a connection; called from its teardown alone."""
         if connection not in self._live:
             return
@@ -210,7 +295,7 @@ class Connections:
             await waiter
 
 
-def _end(connection: ServerHttpProtocol, text: str, exc: BaseException) -> None:
+def _end(connection: Live, text: str, exc: BaseException) -> None:
     """Abort a connection that has failed, whatever it does, so that the others get their turn."""
     connection.report_error(text, exc=exc)
     with contextlib.suppress(Exception, asyncio.CancelledError):

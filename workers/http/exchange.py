@@ -15,13 +15,13 @@ from preforkd.workers.http.states import ConnectionState
 if TYPE_CHECKING:
     import asyncio
     import logging
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Generator
     from contextvars import Context
+    from types import FrameType
 
     from preforkd.workers.http.limits import Limits
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
-    from preforkd.workers.http.waiter import Deferred
     from preforkd.workers.proxy_protocol import ProxyHeader
 
 
@@ -48,6 +48,19 @@ class Service(Protocol):
         Raises:
             HttpProcessingError: answered with its status, as is what the awaitable raises; other exceptions by 500.
         """
+
+
+class Pending(Protocol):
+    """What a handler has returned whose work callbacks do, see `Deferred`."""
+
+    def __await__(self) -> Generator[object, None, None]:
+        """Wait for it, to be cancelled."""
+
+    def abandon(self) -> None:
+        """Nobody waits for this any more: the client is gone, or the request took too long."""
+
+    def frames(self) -> list[FrameType]:
+        """Return where the handler is, the outermost call first; none when it is nowhere in Python."""
 
 
 class Observer:
@@ -294,7 +307,7 @@ class Exchange:
     observer: Observer = UNOBSERVED
     keep_alive: bool | None = None
     began = 0.0
-    deferred: Deferred | None = None
+    deferred: Pending | None = None
     is_logged = False
     has_expired = False
     has_waited = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from preforkd.workers.edge import Peer
+from preforkd.workers.http.connections import Live
 from preforkd.workers.http.exchange import Carrier
 
 if TYPE_CHECKING:
@@ -19,18 +21,16 @@ if TYPE_CHECKING:
     from preforkd.workers.http.response import Response
 
 
-class Host(Carrier, Protocol):
+class Host(Carrier, Peer, Live, Protocol):
     """A connection as its parts know it. Most of it is the seed's contract, and may be overridden by a subclass.
 
     Attributes:
-        persistent: it may stay open behind the current request.
         requests: how many there were, with the current one.
         connections: the table of the loop's connections that it is in.
         allowed_methods: other ones are answered 405; empty: any.
         access_log: where requests are logged.
     """
 
-    persistent: bool
     requests: int
     connections: Connections
     _service: Service | None  # None: the connection itself
@@ -49,10 +49,6 @@ class Host(Carrier, Protocol):
         """The client will send nothing behind what it has sent by now: mostly it is gone."""
 
     # The client.
-
-    @property
-    def remote(self) -> str:
-        """The client's address for the logs."""
 
     def ask_client(self) -> None:
         """Ask the transport for the client's address, if nobody has told it."""
@@ -104,20 +100,11 @@ class Host(Carrier, Protocol):
     def close(self, linger: bool = True) -> None:
         """Close behind what was written."""
 
-    def closing(self, timeout: float) -> None:
-        """The worker is about to exit."""
-
     def cancel_slow_request(self) -> None:
         """Cancel the handler and close the transport."""
 
-    def cut(self) -> None:
-        """End for a deadline."""
-
     def reset(self) -> None:
         """Close at once, so that the client sees that something is missing."""
-
-    def abort(self) -> None:
-        """Close at once."""
 
     def release(self) -> None:
         """Let go of the parts: nothing happens any more."""

@@ -108,8 +108,8 @@ class Intake:
         except BadRequestError as exc:
             self.refuse(exc, data)
             return True
-        times = self._times
         if message is None:
+            times = self._times
             if not times.head:
                 times.head = monotonic()
             return False
@@ -120,7 +120,7 @@ class Intake:
         """Take a head that the parser has found at the beginning of `data`, and what comes behind it there."""
         parser = self.parser
         if self._edge is not None:
-            self._edge.take(self._connection, message)  # type: ignore[arg-type]  # an HttpConnection is more
+            self._edge.take(self._connection, message)
         self._times.head = 0.0
         self.message = message
         self.phase = KEEP
@@ -146,7 +146,7 @@ class Intake:
         if exc.request is None:
             exc.request = refused_request(bytes(self.parser.partial or data), exc.code == 414)
         if exc.request is not None and self._edge is not None:
-            self._edge.take(self._connection, exc.request)  # type: ignore[arg-type]  # as above
+            self._edge.take(self._connection, exc.request)
         self.bad = exc.with_traceback(None)  # its frames would keep the connection alive
         self.phase = DISCARD
         self._connection.persistent = False

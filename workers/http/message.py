@@ -10,8 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from preforkd.workers.forwarded import Forwarded
-
+Address = tuple[str, int]
 Fields = list[tuple[bytes, bytes]]
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
@@ -25,6 +24,24 @@ class HttpVersion(NamedTuple):
 
 HttpVersion10 = HttpVersion(1, 0)
 HttpVersion11 = HttpVersion(1, 1)
+
+
+class Forwarded(NamedTuple):
+    """What trusted proxies say of a request, see `forwarded.py`.
+
+    Attributes:
+        client: its address and port (0: not said); None: a proxy hides it, or nobody knows.
+        scheme: "http" or "https"; empty: not said.
+        authority: what the client has asked for as `Host`, if that is another than was sent; else empty.
+        server: its host and port; None: nothing was said of them.
+        prefix: the path that was stripped, percent-encoded as it was, without a slash at its end.
+    """
+
+    client: Address | None
+    scheme: str = ""
+    authority: bytes = b""
+    server: Address | None = None
+    prefix: str = ""
 
 
 class RequestMessage:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from preforkd.workers.http.exchange import Exchange, Service
+    from preforkd.workers.http.host import Host
     from preforkd.workers.http.message import RequestMessage
     from preforkd.workers.http.payload import PayloadStream
 
@@ -216,6 +217,13 @@ class ServerHttpProtocol(HttpConnection):
         """Log an error of the app, or ours, whatever becomes of the log; arguments as for `logging.Logger.error`."""
         with contextlib.suppress(Exception):
             self.logger.error(*args, exc_info=exc)
+
+
+if TYPE_CHECKING:
+
+    def _as_host(connection: ServerHttpProtocol) -> Host:
+        """What `connection_made()` takes for granted: a connection is all that its parts ask for."""
+        return connection
 
 
 def connections_for(service: Service) -> Callable[..., ServerHttpProtocol]:

@@ -20,7 +20,7 @@ from preforkd.workers.http.running import Runner
 from preforkd.workers.http.states import ConnectionState
 
 if TYPE_CHECKING:
-    from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.connections import Live
 
 MOST_FRAMES: Final = 20
 """Frames of a line: the last ones."""
@@ -41,9 +41,9 @@ class SlowRequests:
     def __init__(self, seconds: float, logger: logging.Logger) -> None:
         self._seconds = seconds
         self._logger = logger
-        self._told: WeakKeyDictionary[HttpConnection, int] = WeakKeyDictionary()
+        self._told: WeakKeyDictionary[Live, int] = WeakKeyDictionary()
 
-    def look(self, connection: HttpConnection, now: float) -> None:
+    def look(self, connection: Live, now: float) -> None:
         """See whether a connection has been at the same request for too long.
 
         Args:
@@ -83,7 +83,7 @@ def place(frames: Iterable[FrameType]) -> str:
     return "in " + " > ".join(["...", *shown] if len(shown) < len(calls) else shown)
 
 
-def frames_of(connection: HttpConnection) -> list[FrameType]:
+def frames_of(connection: Live) -> list[FrameType]:
     """Return where the current request of a connection is, the outermost call first."""
     if connection.deferred is not None:
         return connection.deferred.frames()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from preforkd.workers.http.states import ConnectionState
 
@@ -10,7 +10,50 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable
 
-    from preforkd.workers.http.connection import HttpConnection
+    from preforkd.workers.http.connections import Connections
+    from preforkd.workers.http.writer import ResponseWriter
+
+
+class Tunnelled(Protocol):
+    """A connection as it matters to the way past HTTP, see `HttpConnection`."""
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where it is in its life."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """None when it is gone."""
+
+    @property
+    def connections(self) -> Connections:
+        """The table of the loop's connections that it is in."""
+
+    @property
+    def writer(self) -> ResponseWriter:
+        """The way out."""
+
+    def take_over(self, receiver: asyncio.Protocol) -> bytes:
+        """Hand the connection over to another protocol; return what has come for it already."""
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether the socket is not read for now."""
+
+    def pause_reading(self) -> None:
+        """Read nothing of the socket until `resume_reading()`."""
+
+    def resume_reading(self) -> None:
+        """Read the socket again, if it was paused."""
+
+    def untaken(self) -> int:
+        """Bytes written that the client's system has not acknowledged."""
+
+    def close(self, linger: bool) -> None:
+        """Close behind what was written."""
+
+    def cut(self) -> None:
+        """End for a deadline."""
 
 
 class ConnectionTunnel:
@@ -25,7 +68,7 @@ class ConnectionTunnel:
 
     __slots__ = ("_connection", "_is_counted_out", "was_opened")
 
-    def __init__(self, connection: HttpConnection) -> None:
+    def __init__(self, connection: Tunnelled) -> None:
         self._connection = connection
         self.was_opened = self._is_counted_out = False
 

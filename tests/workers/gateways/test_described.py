@@ -8,10 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preforkd.workers.forwarded import Forwarded
 from preforkd.workers.gateways.described import compiled_form
 from preforkd.workers.http import compiled
-from preforkd.workers.http.message import HttpVersion, HttpVersion10, HttpVersion11, RequestMessage
+from preforkd.workers.http.message import Forwarded, HttpVersion, HttpVersion10, HttpVersion11, RequestMessage
 from preforkd.workers.http.names import MEANT, PLAIN
 from tests.workers.gateways.descriptions import CLIENT, Both
 

@@ -285,8 +285,9 @@ def test_one_connection_that_fails_does_not_keep_the_others_open(
         else:
             assert [result.transport.aborted for result in results].count(True) == 1
             assert all(result.protocol._times.cut for result in results if not result.transport.aborted)
-            for protocol in connections:
-                protocol.connection_lost(None)
+            for result in results:
+                if result.protocol in connections:
+                    result.protocol.connection_lost(None)
         assert connections._timer is None
 
     run(main)

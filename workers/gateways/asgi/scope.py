@@ -16,8 +16,7 @@ from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.tls_info import distinguished_name
 
 if TYPE_CHECKING:
-    from preforkd.workers.forwarded import Forwarded
-    from preforkd.workers.http.message import RequestMessage
+    from preforkd.workers.http.message import Forwarded, RequestMessage
     from preforkd.workers.proxy_protocol import ProxyHeader
 
 Scope = dict[str, Any]

@@ -18,8 +18,7 @@ from preforkd.workers.http.tls_info import info_of, variables_of
 if TYPE_CHECKING:
     import asyncio
 
-    from preforkd.workers.forwarded import Forwarded
-    from preforkd.workers.http.message import Fields, RequestMessage
+    from preforkd.workers.http.message import Fields, Forwarded, RequestMessage
     from preforkd.workers.proxy_protocol import ProxyHeader
 
 Environ = dict[str, Any]

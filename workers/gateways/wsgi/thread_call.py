@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import Context
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from preforkd.workers import offspring
 from preforkd.workers.gateways.wsgi.call import Call, WsgiApp, iterate
@@ -23,13 +23,29 @@ from preforkd.workers.gateways.wsgi.websocket import refuse_websocket
 from preforkd.workers.http.errors import ClientDisconnectedError, overloaded
 
 if TYPE_CHECKING:
-    from preforkd.workers.gateways.wsgi.answer import Answer
     from preforkd.workers.gateways.wsgi.environ import Address, EnvironSource
     from preforkd.workers.gateways.wsgi.headers import Fields
+    from preforkd.workers.gateways.wsgi.loop_call import Gateway
+    from preforkd.workers.gateways.wsgi.threads import ThreadPool
     from preforkd.workers.http.exchange import Exchange
 
 HIGH_WATER = 65536
 """Bytes that a thread may be ahead of the client's connection before it waits."""
+
+
+class LoopSide(Protocol):
+    """Who takes in the loop what the thread of a call hands over, see `Answer`."""
+
+    @property
+    def gateway(self) -> Gateway:
+        """The app's."""
+
+    @property
+    def pool(self) -> ThreadPool:
+        """Where its calls run."""
+
+    def take(self, call: ThreadCall) -> None:
+        """Write what there is of the response."""
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
@@ -95,7 +111,7 @@ class ThreadCall(Call):
     _ours: BaseException | None = None
 
     def __init__(
-        self, app: WsgiApp, environs: EnvironSource, client: Address | None, exchange: Exchange, answer: Answer
+        self, app: WsgiApp, environs: EnvironSource, client: Address | None, exchange: Exchange, answer: LoopSide
     ) -> None:
         self.app = app
         self._environs = environs

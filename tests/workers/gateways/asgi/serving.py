@@ -14,6 +14,7 @@ import uvloop
 
 from preforkd.workers.gateways.asgi import AsgiGateway, AsgiOptions
 from preforkd.workers.http.connections import Connections, connections_of
+from preforkd.workers.http.protocol import ServerHttpProtocol
 from tests.e2e.client import Answer, Connection
 
 T = TypeVar("T")
@@ -59,6 +60,13 @@ class Served:
     @property
     def connections(self) -> Connections:
         return self.run(self._connections())
+
+    @property
+    def protocol(self) -> ServerHttpProtocol:
+        """The server's side of the only connection."""
+        (one,) = self.connections
+        assert isinstance(one, ServerHttpProtocol)
+        return one
 
     async def _connections(self) -> Connections:
         return connections_of(self.loop)

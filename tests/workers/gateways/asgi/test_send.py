@@ -518,8 +518,7 @@ def test_a_whole_response_waits_for_the_client_before_the_next() -> None:
         for _ in range(20):
             connection.ask()
         time.sleep(0.1)
-        (one,) = server.connections
-        assert server.call(one.writer.unsent) <= 2 * 4_000_000, "not twenty responses in memory"
+        assert server.call(server.protocol.writer.unsent) <= 2 * 4_000_000, "not twenty responses in memory"
         for _ in range(20):
             assert len(connection.answer().body) == 4_000_000
 

@@ -196,8 +196,7 @@ def test_an_app_that_is_cancelled_with_its_connection_is_no_error() -> None:
     app = Echo()
     with serve(app) as server, client(server):
         server.until(lambda: bool(server.gateway.websockets), "it is open")
-        (one,) = server.connections
-        server.call(one.cancel_slow_request)
+        server.call(server.protocol.cancel_slow_request)
         server.until(lambda: [type(exc) for exc in app.raised] == [asyncio.CancelledError], "the app is cancelled")
         assert not server.log
 

@@ -108,7 +108,7 @@ def test_a_call_that_we_give_up_ends_though_its_client_stays_and_does_not_read(e
     with serve(app, 1, loop=loop, write_timeout=write_timeout) as served, served.connect() as connection:
         connection.ask("/stream")
         served.until(lambda: stream.given > 0, "the stream has begun")
-        (protocol,) = served.connections
+        protocol = served.protocol
         served.until(lambda: protocol.writer.paused, "the client is behind")
         # From within a task, as the drain of a worker does it: then the connection's own cannot be resumed at once.
         if end == "closing":
