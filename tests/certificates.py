@@ -40,6 +40,7 @@ class Authority:
         self.certificate, self._key = folder / f"{name}.pem", folder / f"{name}.key"
         openssl(
             "req", "-x509", *EC, "-nodes", "-days", "30", "-subj", f"/CN={name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",  # Python 3.13 wants it said
             "-keyout", self._key, "-out", self.certificate,
         )  # fmt: skip
 
