@@ -152,6 +152,9 @@ static const struct {
                   {{"process_request", handling_process_request}, {"_after_handler", handling_after_handler}}},
     [REPORTING] = {"Reporting", {"_count", "_logging", "wants_time"}, {{"complete", reporting_complete}}},
     [EXCHANGE] = {"Exchange", {"request", "body", "wire", "carrier"}, {{NULL, NULL}}},
+    [WSGI_CALL] = {"Call", {NULL}, {{"start_response", wsgi_start_response}}},
+    [ENVIRONS] = {"EnvironSource", {"_usual", "_base", "_variables"}, {{"environ", environs_environ}}},
+    [TEMPLATES] = {"Templates", {"_usual", "_http", "_state", "_extensions"}, {{"http", templates_http}}},
     [HOST] = {"ServerHttpProtocol", {"allowed_methods"}, {{NULL, NULL}}},
 };
 

@@ -20,7 +20,8 @@
 /* The classes, each with its slots in the order of their names in `CLASSES`. */
 enum {
     HEAD, RESPONSE, WIRE, CONNECTION, INTAKE, CLOCK, CALL, ASGI_RESPONSE, WSGI_RESPONSE, MESSAGE, PARSER, TIMES, EDGE, RUNNER,
-    WAKEUP, DEFERRED, HANDLING, REPORTING, EXCHANGE, HOST, CLASS_COUNT
+    WAKEUP, DEFERRED, HANDLING, REPORTING, EXCHANGE, HOST,
+    WSGI_CALL, ENVIRONS, TEMPLATES, CLASS_COUNT
 };
 enum {
     H_WIRE, H_EXCHANGE, H_STATUS, H_SENT_STATUS, H_FIRST_LINE, H_VERSION, H_CLOSE, H_LINES, H_LENGTH, H_LENGTH_LINE,
@@ -43,6 +44,8 @@ enum {
 };
 enum { EXCHANGE_REQUEST, EXCHANGE_BODY, EXCHANGE_WIRE, EXCHANGE_CARRIER };
 enum { HOST_ALLOWED_METHODS };
+enum { ENVIRONS_USUAL, ENVIRONS_BASE, ENVIRONS_VARIABLES };
+enum { TEMPLATES_USUAL, TEMPLATES_HTTP, TEMPLATES_STATE, TEMPLATES_EXTENSIONS };
 enum {
     PARSER_PARTIAL, PARSER_USUAL_HEAD, PARSER_LIMIT_HEADERS, PARSER_LIMIT_BODY, PARSER_SHORT, PARSER_CONSUMED,
     PARSER_IN_BODY, PARSER_BODY_RECEIVED, PARSER_LEFT, PARSER_CHUNKED
@@ -63,7 +66,7 @@ enum { PHASE_HEAD = 0, PHASE_BODY = 1, PHASE_COMPLETE = 4 }; /* of http_call.py 
 /* Names of attributes and keys. */
 #define NAMES(X)                                                                                                       \
     X(_after_handler) X(_begin_body) X(_begun) X(_failed) X(_request_id) X(_rest_of) X(_serve) X(_take_field)          \
-    X(_take_request) X(_write_line) X(active) X(allowed_methods) X(await_now) X(began) X(body) X(carrier)              \
+    X(_take_request) X(_write_line) X(active) X(allowed_methods) X(await_now) X(began) X(begun) X(body) X(carrier)     \
     X(complete) X(deferred) X(end) X(exchange) X(flush) X(go_on) X(handler_waits) X(has_waited) X(headers)             \
     X(hold_back) X(hop_by_hop) X(http_version) X(id_line) X(is_closing) X(is_last) X(is_logged) X(keep_alive)          \
     X(loop) X(method) X(more_body) X(proceed) X(process_request) X(render) X(request) X(serve) X(should_close)         \
@@ -174,10 +177,11 @@ int send_whole(state *st, PyObject *self, PyObject *body);
 /* The methods, each named after its class and its name in Python. */
 
 #define METHODS(X)                                                                                                     \
-    X(head_init) X(head_add_header) X(head_render) X(response_send_whole) X(response_send_headers) X(response_write)   \
-    X(response_write_eof) X(writer_flush) X(asgi_add_pairs) X(wsgi_init) X(call_init) X(call_send)                     \
-    X(connection_data_received) X(intake_take_head) X(edge_take) X(runner_proceed) X(runner_go_on)                     \
-    X(handling_process_request) X(handling_after_handler) X(reporting_complete) X(connection_end_deferred)
+    X(head_init) X(head_add_header) X(head_render) X(response_send_whole) X(response_send_headers)                     \
+    X(response_write) X(response_write_eof) X(writer_flush) X(asgi_add_pairs) X(wsgi_init) X(call_init)                \
+    X(call_send) X(connection_data_received) X(intake_take_head) X(edge_take) X(runner_proceed) X(runner_go_on)        \
+    X(handling_process_request) X(handling_after_handler) X(reporting_complete) X(connection_end_deferred)             \
+    X(wsgi_start_response) X(environs_environ) X(templates_http)
 #define DECLARE(name) PyObject *name(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names);
 METHODS(DECLARE)
 

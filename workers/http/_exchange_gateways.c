@@ -110,6 +110,82 @@ wsgi_init(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
     Py_RETURN_NONE;
 }
 
+/* Call, of WSGI. */
+
+PyObject *
+wsgi_start_response(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyTypeObject *type = st->classes[WSGI_RESPONSE].type;
+    if (count != 3 || names != NULL || type == NULL) {
+        return NULL;
+    }
+    PyObject *begun = PyObject_GetAttr(args[0], st->names.begun);
+    Py_XDECREF(begun);
+    if (begun != Py_None) {
+        return NULL;
+    }
+    PyObject *exchange = PyObject_GetAttr(args[0], st->names.exchange), *result = NULL;
+    PyObject *hop_by_hop = exchange != NULL ? PyObject_GetAttr(args[0], st->names.hop_by_hop) : NULL;
+    PyObject *response = hop_by_hop != NULL ? type->tp_alloc(type, 0) : NULL;
+    if (response != NULL) {
+        PyObject *arguments[] = {response, exchange, hop_by_hop, args[1], args[2]};
+        PyObject *nothing = wsgi_init(st, arguments, 5, NULL);
+        if (nothing != NULL && PyObject_SetAttr(args[0], st->names.begun, response) == 0) {
+            result = PyObject_GetAttr(args[0], st->names.write);
+        }
+        Py_XDECREF(nothing);
+    }
+    Py_XDECREF(response);
+    Py_XDECREF(hop_by_hop);
+    Py_XDECREF(exchange);
+    return result;
+}
+
+/* EnvironSource, and Templates of ASGI: `_described.c` asked without a call of Python. */
+
+/* What a function of C has made; NULL without an exception: it has left that to the reference. */
+static PyObject *
+made_by(PyObject *function, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (function == NULL || function == Py_None) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (arguments[i] == NULL) {
+            return NULL;
+        }
+    }
+    Py_INCREF(function);
+    PyObject *made = PyObject_Vectorcall(function, arguments, (size_t)count, NULL);
+    Py_DECREF(function);
+    if (made == Py_None) {
+        Py_CLEAR(made);
+    }
+    return made;
+}
+
+PyObject *
+environs_environ(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 3 || names != NULL) {
+        return NULL;
+    }
+    PyObject *arguments[] = {GET(ENVIRONS, args[0], ENVIRONS_BASE), GET(ENVIRONS, args[0], ENVIRONS_VARIABLES), args[1],
+                             args[2]};
+    return made_by(GET(ENVIRONS, args[0], ENVIRONS_USUAL), arguments, 4);
+}
+
+PyObject *
+templates_http(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 3 || names != NULL) {
+        return NULL;
+    }
+    PyObject *arguments[] = {GET(TEMPLATES, args[0], TEMPLATES_HTTP), GET(TEMPLATES, args[0], TEMPLATES_STATE),
+                             GET(TEMPLATES, args[0], TEMPLATES_EXTENSIONS), args[1], args[2]};
+    return made_by(GET(TEMPLATES, args[0], TEMPLATES_USUAL), arguments, 5);
+}
+
 /* HttpCall. */
 
 PyObject *

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from preforkd.workers.gateways.described import compiled_form
+from preforkd.workers.http import compiled
 from preforkd.workers.http.message import HttpVersion11
 from preforkd.workers.http.tls_info import distinguished_name
 
@@ -54,6 +55,7 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
+@compiled.in_both_forms
 class Templates:
     """The part of the scope that is the same for all requests of a connection, and of others like it.
 
@@ -98,8 +100,8 @@ class Templates:
         self._root_path = root_path
         self._raw_root = root_path.encode()
         self._state = state
-        compiled = compiled_form()
-        self._usual = compiled.scope if compiled is not None and not root_path else None
+        described = compiled_form()
+        self._usual = described.scope if described is not None and not root_path else None
 
     def http(self, message: RequestMessage, client: Address | None) -> Scope:
         """Return the scope of a request.

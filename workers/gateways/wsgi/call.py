@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from preforkd.workers.gateways.wsgi.environ import Environ
 from preforkd.workers.gateways.wsgi.headers import HOP_BY_HOP, Fields, check_field
 from preforkd.workers.gateways.wsgi.response import WsgiResponse
+from preforkd.workers.http import compiled
 from preforkd.workers.http.errors import ResponseError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Write = Callable[[bytes], None]
 WsgiApp = Callable[[Environ, Callable[..., Write]], Iterable[bytes]]
 
 
+@compiled.in_both_forms
 class Call:
     """One call of the app.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from preforkd.workers.gateways.described import compiled_form
+from preforkd.workers.http import compiled
 from preforkd.workers.http.names import MEANT, PLAIN
 from preforkd.workers.http.tls_info import info_of, variables_of
 
@@ -145,6 +146,7 @@ def forward(environ: Environ, said: Forwarded) -> str:
     return str(root)
 
 
+@compiled.in_both_forms
 class EnvironSource:
     """Makes the environs of a connection, and of others like it.
 
@@ -156,15 +158,16 @@ class EnvironSource:
         errors: `wsgi.errors`.
     """
 
-    __slots__ = ("_base", "_needs_server", "_root_path", "_usual", "errors")
+    __slots__ = ("_base", "_needs_server", "_root_path", "_usual", "_variables", "errors")
 
     def __init__(self, base: Environ, root_path: str) -> None:
         self._base = base
         base["SCRIPT_NAME"] = self._root_path = root_path
         self.errors = base["wsgi.errors"]
         self._needs_server = "SERVER_NAME" not in base
-        compiled = compiled_form()
-        self._usual = compiled.environ if compiled is not None and not root_path and not self._needs_server else None
+        self._variables = _VARIABLES
+        described = compiled_form()
+        self._usual = described.environ if described is not None and not root_path and not self._needs_server else None
 
     def environ(self, message: RequestMessage, client: Address | None) -> Environ:
         """Return the environ of a request, without `wsgi.input` when there is a body.
@@ -175,7 +178,7 @@ class EnvironSource:
         """
         # Flat: every request passes here.
         if self._usual is not None:
-            usual: Environ | None = self._usual(self._base, _VARIABLES, message, client)
+            usual: Environ | None = self._usual(self._base, self._variables, message, client)
             if usual is not None:
                 return usual
         environ = self._base.copy()
