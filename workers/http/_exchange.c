@@ -151,7 +151,11 @@ static const struct {
                    "_writer"},
                   {{"process_request", handling_process_request}, {"_after_handler", handling_after_handler}}},
     [REPORTING] = {"Reporting", {"_count", "_logging", "wants_time"}, {{"complete", reporting_complete}}},
-    [EXCHANGE] = {"Exchange", {"request", "body", "wire", "carrier"}, {{NULL, NULL}}},
+    [EXCHANGE] = {"Exchange",
+                  {"request", "body", "wire", "carrier", "observer", "keep_alive", "began", "deferred", "is_logged",
+                   "has_expired", "has_waited", "keeps_task", "needs_no_answer"},
+                  {{NULL, NULL}}},
+    [CONNECTIONS] = {"Connections", {"active"}, {{NULL, NULL}}},
     [WSGI_CALL] = {"Call", {NULL}, {{"start_response", wsgi_start_response}}},
     [ENVIRONS] = {"EnvironSource", {"_usual", "_base", "_variables"}, {{"environ", environs_environ}}},
     [TEMPLATES] = {"Templates", {"_usual", "_http", "_state", "_extensions"}, {{"http", templates_http}}},
@@ -298,13 +302,14 @@ setup(PyObject *module, PyObject *args)
 }
 
 PyDoc_STRVAR(setup_flow_doc,
-             "setup_flow(phases, new, idle, empty_payload, whole_payload, offspring, enter_task, leave_task, monotonic, "
+             "setup_flow(phases, new, idle, empty_payload, whole_payload, unobserved, offspring, enter_task, leave_task, monotonic, "
              "raising, steps_of, tells)\n--\n\n"
              "Take what the way of a request needs; once, behind `setup()`. Until then the reference goes it.\n\n"
              "Args:\n"
              "    phases: those of intake.py.\n"
              "    new, idle: of ConnectionState.\n"
              "    empty_payload, whole_payload: EMPTY_PAYLOAD, and what makes a body that is there whole.\n"
+             "    unobserved: the observer of an exchange whose service has none.\n"
              "    offspring: the names of offspring.py; `strayed` and `end` are read there.\n"
              "    enter_task, leave_task: of asyncio.\n"
              "    monotonic: the clock.\n"
@@ -315,12 +320,12 @@ static PyObject *
 setup_flow(PyObject *module, PyObject *args)
 {
     state *st = PyModule_GetState(module);
-    PyObject *phases, **one[] = {&st->new, &st->idle, &st->empty_payload, &st->whole_payload, &st->offspring,
+    PyObject *phases, **one[] = {&st->new, &st->idle, &st->empty_payload, &st->whole_payload, &st->unobserved, &st->offspring,
                                  &st->enter_task, &st->leave_task, &st->monotonic, &st->raising, &st->steps_of};
     PyObject *given[sizeof one / sizeof one[0]];
     long tells;
-    if (!PyArg_ParseTuple(args, "O!OOOOO!OOOOOl", &PyTuple_Type, &phases, &given[0], &given[1], &given[2], &given[3],
-                          &PyDict_Type, &given[4], &given[5], &given[6], &given[7], &given[8], &given[9], &tells)) {
+    if (!PyArg_ParseTuple(args, "O!OOOOOO!OOOOOl", &PyTuple_Type, &phases, &given[0], &given[1], &given[2], &given[3],
+                          &given[4], &PyDict_Type, &given[5], &given[6], &given[7], &given[8], &given[9], &given[10], &tells)) {
         return NULL;
     }
     if (st->new != NULL || PyTuple_GET_SIZE(phases) != PHASES) {
@@ -328,9 +333,8 @@ setup_flow(PyObject *module, PyObject *args)
         return NULL;
     }
     st->zero = PyFloat_FromDouble(0.0);
-    st->no_arguments = PyTuple_New(0);
     st->is_last = PyTuple_Pack(1, st->names.is_last);
-    if (st->zero == NULL || st->no_arguments == NULL || st->is_last == NULL) {
+    if (st->zero == NULL || st->is_last == NULL) {
         return NULL;
     }
     st->tells = tells;
@@ -347,7 +351,7 @@ setup_flow(PyObject *module, PyObject *args)
 
 /* What came by `setup_flow()`, in a row. */
 #define FLOW(X)                                                                                                        \
-    X(new) X(idle) X(empty_payload) X(whole_payload) X(offspring) X(enter_task) X(leave_task) X(monotonic) X(raising)  \
+    X(new) X(idle) X(empty_payload) X(whole_payload) X(unobserved) X(offspring) X(enter_task) X(leave_task) X(monotonic) X(raising)  \
     X(steps_of)
 
 static int
@@ -416,7 +420,6 @@ free_state(void *module)
     Py_CLEAR(st->head);
     Py_CLEAR(st->nothing);
     Py_CLEAR(st->zero);
-    Py_CLEAR(st->no_arguments);
     Py_CLEAR(st->is_last);
     for (int i = 0; i <= PHASE_COMPLETE; i++) {
         Py_CLEAR(st->numbers[i]);

@@ -21,7 +21,7 @@
 enum {
     HEAD, RESPONSE, WIRE, CONNECTION, INTAKE, CLOCK, CALL, ASGI_RESPONSE, WSGI_RESPONSE, MESSAGE, PARSER, TIMES, EDGE, RUNNER,
     WAKEUP, DEFERRED, HANDLING, REPORTING, EXCHANGE, HOST,
-    WSGI_CALL, ENVIRONS, TEMPLATES, CLASS_COUNT
+    WSGI_CALL, ENVIRONS, TEMPLATES, CONNECTIONS, CLASS_COUNT
 };
 enum {
     H_WIRE, H_EXCHANGE, H_STATUS, H_SENT_STATUS, H_FIRST_LINE, H_VERSION, H_CLOSE, H_LINES, H_LENGTH, H_LENGTH_LINE,
@@ -42,7 +42,12 @@ enum {
     MESSAGE_CHUNKED, MESSAGE_COMPRESSION, MESSAGE_CONTENT_LENGTH, MESSAGE_HEAD_SIZE, MESSAGE_ID_LINE, MESSAGE_METHOD,
     MESSAGE_NOTED, MESSAGE_SHOULD_CLOSE, MESSAGE_VERSION
 };
-enum { EXCHANGE_REQUEST, EXCHANGE_BODY, EXCHANGE_WIRE, EXCHANGE_CARRIER };
+enum {
+    EXCHANGE_REQUEST, EXCHANGE_BODY, EXCHANGE_WIRE, EXCHANGE_CARRIER, EXCHANGE_OBSERVER, EXCHANGE_KEEP_ALIVE, EXCHANGE_BEGAN,
+    EXCHANGE_DEFERRED, EXCHANGE_IS_LOGGED, EXCHANGE_HAS_EXPIRED, EXCHANGE_HAS_WAITED, EXCHANGE_KEEPS_TASK,
+    EXCHANGE_NEEDS_NO_ANSWER
+};
+enum { CONNECTIONS_ACTIVE };
 enum { HOST_ALLOWED_METHODS };
 enum { ENVIRONS_USUAL, ENVIRONS_BASE, ENVIRONS_VARIABLES };
 enum { TEMPLATES_USUAL, TEMPLATES_HTTP, TEMPLATES_STATE, TEMPLATES_EXTENSIONS };
@@ -91,10 +96,10 @@ typedef struct {
     /* From here on: see `setup_flow()`; NULL until then. */
     PyObject *phases[PHASES]; /* of intake.py */
     PyObject *new, *idle;     /* of ConnectionState */
-    PyObject *empty_payload, *whole_payload;
+    PyObject *empty_payload, *whole_payload, *unobserved;
     PyObject *offspring; /* dict: the names of offspring.py */
     PyObject *enter_task, *leave_task, *monotonic, *raising, *steps_of;
-    PyObject *zero, *no_arguments, *is_last;
+    PyObject *zero, *is_last;
     long tells; /* of names.py */
     struct {
         NAMES(MEMBER)

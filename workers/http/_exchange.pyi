@@ -17,6 +17,7 @@ def setup_flow(
     idle: object,
     empty_payload: object,
     whole_payload: object,
+    unobserved: object,
     offspring: dict[str, Any],
     enter_task: object,
     leave_task: object,

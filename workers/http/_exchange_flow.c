@@ -37,16 +37,24 @@ small(PyObject *number)
     return value;
 }
 
-/* Add to an attribute that is a number. -1: an exception. */
+/* Add to the number of requests that are being handled. -1: an exception. */
 static int
-add_to(PyObject *object, PyObject *name, long number)
+add_active(state *st, PyObject *connections, long by)
 {
-    PyObject *value = PyObject_GetAttr(object, name);
-    PyObject *by = value != NULL ? PyLong_FromLong(number) : NULL;
-    PyObject *sum = by != NULL ? PyNumber_Add(value, by) : NULL;
-    int result = sum != NULL ? PyObject_SetAttr(object, name, sum) : -1;
+    long active = is_exactly(st, CONNECTIONS, connections) ? small(GET(CONNECTIONS, connections, CONNECTIONS_ACTIVE)) : -1;
+    PyObject *sum = NULL;
+    if (active >= 0 && active < LONG_MAX) {
+        sum = PyLong_FromLong(active + by);
+        if (sum != NULL) {
+            PUT(CONNECTIONS, connections, CONNECTIONS_ACTIVE, sum);
+        }
+        return sum != NULL ? 0 : -1;
+    }
+    PyObject *value = PyObject_GetAttr(connections, st->names.active), *number = PyLong_FromLong(by);
+    sum = value != NULL && number != NULL ? PyNumber_Add(value, number) : NULL;
+    int result = sum != NULL ? PyObject_SetAttr(connections, st->names.active, sum) : -1;
     Py_XDECREF(sum);
-    Py_XDECREF(by);
+    Py_XDECREF(number);
     Py_XDECREF(value);
     return result;
 }
@@ -279,7 +287,7 @@ after_handler(state *st, PyObject *self, PyObject *exchange)
         || !is_one(st, HEAD, response) || GET(WIRE, writer, W_EXCHANGE) != exchange || has_strayed(st) != 0) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    PyObject *waited = PyObject_GetAttr(exchange, st->names.has_waited);
+    PyObject *waited = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_HAS_WAITED, has_waited);
     Py_XDECREF(waited);
     if (waited != Py_False) { /* perhaps the task is to be let go */
         return waited == NULL ? -1 : 0;
@@ -301,7 +309,7 @@ after_handler(state *st, PyObject *self, PyObject *exchange)
         || GET(CONNECTION, connection, CONNECTION_PERSISTENT) != Py_True || GET(WIRE, writer, W_PAUSED) != Py_False) {
         return 0;
     }
-    keep_alive = PyObject_GetAttr(exchange, st->names.keep_alive);
+    keep_alive = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_KEEP_ALIVE, keep_alive);
     Py_XDECREF(keep_alive);
     if (keep_alive != Py_True) {
         return keep_alive == NULL ? -1 : 0;
@@ -373,22 +381,22 @@ connection_end_deferred(state *st, PyObject *const *args, Py_ssize_t count, PyOb
         || GET(WIRE, writer, W_EXCHANGE) != args[1]) {
         return NULL;
     }
-    PyObject *deferred = PyObject_GetAttr(args[1], st->names.deferred);
+    PyObject *deferred = Py_XNewRef(GET(EXCHANGE, args[1], EXCHANGE_DEFERRED));
     if (deferred == NULL || deferred == Py_None) {
         Py_XDECREF(deferred);
         return NULL;
     }
     PyObject *result = NULL, *runner = GET(HANDLING, handling, HANDLING_RUNNER);
     Py_INCREF(handling);
-    if (PyObject_SetAttr(args[1], st->names.deferred, Py_None) == 0 && add_to(connections, st->names.active, -1) == 0) {
+    PUT(EXCHANGE, args[1], EXCHANGE_DEFERRED, Py_NewRef(Py_None));
+    if (add_active(st, connections, -1) == 0) {
         int is_over = after_handler(st, handling, args[1]);
         if (is_over == 1) {
             result = Py_NewRef(Py_None);
         }
         else if (is_over == 0) { /* as if it had not been tried */
-            if (PyObject_SetAttr(args[1], st->names.deferred, deferred) == 0) {
-                add_to(connections, st->names.active, 1);
-            }
+            PUT(EXCHANGE, args[1], EXCHANGE_DEFERRED, Py_NewRef(deferred));
+            add_active(st, connections, 1);
         }
         else { /* raised again where the task's own exceptions are */
             PyObject *exc = taken_exception(), *rest = exc != NULL ? PyObject_CallOneArg(st->raising, exc) : NULL;
@@ -413,10 +421,9 @@ begun_exchange(state *st, PyObject *self, PyObject *connection, PyObject *intake
     }
     /* First what may have the collector called, and with it anything. */
     int is_timed = GET(REPORTING, reporting, REPORTING_WANTS_TIME) == Py_True;
-    PyObject *exchange = type->tp_new(type, st->no_arguments, NULL);
-    PyObject *began = exchange != NULL && is_timed ? PyObject_CallNoArgs(st->monotonic) : NULL;
-    PyObject *number = NULL;
-    if (exchange == NULL || (is_timed && (began == NULL || PyObject_SetAttr(exchange, st->names.began, began) < 0))) {
+    PyObject *exchange = type->tp_alloc(type, 0), *number = NULL;
+    PyObject *began = exchange == NULL ? NULL : is_timed ? PyObject_CallNoArgs(st->monotonic) : Py_NewRef(st->zero);
+    if (began == NULL) {
         goto unusual;
     }
     PyObject *message = GET(INTAKE, intake, INTAKE_MESSAGE), *payload = GET(INTAKE, intake, INTAKE_PAYLOAD);
@@ -431,6 +438,13 @@ begun_exchange(state *st, PyObject *self, PyObject *connection, PyObject *intake
     PUT(EXCHANGE, exchange, EXCHANGE_BODY, Py_NewRef(payload));
     PUT(EXCHANGE, exchange, EXCHANGE_WIRE, Py_NewRef(writer));
     PUT(EXCHANGE, exchange, EXCHANGE_CARRIER, Py_NewRef(connection));
+    PUT(EXCHANGE, exchange, EXCHANGE_OBSERVER, Py_NewRef(st->unobserved));
+    PUT(EXCHANGE, exchange, EXCHANGE_KEEP_ALIVE, Py_NewRef(Py_None));
+    PUT(EXCHANGE, exchange, EXCHANGE_BEGAN, began);
+    PUT(EXCHANGE, exchange, EXCHANGE_DEFERRED, Py_NewRef(Py_None));
+    for (int i = EXCHANGE_IS_LOGGED; i <= EXCHANGE_NEEDS_NO_ANSWER; i++) {
+        PUT(EXCHANGE, exchange, i, Py_NewRef(Py_False));
+    }
     PUT(CONNECTION, connection, CONNECTION_STATE, Py_NewRef(st->active));
     PUT(INTAKE, intake, INTAKE_MESSAGE, Py_NewRef(Py_None));
     PUT(WIRE, writer, W_EXCHANGE, Py_NewRef(exchange));
@@ -438,7 +452,6 @@ begun_exchange(state *st, PyObject *self, PyObject *connection, PyObject *intake
         PUT(CONNECTION, connection, CONNECTION_PERSISTENT, Py_NewRef(Py_False));
     }
     PUT(CONNECTION, connection, CONNECTION_REQUESTS, number);
-    Py_XDECREF(began);
     return exchange;
 unusual:
     Py_XDECREF(number);
@@ -493,9 +506,8 @@ process(state *st, PyObject *self, PyObject *context)
     PySendResult sent = handling == NULL ? PYGEN_ERROR : PYGEN_RETURN;
     if (handling != NULL && handling != st->done) {
         if (is_one(st, DEFERRED, handling)) {
-            int failed = PyObject_SetAttr(exchange, st->names.deferred, handling) < 0
-                         || add_to(GET(HANDLING, self, HANDLING_CONNECTIONS), st->names.active, 1) < 0;
-            Py_DECREF(handling);
+            PUT(EXCHANGE, exchange, EXCHANGE_DEFERRED, handling);
+            int failed = add_active(st, GET(HANDLING, self, HANDLING_CONNECTIONS), 1) < 0;
             Py_DECREF(exchange);
             return failed ? NULL : Py_NewRef(Py_None);
         }
@@ -666,7 +678,7 @@ count_request(state *st, PyObject *counter, PyObject *exchange, PyObject *status
 {
     PyObject *request = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_REQUEST, request), *began = NULL, *now = NULL, *taken = NULL;
     PyObject *result = NULL, *method = NULL;
-    if (request != NULL && (began = PyObject_GetAttr(exchange, st->names.began)) != NULL
+    if (request != NULL && (began = ATTRIBUTE(EXCHANGE, exchange, EXCHANGE_BEGAN, began)) != NULL
         && (now = PyObject_CallNoArgs(st->monotonic)) != NULL && (taken = PyNumber_Subtract(now, began)) != NULL
         && (method = ATTRIBUTE(MESSAGE, request, MESSAGE_METHOD, method)) != NULL) {
         PyObject *arguments[] = {method, status, taken};
@@ -688,7 +700,7 @@ reporting_complete(state *st, PyObject *const *args, Py_ssize_t count, PyObject 
         return NULL;
     }
     PyObject *self = args[0], *status = GET(HEAD, args[2], H_SENT_STATUS), *counter = GET(REPORTING, self, REPORTING_COUNT);
-    PyObject *way = GET(REPORTING, self, REPORTING_LOGGING), *is_logged = PyObject_GetAttr(args[1], st->names.is_logged);
+    PyObject *way = GET(REPORTING, self, REPORTING_LOGGING), *is_logged = Py_XNewRef(GET(EXCHANGE, args[1], EXCHANGE_IS_LOGGED));
     long code = small(status), logging = small(way);
     Py_XDECREF(is_logged);
     if (code < 0 || code >= 300 || counter == NULL || is_logged != Py_False || logging < 0 || logging > TIMED_LINE) {

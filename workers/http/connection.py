@@ -24,6 +24,7 @@ from preforkd.workers.http.closing import Closer
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.deadlines import Allowance, Times
 from preforkd.workers.http.errors import ResponseError
+from preforkd.workers.http.exchange import UNOBSERVED
 from preforkd.workers.http.handling import Handling, steps_of
 from preforkd.workers.http.intake import FOREIGN, HEAD, KEEP, Intake, Phase
 from preforkd.workers.http.names import TELLS
@@ -473,6 +474,6 @@ def _give_up(connection: ref[HttpConnection]) -> None:
 
 
 compiled.setup_flow(
-    tuple(Phase), ConnectionState.NEW, IDLE, EMPTY_PAYLOAD, PayloadStream.whole, vars(offspring), _enter_task,
-    _leave_task, monotonic, raising, steps_of, TELLS,
+    tuple(Phase), ConnectionState.NEW, IDLE, EMPTY_PAYLOAD, PayloadStream.whole, UNOBSERVED,
+    vars(offspring), _enter_task, _leave_task, monotonic, raising, steps_of, TELLS,
 )  # fmt: skip

@@ -10,6 +10,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
+from preforkd.workers.http import compiled
 from preforkd.workers.http.clock import clock
 from preforkd.workers.http.deadlines import SWEEP_SECONDS
 
@@ -123,6 +124,7 @@ class Watch(Protocol):
         """Look at a connection that was just swept, at this time of the monotonic clock."""
 
 
+@compiled.in_both_forms
 class Connections:
     """The live protocols of one event loop; made by `connections_of()`.
 
@@ -141,6 +143,8 @@ class Connections:
         began: called with each new connection; None while nobody wants to know, as `ended`.
         ended: called with each connection that has ended.
     """
+
+    __slots__ = ("__dict__", "__weakref__", "active")
 
     def __init__(self) -> None:
         self._live: set[Live] = set()

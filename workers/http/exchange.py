@@ -277,7 +277,8 @@ class Tunnel(Protocol):
 class Exchange:
     """A request with its body coming in, and its response going out.
 
-    Whoever makes one sets the first four; to pass them to a method of Python would cost each request as much again.
+    Args:
+        request, body, wire, carrier: as below.
 
     Attributes:
         request: the head. None only while bytes that are no head are refused, which no service sees.
@@ -296,23 +297,21 @@ class Exchange:
         needs_no_answer: its handler was told that nobody waits for the response: it need not give one, or finish it.
     """
 
-    __slots__ = ("__dict__", "body", "carrier", "request", "wire")
+    __slots__ = (
+        "began", "body", "carrier", "deferred", "has_expired", "has_waited", "is_logged", "keep_alive", "keeps_task",
+        "needs_no_answer", "observer", "request", "wire",
+    )  # fmt: skip
 
-    request: RequestMessage
-    body: PayloadStream
-    wire: Wire
-    carrier: Carrier
-
-    # Attributes of the class until an exchange needs another value: making one costs less.
-    observer: Observer = UNOBSERVED
-    keep_alive: bool | None = None
-    began = 0.0
-    deferred: Pending | None = None
-    is_logged = False
-    has_expired = False
-    has_waited = False
-    keeps_task = False
-    needs_no_answer = False
+    def __init__(self, request: RequestMessage, body: PayloadStream, wire: Wire, carrier: Carrier) -> None:
+        self.request = request
+        self.body = body
+        self.wire = wire
+        self.carrier = carrier
+        self.observer: Observer = UNOBSERVED
+        self.keep_alive: bool | None = None
+        self.began = 0.0
+        self.deferred: Pending | None = None
+        self.is_logged = self.has_expired = self.has_waited = self.keeps_task = self.needs_no_answer = False
 
     @property
     def is_open(self) -> bool:

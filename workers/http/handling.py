@@ -196,11 +196,8 @@ class Handling:
         intake.message = None
         payload = intake.payload
         writer = self._writer
-        exchange = writer.exchange = Exchange()
-        exchange.request = message  # type: ignore[assignment]  # None is refused before it is served
-        exchange.body = payload
-        exchange.wire = writer
-        exchange.carrier = connection
+        # None is refused before it is served.
+        exchange = writer.exchange = Exchange(message, payload, writer, connection)  # type: ignore[arg-type]
         connection.requests += 1
         if connection.requests == self._last_request:
             connection.persistent = False

@@ -56,12 +56,11 @@ class Stream:
         self.over: asyncio.Future[BaseException | None] = self.loop.create_future()
         self.handler_task: asyncio.Task[None] | None = None
         fields = [(b"host", b"a"), (b"x-number", b"%d" % number)]
-        self.exchange: Exchange | None = Exchange()
-        exchange = self.whole = self.exchange
-        exchange.request = RequestMessage(method, f"/{number}?n={number}", HttpVersion11, fields, False)
-        exchange.body = PayloadStream(self, self.loop) if has_body else EMPTY_PAYLOAD
-        exchange.wire = self
-        exchange.carrier = self  # type: ignore[assignment]  # as far as it is asked
+        request = RequestMessage(method, f"/{number}?n={number}", HttpVersion11, fields, False)
+        body = PayloadStream(self, self.loop) if has_body else EMPTY_PAYLOAD
+        carrier: Any = self  # as far as it is asked
+        self.whole = Exchange(request, body, self, carrier)
+        self.exchange: Exchange | None = self.whole
 
     # What the test does.
 

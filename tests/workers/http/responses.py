@@ -96,10 +96,9 @@ def circumstances(given: Circumstances) -> Exchange:
     writer = ResponseWriter(connection, intake, transport, connection.loop)  # type: ignore[arg-type]  # as above
     writer.corked, writer.paused = given.corked, given.paused
     connection.writer = writer
-    exchange = writer.exchange = Exchange()
-    exchange.request = RequestMessage(given.method, "/", given.version, [], given.should_close)
-    exchange.request.id_line = given.id_line
-    exchange.body, exchange.wire, exchange.carrier = EMPTY_PAYLOAD, writer, connection
+    request = RequestMessage(given.method, "/", given.version, [], given.should_close)
+    request.id_line = given.id_line
+    exchange = writer.exchange = Exchange(request, EMPTY_PAYLOAD, writer, connection)
     exchange.keep_alive = given.keep_alive
     if given.is_over:
         writer.exchange = None
