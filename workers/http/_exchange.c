@@ -132,7 +132,7 @@ static const struct {
     [ASGI_RESPONSE] = {"AsgiResponse", {NULL}, {{"add_pairs", asgi_add_pairs}}},
     [WSGI_RESPONSE] = {"WsgiResponse", {NULL}, {{"__init__", wsgi_init}}},
     [MESSAGE] = {"RequestMessage",
-                 {"chunked", "compression", "content_length", "head_size", "id_line", "method", "noted", "should_close",
+                 {"chunked", "compression", "content_length", "has_upgrade", "head_size", "id_line", "method", "noted", "should_close",
                   "version"},
                  {{NULL, NULL}}},
     [PARSER] = {"RequestParser",
@@ -156,6 +156,14 @@ static const struct {
                    "has_expired", "has_waited", "keeps_task", "needs_no_answer"},
                   {{NULL, NULL}}},
     [CONNECTIONS] = {"Connections", {"active"}, {{NULL, NULL}}},
+    [THREAD_CALL] = {"ThreadCall",
+                     {"app", "_environs", "_client", "exchange", "_answer", "hop_by_hop", "_post", "begun", "body", "hints",
+                      "input", "_context", "_open", "committed", "posted", "complete", "ended", "abandoned",
+                      "queue_seconds", "due"},
+                     {{"__init__", thread_call_init}, {"run", thread_call_run}, {"advance", thread_call_advance}}},
+    [ANSWER] = {"Answer",
+                {"gateway", "pool", "_wire", "_call", "_exchange", "_payload", "_response", "_error", "_written"},
+                {{"of", answer_of}, {"take", answer_take}}},
     [WSGI_CALL] = {"Call", {NULL}, {{"start_response", wsgi_start_response}}},
     [ENVIRONS] = {"EnvironSource", {"_usual", "_base", "_variables"}, {{"environ", environs_environ}}},
     [TEMPLATES] = {"Templates", {"_usual", "_http", "_state", "_extensions"}, {{"http", templates_http}}},
@@ -303,7 +311,7 @@ setup(PyObject *module, PyObject *args)
 
 PyDoc_STRVAR(setup_flow_doc,
              "setup_flow(phases, new, idle, empty_payload, whole_payload, unobserved, offspring, enter_task, leave_task, monotonic, "
-             "raising, steps_of, tells)\n--\n\n"
+             "raising, steps_of, bytes_io, tells)\n--\n\n"
              "Take what the way of a request needs; once, behind `setup()`. Until then the reference goes it.\n\n"
              "Args:\n"
              "    phases: those of intake.py.\n"
@@ -314,6 +322,7 @@ PyDoc_STRVAR(setup_flow_doc,
              "    enter_task, leave_task: of asyncio.\n"
              "    monotonic: the clock.\n"
              "    raising, steps_of: of waiter.py and handling.py.\n"
+             "    bytes_io: io.BytesIO.\n"
              "    tells: of names.py.\n");
 
 static PyObject *
@@ -321,11 +330,12 @@ setup_flow(PyObject *module, PyObject *args)
 {
     state *st = PyModule_GetState(module);
     PyObject *phases, **one[] = {&st->new, &st->idle, &st->empty_payload, &st->whole_payload, &st->unobserved, &st->offspring,
-                                 &st->enter_task, &st->leave_task, &st->monotonic, &st->raising, &st->steps_of};
+                                 &st->enter_task, &st->leave_task, &st->monotonic, &st->raising, &st->steps_of,
+                                 &st->bytes_io};
     PyObject *given[sizeof one / sizeof one[0]];
     long tells;
-    if (!PyArg_ParseTuple(args, "O!OOOOOO!OOOOOl", &PyTuple_Type, &phases, &given[0], &given[1], &given[2], &given[3],
-                          &given[4], &PyDict_Type, &given[5], &given[6], &given[7], &given[8], &given[9], &given[10], &tells)) {
+    if (!PyArg_ParseTuple(args, "O!OOOOOO!OOOOOOl", &PyTuple_Type, &phases, &given[0], &given[1], &given[2], &given[3],
+                          &given[4], &PyDict_Type, &given[5], &given[6], &given[7], &given[8], &given[9], &given[10], &given[11], &tells)) {
         return NULL;
     }
     if (st->new != NULL || PyTuple_GET_SIZE(phases) != PHASES) {
@@ -334,7 +344,9 @@ setup_flow(PyObject *module, PyObject *args)
     }
     st->zero = PyFloat_FromDouble(0.0);
     st->is_last = PyTuple_Pack(1, st->names.is_last);
-    if (st->zero == NULL || st->is_last == NULL) {
+    st->input = PyUnicode_InternFromString("wsgi.input");
+    st->early_hints = PyUnicode_InternFromString("wsgi.early_hints");
+    if (st->zero == NULL || st->input == NULL || st->early_hints == NULL || st->is_last == NULL) {
         return NULL;
     }
     st->tells = tells;
@@ -352,7 +364,7 @@ setup_flow(PyObject *module, PyObject *args)
 /* What came by `setup_flow()`, in a row. */
 #define FLOW(X)                                                                                                        \
     X(new) X(idle) X(empty_payload) X(whole_payload) X(unobserved) X(offspring) X(enter_task) X(leave_task) X(monotonic) X(raising)  \
-    X(steps_of)
+    X(steps_of) X(bytes_io)
 
 static int
 visit_state(PyObject *module, visitproc visit, void *arg)
@@ -421,6 +433,8 @@ free_state(void *module)
     Py_CLEAR(st->nothing);
     Py_CLEAR(st->zero);
     Py_CLEAR(st->is_last);
+    Py_CLEAR(st->input);
+    Py_CLEAR(st->early_hints);
     for (int i = 0; i <= PHASE_COMPLETE; i++) {
         Py_CLEAR(st->numbers[i]);
     }

@@ -21,7 +21,7 @@
 enum {
     HEAD, RESPONSE, WIRE, CONNECTION, INTAKE, CLOCK, CALL, ASGI_RESPONSE, WSGI_RESPONSE, MESSAGE, PARSER, TIMES, EDGE, RUNNER,
     WAKEUP, DEFERRED, HANDLING, REPORTING, EXCHANGE, HOST,
-    WSGI_CALL, ENVIRONS, TEMPLATES, CONNECTIONS, CLASS_COUNT
+    WSGI_CALL, ENVIRONS, TEMPLATES, CONNECTIONS, THREAD_CALL, ANSWER, CLASS_COUNT
 };
 enum {
     H_WIRE, H_EXCHANGE, H_STATUS, H_SENT_STATUS, H_FIRST_LINE, H_VERSION, H_CLOSE, H_LINES, H_LENGTH, H_LENGTH_LINE,
@@ -39,8 +39,8 @@ enum {
 enum { CLOCK_KEEP_ALIVE, CLOCK_CLOSE };
 enum { C_GATEWAY, C_EXCHANGE, C_MESSAGE, C_PAYLOAD, C_RESPONSE, C_PHASE, C_IS_GONE, C_WANTS_TRAILERS };
 enum {
-    MESSAGE_CHUNKED, MESSAGE_COMPRESSION, MESSAGE_CONTENT_LENGTH, MESSAGE_HEAD_SIZE, MESSAGE_ID_LINE, MESSAGE_METHOD,
-    MESSAGE_NOTED, MESSAGE_SHOULD_CLOSE, MESSAGE_VERSION
+    MESSAGE_CHUNKED, MESSAGE_COMPRESSION, MESSAGE_CONTENT_LENGTH, MESSAGE_HAS_UPGRADE, MESSAGE_HEAD_SIZE, MESSAGE_ID_LINE,
+    MESSAGE_METHOD, MESSAGE_NOTED, MESSAGE_SHOULD_CLOSE, MESSAGE_VERSION
 };
 enum {
     EXCHANGE_REQUEST, EXCHANGE_BODY, EXCHANGE_WIRE, EXCHANGE_CARRIER, EXCHANGE_OBSERVER, EXCHANGE_KEEP_ALIVE, EXCHANGE_BEGAN,
@@ -48,6 +48,14 @@ enum {
     EXCHANGE_NEEDS_NO_ANSWER
 };
 enum { CONNECTIONS_ACTIVE };
+enum {
+    T_APP, T_ENVIRONS, T_CLIENT, T_EXCHANGE, T_ANSWER, T_HOP_BY_HOP, T_POST, T_BEGUN, T_BODY, T_HINTS, T_INPUT, T_CONTEXT,
+    T_OPEN, T_COMMITTED, T_POSTED, T_COMPLETE, T_ENDED, T_ABANDONED, T_QUEUE_SECONDS, T_DUE
+};
+enum {
+    ANSWER_GATEWAY, ANSWER_POOL, ANSWER_WIRE, ANSWER_CALL, ANSWER_EXCHANGE, ANSWER_PAYLOAD, ANSWER_RESPONSE, ANSWER_ERROR,
+    ANSWER_WRITTEN
+};
 enum { HOST_ALLOWED_METHODS };
 enum { ENVIRONS_USUAL, ENVIRONS_BASE, ENVIRONS_VARIABLES };
 enum { TEMPLATES_USUAL, TEMPLATES_HTTP, TEMPLATES_STATE, TEMPLATES_EXTENSIONS };
@@ -70,12 +78,13 @@ enum { PHASE_HEAD = 0, PHASE_BODY = 1, PHASE_COMPLETE = 4 }; /* of http_call.py 
 
 /* Names of attributes and keys. */
 #define NAMES(X)                                                                                                       \
-    X(_after_handler) X(_begin_body) X(_begun) X(_failed) X(_request_id) X(_rest_of) X(_serve) X(_take_field)          \
-    X(_take_request) X(_write_line) X(active) X(allowed_methods) X(await_now) X(began) X(begun) X(body) X(carrier)     \
-    X(complete) X(deferred) X(end) X(exchange) X(flush) X(go_on) X(handler_waits) X(has_waited) X(headers)             \
-    X(hold_back) X(hop_by_hop) X(http_version) X(id_line) X(is_closing) X(is_last) X(is_logged) X(keep_alive)          \
-    X(loop) X(method) X(more_body) X(proceed) X(process_request) X(render) X(request) X(serve) X(should_close)         \
-    X(status) X(strayed) X(take) X(take_tail) X(take_usual) X(trailers) X(type) X(version) X(wake) X(wire) X(write)
+    X(_after_handler) X(_begin_body) X(_begun) X(_fail) X(_failed) X(_request_id) X(_rest_of) X(_serve) X(_take)       \
+    X(_take_field) X(_take_request) X(_write_line) X(active) X(allowed_methods) X(await_now) X(began) X(begun)         \
+    X(body) X(carrier) X(complete) X(deferred) X(early_hints) X(end) X(end_deferred) X(end_job) X(environ)             \
+    X(exchange) X(flush) X(go_on) X(handler_waits) X(has_waited) X(headers) X(hold_back) X(hop_by_hop)                 \
+    X(http_version) X(id_line) X(is_closing) X(is_last) X(is_logged) X(keep_alive) X(loop) X(method) X(more_body)      \
+    X(post) X(proceed) X(process_request) X(render) X(request) X(serve) X(should_close) X(start_response) X(status)    \
+    X(strayed) X(submit) X(take) X(take_tail) X(take_usual) X(trailers) X(type) X(version) X(wake) X(wire) X(write)
 #define MEMBER(name) PyObject *name;
 
 typedef struct {
@@ -99,7 +108,8 @@ typedef struct {
     PyObject *empty_payload, *whole_payload, *unobserved;
     PyObject *offspring; /* dict: the names of offspring.py */
     PyObject *enter_task, *leave_task, *monotonic, *raising, *steps_of;
-    PyObject *zero, *is_last;
+    PyObject *bytes_io; /* io.BytesIO */
+    PyObject *zero, *is_last, *input, *early_hints;
     long tells; /* of names.py */
     struct {
         NAMES(MEMBER)
@@ -174,7 +184,13 @@ int take_field(state *st, PyObject *self, text name, text value);
 int take_wsgi_field(state *st, PyObject *self, PyObject *field);
 int takes_fields(state *st, PyObject *self);
 
-/* _exchange_response.c. As above. */
+/* _exchange_flow.c */
+
+int is_ready(state *st);
+PyObject *taken_exception(void);
+int raise_again(PyObject *exc);
+
+/* _exchange_response.c. As of _exchange_fields.c. */
 
 int begin(state *st, PyObject *self, PyObject *wire, PyObject *status, PyObject *version);
 int send_whole(state *st, PyObject *self, PyObject *body);
@@ -186,7 +202,8 @@ int send_whole(state *st, PyObject *self, PyObject *body);
     X(response_write) X(response_write_eof) X(writer_flush) X(asgi_add_pairs) X(wsgi_init) X(call_init)                \
     X(call_send) X(connection_data_received) X(intake_take_head) X(edge_take) X(runner_proceed) X(runner_go_on)        \
     X(handling_process_request) X(handling_after_handler) X(reporting_complete) X(connection_end_deferred)             \
-    X(wsgi_start_response) X(environs_environ) X(templates_http)
+    X(wsgi_start_response) X(environs_environ) X(templates_http) X(thread_call_init) X(thread_call_run)                \
+    X(thread_call_advance) X(answer_of) X(answer_take)
 #define DECLARE(name) PyObject *name(state *st, PyObject *const *args, Py_ssize_t count, PyObject *names);
 METHODS(DECLARE)
 

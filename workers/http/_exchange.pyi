@@ -24,6 +24,7 @@ def setup_flow(
     monotonic: object,
     raising: object,
     steps_of: object,
+    bytes_io: object,
     tells: int,
 ) -> None: ...
 def learn(cls: type) -> dict[str, Any]: ...

@@ -17,7 +17,7 @@ part(state *st, int class, PyObject *object)
 }
 
 /* Whether `setup_flow()` was called. */
-static inline int
+int
 is_ready(state *st)
 {
     return st->new != NULL;
@@ -71,7 +71,7 @@ has_strayed(state *st)
 }
 
 /* Take the exception that has been raised, with its traceback. */
-static PyObject *
+PyObject *
 taken_exception(void)
 {
     PyObject *type, *value, *traceback;
@@ -87,7 +87,7 @@ taken_exception(void)
 
 /* Raise an exception again, or, where another has been raised meanwhile, say that it came of this; takes over the
  * reference. 0: there is none. */
-static int
+int
 raise_again(PyObject *exc)
 {
     if (exc != NULL && PyErr_Occurred()) {

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task
 from contextvars import copy_context
+from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 from weakref import ref
@@ -475,5 +476,5 @@ def _give_up(connection: ref[HttpConnection]) -> None:
 
 compiled.setup_flow(
     tuple(Phase), ConnectionState.NEW, IDLE, EMPTY_PAYLOAD, PayloadStream.whole, UNOBSERVED,
-    vars(offspring), _enter_task, _leave_task, monotonic, raising, steps_of, TELLS,
+    vars(offspring), _enter_task, _leave_task, monotonic, raising, steps_of, BytesIO, TELLS,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.wsgi.response import WsgiResponse, send_hints
+from preforkd.workers.http import compiled
 from preforkd.workers.http.errors import ClientDisconnectedError
 from preforkd.workers.http.exchange import Observer
 from preforkd.workers.http.sendfile import send_file
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _FLUSH_FIRST = 32768  # bytes of a body above which it is looked at whether the client takes it before the request ends
 
 
+@compiled.in_both_forms
 class Answer(Deferred, Observer):
     """What a connection's task waits for while a thread has its request; one object serves all its requests.
 
@@ -147,15 +149,20 @@ class Answer(Deferred, Observer):
                     self._request_goes_on()
             else:
                 self._take_more(call)
-        except ClientDisconnectedError:
-            self.abandon()
         except Exception as exc:  # noqa: BLE001 -- it is the task's to answer
-            call.abandon()
-            self._end(exc)
+            self._fail(call, exc)
         finally:
             wire.corked = False
             if wire.due:
                 wire.flush()
+
+    def _fail(self, call: ThreadCall, exc: Exception) -> None:
+        """Writing what the thread has given has failed."""
+        if isinstance(exc, ClientDisconnectedError):
+            self.abandon()
+        else:
+            call.abandon()
+            self._end(exc)
 
     def _take_more(self, call: ThreadCall) -> None:
         """What is rarer than a body in one piece."""

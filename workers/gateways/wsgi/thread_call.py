@@ -20,6 +20,7 @@ from preforkd.workers.gateways.wsgi.file import FileWrapper, Range, sendable
 from preforkd.workers.gateways.wsgi.input import InputError
 from preforkd.workers.gateways.wsgi.threads import Signal
 from preforkd.workers.gateways.wsgi.websocket import refuse_websocket
+from preforkd.workers.http import compiled
 from preforkd.workers.http.errors import ClientDisconnectedError, overloaded
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
+@compiled.in_both_forms
 class ThreadCall(Call):
     """One call of the app in a thread.
 
@@ -86,28 +88,23 @@ class ThreadCall(Call):
         settled: the loop has taken all of the response, and may still be sending it; written by the loop.
     """
 
-    posted = False
-    queue_seconds = 0.0
-    due = 0.0
-    input: BinaryIO | None = None
-    body: bytes | None = None
+    # What every call has has a slot. The rest are attributes of the class until a call needs another value.
+    __slots__ = (
+        "_answer", "_client", "_context", "_environs", "_open", "_post", "abandoned", "app", "begun", "body",
+        "committed", "complete", "due", "ended", "exchange", "hints", "hop_by_hop", "input", "posted", "queue_seconds",
+    )  # fmt: skip
+
     parts: deque[bytes] | None = None
     file: Range | None = None
-    hints: deque[Fields] | None = None
-    complete = False
-    ended = False
     error: BaseException | None = None
     wants_body = False
     taken = 0
-    abandoned = False
     settled = False
     _given = 0
     _received: bytes | BaseException | None = None
     _has_all = False
     _signal: Signal | None = None
     _body_signal: Signal | None = None
-    _open: FileWrapper | None = None
-    _context: Context | None = None
     _ours: BaseException | None = None
 
     def __init__(
@@ -120,6 +117,14 @@ class ThreadCall(Call):
         self._answer = answer
         self.hop_by_hop = answer.gateway.hop_by_hop
         self._post = answer.pool.post
+        self.begun = None
+        self.body: bytes | None = None
+        self.hints: deque[Fields] | None = None
+        self.input: BinaryIO | None = None
+        self.committed = self.posted = self.complete = self.ended = self.abandoned = False
+        self.queue_seconds = self.due = 0.0
+        self._context: Context | None = None
+        self._open: FileWrapper | None = None
 
     # The thread's side.
 
@@ -175,6 +180,10 @@ class ThreadCall(Call):
         environ["wsgi.early_hints"] = self.early_hints
         result = self.app(environ, self.start_response)
         del environ  # a stream may last, and need it no more
+        self._take(result)
+
+    def _take(self, result: object) -> None:
+        """Take what the app has returned."""
         kind = type(result)
         if kind is list and len(result) == 1 and type(result[0]) is bytes and not self.committed and self.begun:  # type: ignore[arg-type, index]  # just looked at
             self.body = result[0]  # type: ignore[index]  # as above
