@@ -11,12 +11,12 @@ from preforkd.workers import HttpProcessingError, Response, ServerHttpProtocol
 from preforkd.workers.edge import Edge
 from preforkd.workers.gateways.asgi.gateway import AsgiGateway
 from preforkd.workers.gateways.wsgi.gateway import WsgiGateway
-from preforkd.workers.http import compiled
 from preforkd.workers.http.access_log import AccessLog
 from preforkd.workers.http.connections import connections_of
 from preforkd.workers.http.payload import PayloadStream
 from preforkd.workers.http.queue_time import QueueTime
 from preforkd.workers.request_id import RequestIds
+from tests.workers.http.responses import running
 from tests.workers.http.wire import converse, turns
 
 DEEDS = (
@@ -251,10 +251,5 @@ async def _have(kind: str, said: list[bytes], random_: Random) -> tuple[object, 
 
 def have(form: str, kind: str, said: list[bytes], seed: int) -> tuple[object, ...]:
     """Have a conversation in a form, in circumstances that the seed says; return what has come of it."""
-    before = compiled.form()
-    compiled.choose(form)
-    try:
-        with asyncio.Runner() as runner:
-            return runner.run(_have(kind, said, Random(seed)))
-    finally:
-        compiled.choose(before)
+    with running(form), asyncio.Runner() as runner:
+        return runner.run(_have(kind, said, Random(seed)))

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from random import Random
 
 import pytest
@@ -19,21 +18,12 @@ from preforkd.workers import ServerHttpProtocol
 from preforkd.workers.http import compiled
 from preforkd.workers.http.connection import HttpConnection
 from tests.workers.http.conversations import DEEDS, HEADS, KINDS, Handler, have, portions
+from tests.workers.http.responses import running
 from tests.workers.http.wire import FakeTransport, run, talk, turns
 
 pytestmark = pytest.mark.skipif(compiled.MISSING != "", reason=f"nothing was compiled here: {compiled.MISSING}")
 
 PLAIN = b"GET /answer HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-@contextmanager
-def chosen(form: str) -> Iterator[None]:
-    before = compiled.form()
-    compiled.choose(form)
-    try:
-        yield
-    finally:
-        compiled.choose(before)
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +80,7 @@ class ClosesByProperty(Handler):
 
 @pytest.mark.parametrize("form", ["pure", "compiled"])
 def test_attributes_may_be_properties_of_a_subclass(form: str) -> None:
-    with chosen(form):
+    with running(form):
         delete = PLAIN.replace(b"GET", b"DELETE")
         assert talk(PLAIN, delete, handler=AllowsByProperty).statuses == [200, 405]
         assert talk(PLAIN, PLAIN, PLAIN, handler=ClosesByProperty).statuses == [200, 200]
@@ -124,7 +114,7 @@ def test_who_calls_in_while_it_handles_an_exception_goes_on_with_its_own(form: s
         asyncio.get_running_loop().call_soon(call)
         await turns()
 
-    with chosen(form):
+    with running(form):
         run(main)
     assert [type(one) for one in found] == [KeyError, type(None)]
 
@@ -134,6 +124,7 @@ import asyncio, gc
 from preforkd.workers import ConnectionState
 from preforkd.workers.http import compiled
 from tests.workers.http.conversations import Handler
+from tests.workers.http.responses import running
 from tests.workers.http.wire import FakeTransport, turns
 
 class Trash:
