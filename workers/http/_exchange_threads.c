@@ -116,6 +116,7 @@ thread_call_run(state *st, PyObject *const *args, Py_ssize_t count, PyObject *na
     PyObject *request = is_exactly(st, EXCHANGE, exchange) ? GET(EXCHANGE, exchange, EXCHANGE_REQUEST) : NULL;
     if (st->bytes_io == NULL || count != 1 || names != NULL || GET(THREAD_CALL, self, T_CONTEXT) != Py_None
         || GET(THREAD_CALL, self, T_DUE) != st->zero || GET(THREAD_CALL, self, T_ABANDONED) != Py_False || post == NULL
+        || GET(THREAD_CALL, self, T_APP) == NULL || GET(THREAD_CALL, self, T_INPUT) == NULL
         || GET(THREAD_CALL, self, T_ENVIRONS) == NULL || GET(THREAD_CALL, self, T_CLIENT) == NULL
         || !is_exactly(st, MESSAGE, request) || GET(MESSAGE, request, MESSAGE_HAS_UPGRADE) != Py_False) {
         return NULL;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from preforkd.workers.gateways.wsgi.response import WsgiResponse, send_hints
@@ -191,7 +192,8 @@ class Answer(Deferred, Observer):
         call.settled = complete
         if complete and file is not None:
             call.file = None
-            self._start(self._send_file(call, file))
+            # A callback, and not in the task: one that is cancelled before its first step does nothing.
+            self._start(self._send_file(call, file)).add_done_callback(partial(self._file_is_over, call))
         elif complete:
             body = call.body or b""
             response = self._response or self._begin(call, len(body))
@@ -292,20 +294,15 @@ class Answer(Deferred, Observer):
             call.feed(ClientDisconnectedError("the response is complete"))
 
     async def _send_file(self, call: ThreadCall, file: Range) -> None:
-        try:
-            begun = call.begun
-            size = file.size if begun is None or begun.length is None else begun.length
-            response = self._begin(call, size)
-            if response.takes_body():
-                await send_file(response, self._wire, file.descriptor, file.offset)
-            response.end()
-        except Exception as exc:  # noqa: BLE001 -- it is the task's to answer
-            self._finish_file(call, exc)
-        except asyncio.CancelledError:
-            self._finish_file(call, None)
-            raise
-        else:
-            self._finish_file(call, None)
+        begun = call.begun
+        size = file.size if begun is None or begun.length is None else begun.length
+        response = self._begin(call, size)
+        if response.takes_body():
+            await send_file(response, self._wire, file.descriptor, file.offset)
+        response.end()
+
+    def _file_is_over(self, call: ThreadCall, task: asyncio.Task[None]) -> None:
+        self._finish_file(call, None if task.cancelled() else task.exception())
 
     def _finish_file(self, call: ThreadCall, error: BaseException | None) -> None:
         """The file is closed where the app has opened it: in a thread."""

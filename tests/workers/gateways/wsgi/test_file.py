@@ -17,6 +17,7 @@ import pytest
 
 from preforkd.workers.gateways.wsgi.file import FileWrapper, sendable
 from tests.e2e.client import TruncatedError
+from tests.e2e.deadline import until
 from tests.workers.gateways.wsgi.serving import MODES, App, Environ, StartResponse, serve
 
 every_mode = pytest.mark.parametrize("threads", MODES.values(), ids=MODES)
@@ -157,6 +158,26 @@ def test_a_client_that_leaves_ends_the_sending_and_the_file_is_closed(threads: i
         connection.close()
         assert closed.wait(DEADLINE)
         assert served.get("/x").body == b"another"
+
+
+def test_a_file_whose_request_is_over_before_its_sending_has_begun_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, closed = serving(lambda: path.open("rb"))
+    with serve(app, 1) as served, served.connect() as connection:
+        assert connection.get("/x").body == b"another"
+        protocol, pool = served.protocol, served.gateway.pool(served.loop)
+        take = pool._take_posted
+
+        def take_and_expire() -> None:
+            take()
+            if protocol.request is not None:
+                protocol.expire_request()
+
+        monkeypatch.setattr(pool, "_take_posted", take_and_expire)
+        connection.ask()
+        assert closed.wait(DEADLINE)
+        until(lambda: pool.unfinished == 0, DEADLINE, "the end of the call")
 
 
 def test_a_client_that_reads_a_file_slowly_holds_no_thread(path: Path) -> None:
